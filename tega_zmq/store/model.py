@@ -1,0 +1,207 @@
+"""The values that a store is made of.
+
+All are frozen. `Op` is what a writer asks for, `Change` what then really changed, `Update` the changes of
+one root from one version to the next, `Commit` one transaction. A `Record` is one entry of the log.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from rpds import HashTrieMap
+
+from tega_zmq.paths import Path
+from tega_zmq.tree.node import Node
+
+ABSENT: Final = -1
+"""Stands for "no version" where a version is expected: the node, or the root, is not there."""
+
+
+class Op(NamedTuple):
+    """One operation that a writer asks for."""
+
+    kind: Literal["put", "patch", "delete", "rollback"]
+    path: Path
+    """The root alone for `rollback`."""
+    value: Any = None
+    """put, patch: the value. rollback: the version to restore; negative counts back from the present."""
+    expected: int | None = None
+    """The version that the node must have (`ABSENT`: must not be there), or None: no matter."""
+    ephemeral: bool = False
+    """put only: the node goes when the session ends."""
+
+
+class Change(NamedTuple):
+    """What became different at one path."""
+
+    path: Path
+    """The whole path, root first."""
+    present: bool
+    """False: the node is gone."""
+    value: Any = None
+    """The new value, plain (dicts, leaves), if present."""
+    session: str = ""
+    """The session that an ephemeral node belongs to; empty for a lasting one."""
+
+
+class Update(NamedTuple):
+    """The changes of one root from version `before` to `after`: what history keeps and replication sends."""
+
+    root: str
+    epoch: str
+    before: int
+    """`ABSENT` if the root never was."""
+    after: int
+    changes: tuple[Change, ...]
+    time: float
+    """Unix seconds, by the clock of the owner."""
+    tega_id: str
+    message: str = ""
+    backto: int | None = None
+    """The version that a rollback restored."""
+
+
+class Commit(NamedTuple):
+    """One transaction at the owner of its roots."""
+
+    revision: int
+    updates: tuple[Update, ...]
+    session: str = ""
+    """Who asked, and under which request id: a retry finds the outcome by these."""
+    request: int = 0
+    ack: int = 0
+    """The lowest request id of that session that is not answered yet; outcomes below it are forgotten."""
+
+
+class Replicated(NamedTuple):
+    """An update that came from the owner of the root."""
+
+    update: Update
+
+
+class ResetPart(NamedTuple):
+    """Part of a tree that replaces a replica: entries in an order in which parents come first."""
+
+    root: str
+    first: bool
+    """True: a new tree begins; what was gathered before is dropped."""
+    entries: tuple[tuple[Path, int, bool, Any], ...]
+    """(path, version of the node, is it a container, leaf value)."""
+
+
+class ResetEnd(NamedTuple):
+    """The tree gathered from the `ResetPart`s becomes the present of the replica."""
+
+    root: str
+    epoch: str
+    version: int
+    present: bool
+    """False: the root is deleted at its owner."""
+    ephemerals: tuple[tuple[Path, str], ...]
+    time: float
+    tega_id: str
+    message: str
+
+
+class Owned(NamedTuple):
+    """From now on `root` belongs to `owner`; empty: to this node, under the new `epoch`."""
+
+    root: str
+    owner: str
+    epoch: str
+
+
+class NewEpochs(NamedTuple):
+    """Every root that this node owns goes on under a new epoch (an unclean stop, a repair)."""
+
+    epochs: tuple[tuple[str, str], ...]
+    """(root, epoch)."""
+
+
+class Cleared(NamedTuple):
+    """The store was emptied: all roots of this node are gone with their history; replicas stay."""
+
+
+class Opened(NamedTuple):
+    """A session began."""
+
+    session: str
+    tega_id: str
+    token: str
+    via: str
+    """The session whose connection this one shares; empty if it has its own."""
+
+
+class Ended(NamedTuple):
+    """A session ended, and with it its outcomes. Its ephemeral nodes went in a commit before."""
+
+    session: str
+
+
+Record: TypeAlias = (
+    Commit | Replicated | ResetPart | ResetEnd | Owned | NewEpochs | Cleared | Opened | Ended
+)
+
+Outcome: TypeAlias = tuple[int, tuple[tuple[str, int], ...]]
+"""What a write led to: the revision, and the new version of each root that it changed."""
+
+
+class Lease(NamedTuple):
+    """The lasting part of a session."""
+
+    session: str
+    tega_id: str
+    token: str
+    via: str
+    outcomes: HashTrieMap[int, Outcome]
+    """By request id; at most `MAX_OUTCOMES`."""
+
+
+MAX_OUTCOMES = 1024
+"""Most outcomes that are kept for a session."""
+
+
+class Root(NamedTuple):
+    """One root: its present, and what is kept of its past."""
+
+    name: str
+    owner: str
+    """The tega_id of the agent that owns it, or empty: this node."""
+    epoch: str
+    version: int
+    """The present version; it goes on when the root is deleted."""
+    node: Node | None
+    """The present tree, or None: deleted."""
+    ephemerals: HashTrieMap[Path, str]
+    """Whose session each ephemeral node belongs to, by whole path."""
+    born: HashTrieMap[Path, bool]
+    """Containers that an ephemeral node brought into being; they go when they are empty."""
+    trees: HashTrieMap[int, tuple[Node | None, HashTrieMap[Path, str]]]
+    """Kept versions: the tree and the ephemeral nodes in it."""
+    oldest: int
+    """The oldest version in `trees`."""
+    updates: HashTrieMap[int, Update]
+    """Kept updates, by the version after."""
+    oldest_update: int
+    """The oldest version in `updates`; greater than `version` if there is none."""
+
+
+class Kept(NamedTuple):
+    """How much history a store keeps in memory, per root."""
+
+    versions: int = 100
+    """Versions that can be read."""
+    updates: int = 2000
+    """Updates for replicas and subscribers to catch up by; at least `versions`."""
+
+
+class Store(NamedTuple):
+    """Everything that lasts at a node."""
+
+    kept: Kept
+    revision: int
+    """How many commits there were; 0 in an empty store."""
+    roots: HashTrieMap[str, Root]
+    leases: HashTrieMap[str, Lease]
+    staged: HashTrieMap[str, Node]
+    """Trees that are being received (`ResetPart`)."""

@@ -1,0 +1,558 @@
+"""The messages: one frozen type each.
+
+`docs/protocol.md` says what they mean and when they may be sent. On the wire a message is a msgpack array:
+its code, then its fields in the order in which they stand here. The annotation of a field is what
+`tega_zmq.wire.codec` checks on arrival.
+
+Requests share their first three fields: `id` counts up within a session from 1; `ack` is the lowest id of
+that session that is still unanswered; `timeout` is how many milliseconds the sender still waits, at most a
+day.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+PathField: TypeAlias = tuple[str, ...]
+"""A path of oids; may be empty only where the protocol says so."""
+
+Position: TypeAlias = tuple[str, str, int]
+"""(root, epoch, version)."""
+
+Maybe: TypeAlias = tuple[()] | tuple[Any]
+"""A value that may be absent: () or (value,)."""
+
+ChangeField: TypeAlias = tuple[PathField, Maybe, Maybe, str]
+"""(path, old, new, session that an ephemeral node belongs to)."""
+
+OpField: TypeAlias = tuple[str, PathField, Any, int | None, bool]
+"""`tega_zmq.store.model.Op`, field by field."""
+
+UpdateField: TypeAlias = tuple[Any, ...]
+"""`tega_zmq.store.model.Update`, as `tega_zmq.log.records` writes it."""
+
+
+# -- both ways -------------------------------------------------------------------------------------
+
+
+class Hello(NamedTuple):
+    """First message of every connection. `session` and `token` are empty for a new session."""
+
+    version: int
+    tega_id: str
+    kind: str
+    """`client`, `agent`, `shell`, `plugin` or `bridge`: for listings, gives no right."""
+    session: str
+    token: str
+
+
+class Bye(NamedTuple):
+    """The session ends in order, now."""
+
+
+class Heartbeat(NamedTuple):
+    """I am here; of roots that you follow, or that I follow from you, I am at these positions."""
+
+    positions: tuple[Position, ...]
+
+
+class Result(NamedTuple):
+    """How an `Invoke` ended: `value`, or the handler's error as (type, text)."""
+
+    call: int
+    ok: bool
+    value: Any
+
+
+class Forward(NamedTuple):
+    """`body`, an encoded message, belongs to the session `session` of `tega_id` beyond the sender."""
+
+    session: str
+    tega_id: str
+    body: bytes
+
+
+class ForwardEnded(NamedTuple):
+    """The session `session` beyond the sender is over."""
+
+    session: str
+
+
+class RootUpdate(NamedTuple):
+    """One commit of one root, from its owner to a follower. Without changes: a beacon."""
+
+    update: UpdateField
+
+
+class Pull(NamedTuple):
+    """I follow `root` and am at `version` of `epoch`; send what I lack, from chunk `cursor` on."""
+
+    root: str
+    epoch: str
+    version: int
+    cursor: int
+
+
+class Chunk(NamedTuple):
+    """Part of the answer to `Pull`.
+
+    `updates`: the commits that follow the follower's version; else `entries` of the tree of `version`.
+    `last`: nothing follows. With the last chunk of a tree come its ephemeral nodes and its commit's
+    `time`, `tega_id` and `message`.
+    """
+
+    root: str
+    epoch: str
+    version: int
+    cursor: int
+    last: bool
+    updates: tuple[UpdateField, ...]
+    tree: bool
+    present: bool
+    entries: tuple[tuple[PathField, int, bool, Any], ...]
+    ephemerals: tuple[tuple[PathField, str], ...]
+    time: float
+    tega_id: str
+    message: str
+
+
+# -- requests: session to node ---------------------------------------------------------------------
+
+
+class Get(NamedTuple):
+    """Read `path`. `form`: `value`, `node` or `attributes`. `version` negative: back from the present."""
+
+    id: int
+    ack: int
+    timeout: int
+    path: PathField
+    version: int | None
+    form: str
+    txid: str
+
+
+class Find(NamedTuple):
+    """Nodes whose path matches `regex` oid by oid."""
+
+    id: int
+    ack: int
+    timeout: int
+    regex: str
+    txid: str
+
+
+class Write(NamedTuple):
+    """Apply `ops` as one commit; with a `txid`, add them to that transaction instead."""
+
+    id: int
+    ack: int
+    timeout: int
+    ops: tuple[OpField, ...]
+    message: str
+    txid: str
+
+
+class Begin(NamedTuple):
+    id: int
+    ack: int
+    timeout: int
+
+
+class Candidate(NamedTuple):
+    """What the transaction would make: the tree of each root that it touches, and the changes."""
+
+    id: int
+    ack: int
+    timeout: int
+    txid: str
+
+
+class CommitTransaction(NamedTuple):
+    id: int
+    ack: int
+    timeout: int
+    txid: str
+    message: str
+
+
+class CancelTransaction(NamedTuple):
+    id: int
+    ack: int
+    timeout: int
+    txid: str
+
+
+class Log(NamedTuple):
+    """The newest `limit` kept commits that touched `path`."""
+
+    id: int
+    ack: int
+    timeout: int
+    path: PathField
+    limit: int
+
+
+class Diff(NamedTuple):
+    """Changes that lead from `path` at `version` to `other_path` at `other_version`."""
+
+    id: int
+    ack: int
+    timeout: int
+    path: PathField
+    version: int | None
+    other_path: PathField
+    other_version: int | None
+
+
+class Subscribe(NamedTuple):
+    """Hear of changes at, below and above `path`; `since`: positions up to which they are known."""
+
+    id: int
+    ack: int
+    timeout: int
+    subscription: int
+    path: PathField
+    scope: str
+    since: tuple[Position, ...]
+
+
+class SubscribeRegex(NamedTuple):
+    """Hear of changes at and below every path that matches `regex` oid by oid."""
+
+    id: int
+    ack: int
+    timeout: int
+    subscription: int
+    regex: str
+    scope: str
+    since: tuple[Position, ...]
+
+
+class Unsubscribe(NamedTuple):
+    """Ends a subscription, to changes or to messages."""
+
+    id: int
+    ack: int
+    timeout: int
+    subscription: int
+
+
+class Listen(NamedTuple):
+    """Hear the messages of `channel`; with `regex`, of every channel whose whole name matches."""
+
+    id: int
+    ack: int
+    timeout: int
+    subscription: int
+    channel: str
+    regex: bool
+    scope: str
+
+
+class Publish(NamedTuple):
+    id: int
+    ack: int
+    timeout: int
+    channel: str
+    value: Any
+
+
+class Register(NamedTuple):
+    """This session answers calls at `path`."""
+
+    id: int
+    ack: int
+    timeout: int
+    path: PathField
+
+
+class Unregister(NamedTuple):
+    id: int
+    ack: int
+    timeout: int
+    path: PathField
+
+
+class Call(NamedTuple):
+    id: int
+    ack: int
+    timeout: int
+    path: PathField
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class CallAll(NamedTuple):
+    """Call every handler whose path matches `regex` oid by oid."""
+
+    id: int
+    ack: int
+    timeout: int
+    regex: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class CancelCall(NamedTuple):
+    """Give up the call that was made with request id `call`. Answered by the call's `Cancelled`."""
+
+    id: int
+    ack: int
+    timeout: int
+    call: int
+
+
+class Claim(NamedTuple):
+    """This agent owns `root` and is at `version` of `epoch`."""
+
+    id: int
+    ack: int
+    timeout: int
+    root: str
+    epoch: str
+    version: int
+
+
+class Follow(NamedTuple):
+    """This agent keeps a replica of `root`; answered with the topic of its updates."""
+
+    id: int
+    ack: int
+    timeout: int
+    root: str
+
+
+class Report(NamedTuple):
+    """What this session says of itself, shown in `agents`; replaces what it said under `name` before."""
+
+    id: int
+    ack: int
+    timeout: int
+    name: str
+    value: Any
+
+
+class Inspect(NamedTuple):
+    """Read a listing of the node: see docs/protocol.md for the names."""
+
+    id: int
+    ack: int
+    timeout: int
+    what: str
+
+
+class Manage(NamedTuple):
+    """Act on the node: `snapshot`, `clear`, `sync`, `disown`, `reload`."""
+
+    id: int
+    ack: int
+    timeout: int
+    what: str
+    argument: str
+
+
+# -- node to session -------------------------------------------------------------------------------
+
+
+class Welcome(NamedTuple):
+    """Answer to `Hello`. Times in seconds, sizes in bytes."""
+
+    version: int
+    session: str
+    token: str
+    resumed: bool
+    tega_id: str
+    """Of the node."""
+    server: str
+    """An id of this run of the node's program: another one means that it restarted."""
+    lease: float
+    heartbeat: float
+    changes: str
+    """Where the updates are published: `:PORT` on the host that was dialled, or a whole endpoint."""
+    max_value: int
+
+
+class Refused(NamedTuple):
+    """Hello is refused, or the peer spoke before it: the error."""
+
+    code: str
+    message: str
+    fields: dict[str, Any]
+
+
+class Reply(NamedTuple):
+    id: int
+    value: Any
+
+
+class Failure(NamedTuple):
+    id: int
+    code: str
+    message: str
+    fields: dict[str, Any]
+
+
+class Changed(NamedTuple):
+    """One commit, as far as it concerns a subscription.
+
+    `previous` is the version of the last one sent on this subscription for this root. `reset`: what lay
+    between is not kept any more; `changes` holds the present value of what is subscribed to.
+    """
+
+    subscription: int
+    root: str
+    epoch: str
+    previous: int
+    version: int
+    time: float
+    tega_id: str
+    message: str
+    backto: int | None
+    reset: bool
+    changes: tuple[ChangeField, ...]
+
+
+class Message(NamedTuple):
+    """A message on a channel, for the subscriptions that it matches."""
+
+    subscriptions: tuple[int, ...]
+    channel: str
+    tega_id: str
+    value: Any
+
+
+class Dropped(NamedTuple):
+    """So many messages were dropped since the last one, because this session read too slowly."""
+
+    count: int
+
+
+class Invoke(NamedTuple):
+    """Run the handler at `path`; answer `Result` within `timeout` milliseconds."""
+
+    call: int
+    path: PathField
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    timeout: int
+    tega_id: str
+
+
+class Abandon(NamedTuple):
+    """Nobody waits for `call` any more."""
+
+    call: int
+
+
+class Gone(NamedTuple):
+    """The node knows no session for this connection: say hello."""
+
+
+class Displaced(NamedTuple):
+    """Another program said hello as this tega_id; this session is over (`TakenOver`)."""
+
+    tega_id: str
+
+
+Request: TypeAlias = (
+    Get
+    | Find
+    | Write
+    | Begin
+    | Candidate
+    | CommitTransaction
+    | CancelTransaction
+    | Log
+    | Diff
+    | Subscribe
+    | SubscribeRegex
+    | Unsubscribe
+    | Listen
+    | Publish
+    | Register
+    | Unregister
+    | Call
+    | CallAll
+    | CancelCall
+    | Claim
+    | Follow
+    | Report
+    | Inspect
+    | Manage
+)
+
+Answer: TypeAlias = Reply | Failure
+
+AnyMessage: TypeAlias = (
+    Hello
+    | Bye
+    | Heartbeat
+    | Result
+    | Forward
+    | ForwardEnded
+    | RootUpdate
+    | Pull
+    | Chunk
+    | Request
+    | Welcome
+    | Refused
+    | Answer
+    | Changed
+    | Message
+    | Dropped
+    | Invoke
+    | Abandon
+    | Gone
+    | Displaced
+)
+
+CODES: dict[int, type[Any]] = {
+    1: Hello,
+    2: Bye,
+    3: Heartbeat,
+    4: Result,
+    5: Forward,
+    6: ForwardEnded,
+    7: RootUpdate,
+    8: Pull,
+    9: Chunk,
+    20: Get,
+    21: Find,
+    22: Write,
+    23: Begin,
+    24: Candidate,
+    25: CommitTransaction,
+    26: CancelTransaction,
+    27: Log,
+    28: Diff,
+    29: Subscribe,
+    30: SubscribeRegex,
+    31: Unsubscribe,
+    32: Listen,
+    33: Publish,
+    34: Register,
+    35: Unregister,
+    36: Call,
+    37: CallAll,
+    38: CancelCall,
+    39: Claim,
+    40: Follow,
+    41: Report,
+    42: Inspect,
+    43: Manage,
+    60: Welcome,
+    61: Refused,
+    62: Reply,
+    63: Failure,
+    64: Changed,
+    65: Message,
+    66: Dropped,
+    67: Invoke,
+    68: Abandon,
+    69: Gone,
+    70: Displaced,
+}
+
+REQUESTS: frozenset[type[Any]] = frozenset(
+    cls for code, cls in CODES.items() if 20 <= code < 60
+)
