@@ -1,0 +1,1 @@
+"""The program of a device, and the plugins that it ships."""
