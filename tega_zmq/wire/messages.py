@@ -11,7 +11,10 @@ day.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+Count: TypeAlias = Annotated[int, "count"]
+"""An integer from 0 to 2^63-1; every other integer of a field lies within -2^63 to 2^63-1."""
 
 PathField: TypeAlias = tuple[str, ...]
 """A path of oids; may be empty only where the protocol says so."""
@@ -38,7 +41,7 @@ UpdateField: TypeAlias = tuple[Any, ...]
 class Hello(NamedTuple):
     """First message of every connection. `session` and `token` are empty for a new session."""
 
-    version: int
+    version: Count
     tega_id: str
     kind: str
     """`client`, `agent`, `shell`, `plugin` or `bridge`: for listings, gives no right."""
@@ -59,7 +62,7 @@ class Heartbeat(NamedTuple):
 class Result(NamedTuple):
     """How an `Invoke` ended: `value`, or the handler's error as (type, text)."""
 
-    call: int
+    call: Count
     ok: bool
     value: Any
 
@@ -90,7 +93,7 @@ class Pull(NamedTuple):
     root: str
     epoch: str
     version: int
-    cursor: int
+    cursor: Count
 
 
 class Chunk(NamedTuple):
@@ -104,7 +107,7 @@ class Chunk(NamedTuple):
     root: str
     epoch: str
     version: int
-    cursor: int
+    cursor: Count
     last: bool
     updates: tuple[UpdateField, ...]
     tree: bool
@@ -122,9 +125,9 @@ class Chunk(NamedTuple):
 class Get(NamedTuple):
     """Read `path`. `form`: `value`, `node` or `attributes`. `version` negative: back from the present."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     path: PathField
     version: int | None
     form: str
@@ -134,9 +137,9 @@ class Get(NamedTuple):
 class Find(NamedTuple):
     """Nodes whose path matches `regex` oid by oid."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     regex: str
     txid: str
 
@@ -144,60 +147,60 @@ class Find(NamedTuple):
 class Write(NamedTuple):
     """Apply `ops` as one commit; with a `txid`, add them to that transaction instead."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     ops: tuple[OpField, ...]
     message: str
     txid: str
 
 
 class Begin(NamedTuple):
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
 
 
 class Candidate(NamedTuple):
     """What the transaction would make: the tree of each root that it touches, and the changes."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     txid: str
 
 
 class CommitTransaction(NamedTuple):
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     txid: str
     message: str
 
 
 class CancelTransaction(NamedTuple):
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     txid: str
 
 
 class Log(NamedTuple):
     """The newest `limit` kept commits that touched `path`."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     path: PathField
-    limit: int
+    limit: Count
 
 
 class Diff(NamedTuple):
     """Changes that lead from `path` at `version` to `other_path` at `other_version`."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     path: PathField
     version: int | None
     other_path: PathField
@@ -207,10 +210,10 @@ class Diff(NamedTuple):
 class Subscribe(NamedTuple):
     """Hear of changes at, below and above `path`; `since`: positions up to which they are known."""
 
-    id: int
-    ack: int
-    timeout: int
-    subscription: int
+    id: Count
+    ack: Count
+    timeout: Count
+    subscription: Count
     path: PathField
     scope: str
     since: tuple[Position, ...]
@@ -219,10 +222,10 @@ class Subscribe(NamedTuple):
 class SubscribeRegex(NamedTuple):
     """Hear of changes at and below every path that matches `regex` oid by oid."""
 
-    id: int
-    ack: int
-    timeout: int
-    subscription: int
+    id: Count
+    ack: Count
+    timeout: Count
+    subscription: Count
     regex: str
     scope: str
     since: tuple[Position, ...]
@@ -231,28 +234,28 @@ class SubscribeRegex(NamedTuple):
 class Unsubscribe(NamedTuple):
     """Ends a subscription, to changes or to messages."""
 
-    id: int
-    ack: int
-    timeout: int
-    subscription: int
+    id: Count
+    ack: Count
+    timeout: Count
+    subscription: Count
 
 
 class Listen(NamedTuple):
     """Hear the messages of `channel`; with `regex`, of every channel whose whole name matches."""
 
-    id: int
-    ack: int
-    timeout: int
-    subscription: int
+    id: Count
+    ack: Count
+    timeout: Count
+    subscription: Count
     channel: str
     regex: bool
     scope: str
 
 
 class Publish(NamedTuple):
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     channel: str
     value: Any
 
@@ -260,23 +263,23 @@ class Publish(NamedTuple):
 class Register(NamedTuple):
     """This session answers calls at `path`."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     path: PathField
 
 
 class Unregister(NamedTuple):
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     path: PathField
 
 
 class Call(NamedTuple):
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     path: PathField
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -285,9 +288,9 @@ class Call(NamedTuple):
 class CallAll(NamedTuple):
     """Call every handler whose path matches `regex` oid by oid."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     regex: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -296,18 +299,18 @@ class CallAll(NamedTuple):
 class CancelCall(NamedTuple):
     """Give up the call that was made with request id `call`. Answered by the call's `Cancelled`."""
 
-    id: int
-    ack: int
-    timeout: int
-    call: int
+    id: Count
+    ack: Count
+    timeout: Count
+    call: Count
 
 
 class Claim(NamedTuple):
     """This agent owns `root` and is at `version` of `epoch`."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     root: str
     epoch: str
     version: int
@@ -316,18 +319,18 @@ class Claim(NamedTuple):
 class Follow(NamedTuple):
     """This agent keeps a replica of `root`; answered with the topic of its updates."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     root: str
 
 
 class Report(NamedTuple):
     """What this session says of itself, shown in `agents`; replaces what it said under `name` before."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     name: str
     value: Any
 
@@ -335,18 +338,18 @@ class Report(NamedTuple):
 class Inspect(NamedTuple):
     """Read a listing of the node: see docs/protocol.md for the names."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     what: str
 
 
 class Manage(NamedTuple):
     """Act on the node: `snapshot`, `clear`, `sync`, `disown`, `reload`."""
 
-    id: int
-    ack: int
-    timeout: int
+    id: Count
+    ack: Count
+    timeout: Count
     what: str
     argument: str
 
@@ -357,7 +360,7 @@ class Manage(NamedTuple):
 class Welcome(NamedTuple):
     """Answer to `Hello`. Times in seconds, sizes in bytes."""
 
-    version: int
+    version: Count
     session: str
     token: str
     resumed: bool
@@ -369,7 +372,7 @@ class Welcome(NamedTuple):
     heartbeat: float
     changes: str
     """Where the updates are published: `:PORT` on the host that was dialled, or a whole endpoint."""
-    max_value: int
+    max_value: Count
 
 
 class Refused(NamedTuple):
@@ -381,12 +384,12 @@ class Refused(NamedTuple):
 
 
 class Reply(NamedTuple):
-    id: int
+    id: Count
     value: Any
 
 
 class Failure(NamedTuple):
-    id: int
+    id: Count
     code: str
     message: str
     fields: dict[str, Any]
@@ -399,7 +402,7 @@ class Changed(NamedTuple):
     between is not kept any more; `changes` holds the present value of what is subscribed to.
     """
 
-    subscription: int
+    subscription: Count
     root: str
     epoch: str
     previous: int
@@ -415,7 +418,7 @@ class Changed(NamedTuple):
 class Message(NamedTuple):
     """A message on a channel, for the subscriptions that it matches."""
 
-    subscriptions: tuple[int, ...]
+    subscriptions: tuple[Count, ...]
     channel: str
     tega_id: str
     value: Any
@@ -424,24 +427,24 @@ class Message(NamedTuple):
 class Dropped(NamedTuple):
     """So many messages were dropped since the last one, because this session read too slowly."""
 
-    count: int
+    count: Count
 
 
 class Invoke(NamedTuple):
     """Run the handler at `path`; answer `Result` within `timeout` milliseconds."""
 
-    call: int
+    call: Count
     path: PathField
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    timeout: int
+    timeout: Count
     tega_id: str
 
 
 class Abandon(NamedTuple):
     """Nobody waits for `call` any more."""
 
-    call: int
+    call: Count
 
 
 class Gone(NamedTuple):
@@ -553,6 +556,4 @@ CODES: dict[int, type[Any]] = {
     70: Displaced,
 }
 
-REQUESTS: frozenset[type[Any]] = frozenset(
-    cls for code, cls in CODES.items() if 20 <= code < 60
-)
+REQUESTS: frozenset[type[Any]] = frozenset(cls for code, cls in CODES.items() if 20 <= code < 60)
