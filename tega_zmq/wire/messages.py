@@ -427,7 +427,7 @@ class Message(NamedTuple):
 class Dropped(NamedTuple):
     """So many messages were dropped since the last one, because this session read too slowly."""
 
-    count: Count
+    count: Count  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
 
 
 class Invoke(NamedTuple):
