@@ -1,0 +1,90 @@
+"""What a node wants done: the effects that its program carries out, in order."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+from tega_zmq.store import Record
+from tega_zmq.wire.messages import AnyMessage, RootUpdate
+
+__all__ = [
+    "Append",
+    "Effect",
+    "Note",
+    "Publish",
+    "Redial",
+    "Reload",
+    "RememberUplink",
+    "Send",
+    "SendUp",
+    "Snapshot",
+    "Topics",
+]
+
+
+class Send(NamedTuple):
+    """Send `message` to the connection `peer`."""
+
+    peer: bytes
+    message: AnyMessage
+
+
+class Append(NamedTuple):
+    """Append `record` to the log; it gets the next number."""
+
+    record: Record
+
+
+class Publish(NamedTuple):
+    """Publish `message` under `topic`."""
+
+    topic: bytes
+    message: RootUpdate
+
+
+class SendUp(NamedTuple):
+    """Send `message` up the uplink."""
+
+    message: AnyMessage
+
+
+class Redial(NamedTuple):
+    """Drop the uplink's connection, wait `delay` seconds, and dial the next endpoint."""
+
+    delay: float
+
+
+class Topics(NamedTuple):
+    """The topics to be subscribed to at the uplink's publisher, `endpoint` as Welcome named it."""
+
+    endpoint: str
+    topics: frozenset[bytes]
+
+
+class RememberUplink(NamedTuple):
+    """Keep the uplink's session for the next start, so that it can be resumed."""
+
+    session: str
+    token: str
+
+
+class Snapshot(NamedTuple):
+    """Write a snapshot of the durable store; then call `Node.snapshot_done` or `snapshot_failed`."""
+
+
+class Reload(NamedTuple):
+    """Load the plugins anew."""
+
+
+class Note(NamedTuple):
+    """Something for the log lines: `event` in few words, then fields."""
+
+    level: str
+    """`debug`, `info`, `warning` or `error`."""
+    event: str
+    fields: dict[str, Any]
+
+
+Effect: TypeAlias = (
+    Send | Append | Publish | SendUp | Redial | Topics | RememberUplink | Snapshot | Reload | Note
+)

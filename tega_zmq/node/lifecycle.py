@@ -1,0 +1,279 @@
+"""Sessions coming, resuming, being taken over and ending, with all that they own."""
+
+from __future__ import annotations
+
+from tega_zmq import errors
+from tega_zmq.errors import ProtocolError, TegaError
+from tega_zmq.node import calling, watching, writing
+from tega_zmq.node.effects import Send, SendUp
+from tega_zmq.node.state import Node
+from tega_zmq.sessions import Session, check_tega_id
+from tega_zmq.store import Ended, Opened, end_session
+from tega_zmq.wire import encode
+from tega_zmq.wire.messages import (
+    Displaced,
+    Forward,
+    ForwardEnded,
+    Heartbeat,
+    Hello,
+    Refused,
+    Welcome,
+)
+
+VERSION = 1
+"""Of the protocol."""
+
+SILENT = 3
+"""A connection is taken for lost after so many heartbeats without a sign of life."""
+
+ABOVE = "^"
+"""Stands for the node above, as owner of a root and as the connection of a session."""
+
+_KINDS = frozenset({"client", "agent", "shell", "plugin", "bridge"})
+
+
+def hello(node: Node, peer: bytes, message: Hello) -> None:
+    """Open or resume a session for the connection `peer`, and answer `Welcome` or `Refused`."""
+    try:
+        session, resumed = _hello(node, peer, message)
+    except TegaError as error:
+        code, text, fields = errors.encode(error)
+        node.effects.append(Send(peer, Refused(code, text, fields)))
+        node.note("warning", "hello refused", tega_id=message.tega_id[:64], error=f"{code}: {text}")
+        return
+    settings = node.settings
+    node.send(
+        session,
+        Welcome(
+            VERSION,
+            session.id,
+            session.token,
+            resumed,
+            settings.tega_id,
+            node.server,
+            settings.lease,
+            settings.heartbeat,
+            settings.changes,
+            settings.max_value,
+        ),
+    )
+    node.note(
+        "info" if session.kind == "agent" else "debug",
+        "session resumed" if resumed else "session opened",
+        tega_id=session.tega_id,
+        kind=session.kind,
+        session=session.id[:8],
+    )
+    if resumed:
+        for subsession in session.subsessions.values():
+            node.send(subsession, Heartbeat(()))
+        for other in node.sessions:
+            if session.tega_id in other.forwarded_to:
+                writing.resend(node, other, session.tega_id)
+        watching.resume(node, session)
+    for ended in sorted(node.ended_below.pop(session.tega_id, ())):
+        node.send(session, ForwardEnded(ended))
+
+
+def _hello(node: Node, peer: bytes, message: Hello) -> tuple[Session, bool]:
+    if message.version < 1:
+        raise ProtocolError(f"protocol version {message.version} does not exist; this is version {VERSION}")
+    tega_id = check_tega_id(message.tega_id)
+    if message.kind not in _KINDS:
+        raise ProtocolError(f"there is no kind {message.kind[:32]!a}; there are {', '.join(sorted(_KINDS))}")
+    before = node.sessions.by_peer.get(peer)
+    if message.session:
+        session = node.sessions.resume(message.session, message.token)
+        if session is not None:
+            if before is not None and before is not session:
+                connection_lost(node, before)
+            if session.peer is not None and session.peer != peer:
+                calling.handler_lost(node, session)
+            node.sessions.bind(session, peer)
+            session.heard = node.now
+            session.kind = message.kind
+            return session, True
+    if before is not None:
+        end(node, before, "hello anew")
+    other = node.sessions.by_tega_id.get(tega_id)
+    if other is not None:
+        if other.peer is not None:
+            node.effects.append(Send(other.peer, Displaced(tega_id)))
+        node.note("warning", "session taken over", tega_id=tega_id, session=other.id[:8])
+        end(node, other, "taken over")
+    session = _open(node, node.fresh(), tega_id, node.fresh() + node.fresh(), message.kind, None)
+    node.sessions.bind(session, peer)
+    return session, False
+
+
+def _open(node: Node, id: str, tega_id: str, token: str, kind: str, via: Session | None) -> Session:
+    session = Session(id, tega_id, token, kind, via, node.settings.lease, node.now)
+    node.sessions.add(session, node.now + SILENT * node.settings.heartbeat)
+    if node.failure is None:
+        node.append(Opened(id, tega_id, token, via.id if via is not None else ""))
+    return session
+
+
+def restore(node: Node) -> None:
+    """Take the sessions of before the restart in; their leases run anew from now."""
+    leases = sorted(node.tip.leases.values(), key=lambda lease: lease.via not in ("", ABOVE))
+    for lease in leases:
+        if lease.via == ABOVE:
+            below = Session(lease.session, lease.tega_id, "", "below", None, 0.0, node.now)
+            node.below[below.id] = below
+            continue
+        via = node.sessions.by_id.get(lease.via) if lease.via else None
+        session = Session(
+            lease.session, lease.tega_id, lease.token, "client", via, node.settings.lease, node.now
+        )
+        if lease.via and via is None:
+            _erase(node, session)
+            continue
+        node.sessions.add(session, node.now + node.settings.lease)
+
+
+# -- sub-sessions ----------------------------------------------------------------------------------
+
+
+def subsession(node: Node, via: Session, id: str, tega_id: str) -> Session:
+    """Return the sub-session `id` on the connection of `via`; open it if it is new.
+
+    Raises `ProtocolError` if `id` is a session of another connection.
+    """
+    found = via.subsessions.get(id)
+    if found is not None:
+        return found
+    if id in node.sessions.by_id:
+        raise ProtocolError(f"session {id[:16]} is not beyond {via.tega_id}")
+    if not 1 <= len(id) <= 64:
+        raise ProtocolError("a session's id has 1 to 64 characters")
+    for part in tega_id.split("/"):
+        check_tega_id(part)
+    name = via.tega_id if tega_id == via.tega_id else f"{via.tega_id}/{tega_id}"
+    return _open(node, id, name[:255], "", "client", via)
+
+
+def from_above(node: Node, id: str, tega_id: str) -> Session:
+    """Return the session of the node above that writes here; open it if it is new."""
+    found = node.below.get(id)
+    if found is None:
+        name = f"{node.uplink_name}/{tega_id}"[:255]
+        found = node.below[id] = Session(id, name, "", "below", None, 0.0, node.now)
+        if node.failure is None:
+            node.append(Opened(id, name, "", ABOVE))
+    found.heard = node.now
+    return found
+
+
+# -- ends ------------------------------------------------------------------------------------------
+
+
+def connection_lost(node: Node, session: Session) -> None:
+    """The connection of `session` is gone; the session stands until its lease is over."""
+    if session.peer is None:
+        return
+    node.sessions.unbind(session)
+    session.congested = False
+    session.serving_trees.clear()
+    calling.handler_lost(node, session)
+    for name in session.claims:
+        follower = node.followers.get(name)
+        if follower is not None:
+            follower.disconnected()
+    for other in node.sessions:
+        if session.tega_id in other.forwarded_to:
+            for id, waiting in list(other.pending.items()):
+                if isinstance(waiting, writing.Waiting) and waiting.to == session.tega_id and not waiting.resend:
+                    node.fail(
+                        other, id, errors.Disconnected(f"{session.tega_id} lost its link", outcome="unknown")
+                    )
+    node.note(
+        "info" if session.kind == "agent" else "debug",
+        "connection lost",
+        tega_id=session.tega_id,
+        session=session.id[:8],
+    )
+
+
+def end(node: Node, session: Session, why: str) -> None:
+    """`session` is over: what it owns goes with it."""
+    if session.ended:
+        return
+    session.ended = True
+    for subsession in list(session.subsessions.values()):
+        end(node, subsession, why)
+    level = "info" if session.kind == "agent" else "debug"
+    node.note(level, "session ended", tega_id=session.tega_id, session=session.id[:8], why=why)
+    calling.handler_lost(node, session)
+    calling.caller_lost(node, session)
+    watching.remove_all(node, session)
+    for path in list(session.handlers):
+        node.handlers.remove(path, session)
+    for to in session.forwarded_to:
+        _tell_ended(node, session, to)
+    session.pending.clear()
+    session.transactions.clear()
+    if session.claims:
+        for name in session.claims:
+            follower = node.followers.get(name)
+            if follower is not None:
+                follower.disconnected()
+        for other in node.sessions:
+            if session.tega_id in other.forwarded_to:
+                writing.give_up(node, other, session.tega_id)
+    if session.via is None:
+        node.below.pop(session.id, None)
+    node.sessions.remove(session)
+    _erase(node, session)
+
+
+def _erase(node: Node, session: Session) -> None:
+    """Remove the ephemeral nodes of `session`, and its lease, from the store."""
+    if node.failure is not None:
+        return
+    commit = end_session(node.tip, session.id, time=node.clock(), tega_id=session.tega_id)
+    if commit is not None:
+        node.append(commit)
+    if session.id in node.tip.leases:
+        node.append(Ended(session.id))
+
+
+def _tell_ended(node: Node, session: Session, to: str) -> None:
+    if to == "":
+        if node.online:
+            node.effects.append(SendUp(ForwardEnded(session.id)))
+        else:
+            node.ended_above.add(session.id)
+        return
+    agent = node.claimant(to)
+    if agent is not None and agent.peer is not None:
+        node.effects.append(Send(agent.peer, ForwardEnded(session.id)))
+    elif agent is not None:
+        node.ended_below.setdefault(to, set()).add(session.id)
+
+
+def probe(node: Node, id: str) -> bool:
+    """Whether the session `id` that another node holds a sub-session for is still alive here."""
+    return id in node.sessions.by_id
+
+
+def check_leases(node: Node) -> None:
+    """End the sessions whose lease is over; take silent connections for lost."""
+    silence = SILENT * node.settings.heartbeat
+    for session in list(node.sessions.due(node.now)):
+        silent = node.now - session.heard
+        if session.peer is None:
+            if silent >= session.lease:
+                end(node, session, "lease over")
+                continue
+            node.sessions.look_again(session, session.heard + session.lease)
+        elif silent >= silence:
+            connection_lost(node, session)
+            node.sessions.look_again(session, session.heard + max(session.lease, silence))
+        else:
+            node.sessions.look_again(session, session.heard + silence)
+
+
+def forward_to_above(node: Node, session: Session, body: object) -> None:
+    """Send `body` up as if `session` had sent it there."""
+    node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(body))))  # type: ignore[arg-type]

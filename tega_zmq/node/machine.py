@@ -1,0 +1,400 @@
+"""A node's events: what a program calls when something happened. The effects stand in `Node.effects`.
+
+Every function takes `now`, monotonic seconds. None of them raises for what a peer sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from tega_zmq import errors
+from tega_zmq.errors import ProtocolError, StorageError, TegaError
+from tega_zmq.node import calling, inspect, lifecycle, reading, replication, uplink, watching, writing
+from tega_zmq.node.effects import Effect, Send
+from tega_zmq.node.state import Node
+from tega_zmq.sessions import Session
+from tega_zmq.store import ABSENT, Cleared, Commit, NewEpochs, Replicated, ResetEnd, Store, owned_roots
+from tega_zmq.wire import decode, messages
+from tega_zmq.wire.messages import AnyMessage, Failure, RootUpdate
+
+__all__ = [
+    "congested",
+    "drained",
+    "durable",
+    "garbage",
+    "log_failed",
+    "next_deadline",
+    "peer_gone",
+    "receive",
+    "request",
+    "snapshot_done",
+    "snapshot_failed",
+    "start",
+    "take_effects",
+    "tick",
+    "topic_subscribed",
+    "uplink_changes",
+    "uplink_connected",
+    "uplink_lost",
+    "uplink_received",
+]
+
+REQUESTS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
+    messages.Get: reading.get_request,
+    messages.Find: reading.find_request,
+    messages.Log: reading.log_request,
+    messages.Diff: reading.diff_request,
+    messages.Write: writing.write,
+    messages.Begin: writing.begin,
+    messages.Candidate: writing.candidate,
+    messages.CommitTransaction: writing.commit_transaction,
+    messages.CancelTransaction: writing.cancel_transaction,
+    messages.Subscribe: watching.subscribe,
+    messages.SubscribeRegex: watching.subscribe,
+    messages.Unsubscribe: watching.unsubscribe,
+    messages.Listen: watching.listen,
+    messages.Publish: watching.publish,
+    messages.Register: calling.register,
+    messages.Unregister: calling.unregister,
+    messages.Call: calling.call,
+    messages.CallAll: calling.call_all,
+    messages.CancelCall: calling.cancel_call,
+    messages.Claim: replication.claim,
+    messages.Follow: replication.follow_request,
+    messages.Report: inspect.report,
+    messages.Inspect: inspect.inspect,
+    messages.Manage: inspect.manage,
+}
+
+
+def take_effects(node: Node) -> list[Effect]:
+    """Return the effects since the last time, in order; the program carries them out."""
+    effects = node.effects
+    node.effects = []
+    return effects
+
+
+def start(node: Node, *, epochs: bool, now: float) -> None:
+    """The log is read: take the sessions in, open the roots. `epochs`: history may have lost its end."""
+    node.now = now
+    if epochs:
+        renewed = tuple((name, node.fresh()[:16]) for name in owned_roots(node.tip))
+        if renewed:
+            node.append(NewEpochs(renewed))
+    if node.uplink is not None:
+        uplink.start(node)
+    for root in node.tip.roots.values():
+        if root.owner not in ("", lifecycle.ABOVE):
+            node.followers[root.name] = replication.Follower(root.name, root.epoch, root.version)
+    lifecycle.restore(node)
+
+
+# -- peers -----------------------------------------------------------------------------------------
+
+
+def receive(node: Node, peer: bytes, message: AnyMessage, now: float) -> None:
+    """`message` came from the connection `peer`."""
+    node.now = now
+    session = node.sessions.by_peer.get(peer)
+    kind = type(message)
+    if session is None:
+        if kind is messages.Hello:
+            lifecycle.hello(node, peer, message)  # type: ignore[arg-type]
+        elif kind is not messages.Bye:
+            node.effects.append(Send(peer, messages.Gone()))
+        return
+    session.heard = now
+    if kind in REQUESTS:
+        request(node, session, message)
+        return
+    handler = _OTHERS.get(kind)
+    try:
+        if handler is None:
+            raise ProtocolError(f"a session does not send {kind.__name__}")
+        handler(node, session, message)
+    except TegaError as error:
+        _refuse(node, peer, error)
+
+
+def request(node: Node, session: Session, message: Any) -> None:
+    """Take one request of `session`; a retry of what is being done already changes nothing."""
+    id = message.id
+    if id in session.pending:
+        return
+    if message.ack > session.ack:
+        session.ack = message.ack
+    try:
+        REQUESTS[type(message)](node, session, message)
+    except TegaError as error:
+        node.fail(session, id, error)
+
+
+def _hello_again(node: Node, session: Session, message: messages.Hello) -> None:
+    if session.peer is not None:
+        lifecycle.hello(node, session.peer, message)
+
+
+def _bye(node: Node, session: Session, message: messages.Bye) -> None:
+    lifecycle.end(node, session, "closed")
+
+
+def _heartbeat(node: Node, session: Session, message: messages.Heartbeat) -> None:
+    replication.positions(node, session, message.positions)
+    node.send(session, messages.Heartbeat(replication.my_positions(node, session)))
+
+
+def _forward(node: Node, session: Session, message: messages.Forward) -> None:
+    body = decode(message.body)
+    kind = type(body)
+    if kind in REQUESTS:
+        request(node, lifecycle.subsession(node, session, message.session, message.tega_id), body)
+    elif kind is messages.Result:
+        found = session.subsessions.get(message.session)
+        if found is not None:
+            calling.result(node, found, body)  # type: ignore[arg-type]
+    elif kind is messages.Heartbeat:
+        if not lifecycle.probe(node, message.session):
+            node.send(session, messages.ForwardEnded(message.session))
+    elif isinstance(body, (messages.Reply, messages.Failure)):
+        origin = node.sessions.by_id.get(message.session)
+        if origin is not None:
+            writing.answered(node, origin, body, session.tega_id)
+    else:
+        raise ProtocolError(f"a session does not forward {kind.__name__}")
+
+
+def _forward_ended(node: Node, session: Session, message: messages.ForwardEnded) -> None:
+    found = session.subsessions.get(message.session)
+    if found is not None:
+        lifecycle.end(node, found, "closed at its agent")
+
+
+def _root_update(node: Node, session: Session, message: RootUpdate) -> None:
+    replication.update(node, session, message)
+
+
+def _refuse(node: Node, peer: bytes, error: TegaError) -> None:
+    code, text, fields = errors.encode(error)
+    node.effects.append(Send(peer, messages.Refused(code, text, fields)))
+    node.note("warning", "message refused", error=f"{code}: {text}")
+
+
+_OTHERS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
+    messages.Hello: _hello_again,
+    messages.Bye: _bye,
+    messages.Heartbeat: _heartbeat,
+    messages.Result: calling.result,
+    messages.Forward: _forward,
+    messages.ForwardEnded: _forward_ended,
+    messages.RootUpdate: _root_update,
+    messages.Pull: replication.pull,
+    messages.Chunk: replication.chunk,
+}
+
+
+def garbage(node: Node, peer: bytes, error: ProtocolError, id: int | None, now: float) -> None:
+    """Something undecodable came from `peer`; `id`: of the request, if that could be read."""
+    node.now = now
+    session = node.sessions.by_peer.get(peer)
+    if session is not None and id is not None and id not in session.pending:
+        session.heard = now
+        node.fail(session, id, error)
+    else:
+        _refuse(node, peer, error)
+
+
+def peer_gone(node: Node, peer: bytes, now: float) -> None:
+    """The connection `peer` is lost, as the socket says."""
+    node.now = now
+    session = node.sessions.by_peer.get(peer)
+    if session is not None:
+        lifecycle.connection_lost(node, session)
+
+
+def congested(node: Node, peer: bytes) -> None:
+    """`peer` does not read as fast as it is sent to."""
+    for session in _of_peer(node, peer):
+        session.congested = True
+
+
+def drained(node: Node, peer: bytes, now: float) -> None:
+    """What waited for `peer` has been sent."""
+    node.now = now
+    for session in _of_peer(node, peer):
+        if session.congested:
+            session.congested = False
+            watching.resume(node, session)
+
+
+def _of_peer(node: Node, peer: bytes) -> list[Session]:
+    session = node.sessions.by_peer.get(peer)
+    return [] if session is None else [session, *session.subsessions.values()]
+
+
+def topic_subscribed(node: Node, topic: bytes, now: float) -> None:
+    """A subscription to `topic` appeared on the publisher."""
+    node.now = now
+    replication.topic_subscribed(node, topic)
+
+
+# -- the uplink ------------------------------------------------------------------------------------
+
+
+def uplink_connected(node: Node, now: float) -> None:
+    """The connection to the node above is up."""
+    node.now = now
+    uplink.connected(node)
+
+
+def uplink_lost(node: Node, now: float) -> None:
+    """The connection to the node above is gone."""
+    node.now = now
+    uplink.connection_lost(node)
+
+
+def uplink_received(node: Node, message: AnyMessage, now: float) -> None:
+    """A message came down the uplink."""
+    node.now = now
+    try:
+        uplink.received(node, message)
+    except TegaError as error:
+        node.note("error", "bad message from the node above", error=f"{error.code}: {error.message}")
+
+
+def uplink_changes(node: Node, topic: bytes, message: RootUpdate, now: float) -> None:
+    """The publisher of the node above sent an update."""
+    node.now = now
+    uplink.changes(node, topic, message)
+
+
+# -- the log ---------------------------------------------------------------------------------------
+
+
+def durable(node: Node, number: int, now: float) -> None:
+    """The log is durable up to record `number`: show what became so, and answer."""
+    node.now = now
+    steps = node.steps
+    while steps and steps[0].number <= number:
+        step = steps.popleft()
+        before, node.durable = node.durable, step.store
+        node.durable_number = step.number
+        _show(node, before, step.store, step.record)
+    node.durable_number = max(node.durable_number, number)
+    node.release()
+    writing.release_shown(node)
+
+
+def _show(node: Node, before: Store, after: Store, record: Any) -> None:
+    kind = type(record)
+    if kind is Commit:
+        for update in record.updates:
+            name = update.root
+            replication.publish(node, update)
+            watching.tell(node, update, before.roots.get(name), after.roots.get(name))
+    elif kind is Replicated:
+        update = record.update
+        replication.publish(node, update)
+        watching.tell(node, update, before.roots.get(update.root), after.roots.get(update.root))
+    elif kind is ResetEnd:
+        root = after.roots.get(record.root)
+        if root is not None:
+            watching.reset(node, root)
+            _beacon(node, record.root)
+    elif kind is NewEpochs:
+        for name, _ in record.epochs:
+            _beacon(node, name)
+    elif kind is Cleared:
+        for name, root in before.roots.items():
+            if name not in after.roots:
+                watching.reset(node, root._replace(node=None, epoch="", version=ABSENT))
+                _beacon(node, name)
+
+
+def _beacon(node: Node, name: str) -> None:
+    if name in node.topics:
+        node.beacons.setdefault(name, node.now)
+
+
+def log_failed(node: Node, reason: str, number: int, now: float) -> None:
+    """A write or sync failed: only the records up to `number` are durable. Refuse writes from now on."""
+    durable(node, number, now)
+    node.failure = reason
+    node.tip = node.durable
+    node.number = node.durable_number
+    lost = len(node.steps)
+    node.steps.clear()
+    node.effects = [effect for effect in node.effects if type(effect).__name__ != "Append"]
+    error = StorageError(
+        f"the log could not take the write: {reason}; nothing was changed here",
+        reason=reason,
+        outcome="unknown",
+    )
+    gated, node.gated = list(node.gated), type(node.gated)()
+    for entry in gated:
+        id = getattr(entry.message, "id", None)
+        if id is not None and isinstance(entry.message, (messages.Reply, Failure)):
+            node.fail(entry.session, id, error)
+    for session in node.sessions:
+        session.last_lsn = min(session.last_lsn, node.number)
+    for name, follower in node.followers.items():
+        root = node.tip.roots.get(name)
+        follower.disconnected()
+        follower.epoch, follower.version = (root.epoch, root.version) if root is not None else ("", ABSENT)
+    node.note("error", "log failed: writes are refused until an operator acts", reason=reason, dropped=lost)
+
+
+def snapshot_done(node: Node, number: int, size: int, seconds: float, now: float) -> None:
+    """A snapshot is on disk; if the log had failed, it takes writes again."""
+    node.now = now
+    if node.failure is not None:
+        node.note("warning", "log takes writes again", reason=node.failure)
+        node.failure = None
+    waiting, node.snapshots = node.snapshots, []
+    for session, id in waiting:
+        node.reply(session, id, {"number": number, "bytes": size, "seconds": round(seconds, 3)})
+    node.note("info", "snapshot written", number=number, bytes=size, seconds=round(seconds, 3))
+
+
+def snapshot_failed(node: Node, reason: str, now: float) -> None:
+    """A snapshot could not be written."""
+    node.now = now
+    waiting, node.snapshots = node.snapshots, []
+    for session, id in waiting:
+        node.fail(
+            session,
+            id,
+            StorageError(f"the snapshot could not be written: {reason}", reason=reason, outcome="none"),
+        )
+    node.note("error", "snapshot failed", reason=reason)
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def tick(node: Node, now: float) -> None:
+    """Time passed; call it at `next_deadline`, or earlier."""
+    node.now = now
+    calling.expire(node)
+    writing.expire(node)
+    lifecycle.check_leases(node)
+    if node.beacons:
+        replication.send_beacons(node)
+    if node.uplink is not None:
+        uplink.tick(node)
+
+
+def next_deadline(node: Node) -> float:
+    """When `tick` is due (monotonic seconds); infinite if nothing is waited for."""
+    due = min(node.calls.next_deadline(), node.sessions.next_due())
+    if node.deadlines:
+        due = min(due, node.deadlines[0][0])
+    if node.beacons:
+        due = min(due, min(node.beacons.values()))
+    if node.uplink is not None:
+        uplink_due = node.uplink.next_deadline()
+        if uplink_due is not None:
+            due = min(due, uplink_due)
+        if node.online:
+            due = min(due, node.heartbeat_due)
+    return due

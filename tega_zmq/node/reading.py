@@ -1,0 +1,262 @@
+"""Requests that read: values, attributes, finding, history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tega_zmq import paths, store, transactions, tree, values
+from tega_zmq.errors import InvalidValue, NotFound, Offline, TooLarge
+from tega_zmq.node.state import Node
+from tega_zmq.node.writing import pass_up
+from tega_zmq.paths import Path, format_path
+from tega_zmq.patterns import compile_oids
+from tega_zmq.sessions import Session
+from tega_zmq.store import Op, Store, Update
+from tega_zmq.tree import Node as TreeNode
+from tega_zmq.wire.messages import Diff, Find, Get, Log, Maybe, Reply
+
+MAX_ANSWER = 7 << 20
+"""Most bytes of values in one answer; it must fit into a frame."""
+
+_FORMS = frozenset({"value", "node", "attributes", "oids"})
+
+
+def get_request(node: Node, session: Session, request: Get) -> None:
+    """Read one path, at a version or now, in one of four forms."""
+    path = paths.check(request.path)
+    if request.form not in _FORMS:
+        raise InvalidValue(f"there is no form {request.form[:32]!a}; there are {', '.join(sorted(_FORMS))}")
+    if request.txid:
+        transaction = transactions.find(session.transactions, request.txid, node.now)
+        if request.version is None and path[0] not in transaction.candidate.roots and not _here(node, path[0]):
+            pass_up(node, session, request._replace(path=(path[0],), form="value", txid=""), path[0])
+            session.pending[request.id] = session.pending[request.id]._replace(message=request)
+            return
+        state = transaction.candidate
+    elif not _here(node, path[0]):
+        _read_through(node, session, request, path[0])
+        return
+    else:
+        state = _state(node, session)
+    value = _form(node, state, request, path)
+    if state is node.tip and state is not node.durable:
+        node.gate(session, Reply(request.id, value))
+    else:
+        node.reply(session, request.id, value)
+
+
+def find_request(node: Node, session: Session, request: Find) -> None:
+    """Find the nodes whose path matches a regex, oid by oid."""
+    pattern = compile_oids(request.regex)
+    if request.txid:
+        state = transactions.find(session.transactions, request.txid, node.now).candidate
+    else:
+        state = _state(node, session)
+    found: list[list[Any]] = []
+    left = MAX_ANSWER
+    for path, groups, found_node in store.find(state, pattern):
+        value = tree_value(found_node, left)
+        left -= 64 + values.size(value)
+        if left < 0:
+            raise TooLarge(
+                f"what {request.regex!a} finds does not fit into one answer of {MAX_ANSWER} bytes;"
+                " make the regex narrower",
+                limit=MAX_ANSWER,
+            )
+        found.append([path, groups, value])
+    node.gate(session, Reply(request.id, found)) if state is node.tip else node.reply(
+        session, request.id, found
+    )
+
+
+def log_request(node: Node, session: Session, request: Log) -> None:
+    """List the kept commits that touched a path, newest first."""
+    path = paths.check(request.path)
+    if not _here(node, path[0]):
+        _read_through(node, session, request, path[0])
+        return
+    if path[0] not in node.durable.roots:
+        raise NotFound(f"there is no root {path[0]}", path=format_path(path))
+    limit = max(1, min(request.limit, 10_000))
+    node.reply(
+        session,
+        request.id,
+        [_log_entry(update) for update in store.log(node.durable, path, limit)],
+    )
+
+
+def _log_entry(update: Update) -> list[Any]:
+    return [
+        update.after,
+        update.time,
+        update.tega_id,
+        update.message,
+        update.backto,
+        [[change.path, [change.value] if change.present else []] for change in update.changes[:1000]],
+    ]
+
+
+def diff_request(node: Node, session: Session, request: Diff) -> None:
+    """Compare two subtrees, each at a version or now."""
+    path, other = paths.check(request.path), paths.check(request.other_path)
+    if not _here(node, path[0]):
+        _read_through(node, session, request, path[0])
+        return
+    changes: list[list[Any]] = []
+    left = MAX_ANSWER
+    for relative, old, new in store.diff(
+        node.durable, path, request.version, other, request.other_version
+    ):
+        entry = [relative, _maybe(old), _maybe(new)]
+        left -= 32 + sum(values.size(side[0]) for side in entry[1:] if side)
+        if left < 0:
+            raise TooLarge(f"the diff is larger than {MAX_ANSWER} bytes; compare parts", limit=MAX_ANSWER)
+        changes.append(entry)
+    node.reply(session, request.id, changes)
+
+
+# -- where to read ---------------------------------------------------------------------------------
+
+
+def _here(node: Node, root: str) -> bool:
+    """Whether this node has the tree of `root`: it owns it, or keeps a replica."""
+    if node.uplink is None or root in node.settings.operational:
+        return True
+    return root in node.followers and root in node.durable.roots
+
+
+def _read_through(node: Node, session: Session, request: Any, root: str) -> None:
+    if session.kind == "below":
+        raise NotFound(f"{node.settings.tega_id} has no root {root}", path=root)
+    if not node.online:
+        raise Offline(
+            f"{node.settings.tega_id} has no replica of {root}, and no link to the node above", root=root
+        )
+    pass_up(node, session, request, root)
+
+
+def _state(node: Node, session: Session) -> Store:
+    """A session sees its own writes: while one is not durable yet, its reads wait for it."""
+    return node.tip if session.last_lsn > node.durable_number else node.durable
+
+
+def age(node: Node, root: str) -> float | None:
+    """Seconds since the owner of a replica was heard of; None at the owner."""
+    follower = node.followers.get(root)
+    if follower is None:
+        return None
+    if follower.heard is None:
+        return node.now - node.started
+    return max(0.0, node.now - follower.heard)
+
+
+# -- forms -----------------------------------------------------------------------------------------
+
+
+def _form(node: Node, state: Store, request: Get, path: Path) -> Any:
+    form = request.form
+    try:
+        found = store.lookup(state, path, request.version)
+    except NotFound:
+        offered = None if request.version is not None else _with_handlers(node, path, None)
+        if not offered:
+            raise
+        found = (store.ABSENT, offered)
+        return [offered, *([store.ABSENT, False, ""] if form == "node" else []), age(node, path[0])]
+    if form == "attributes":
+        tree_value(found)
+        return [store.attributes(state, path, request.version), age(node, path[0])]
+    if form == "oids":
+        if not tree.is_container(found):
+            return []
+        return [[oid, tree.is_container(child)] for oid, child in found[1].items()]
+    value = tree_value(found)
+    if request.version is None:
+        value = _with_handlers(node, path, value)
+    if form == "value":
+        return [value, age(node, path[0])]
+    root = state.roots[path[0]]
+    return [value, found[0], store.is_ephemeral(state, path), root.epoch, age(node, path[0])]
+
+
+def _with_handlers(node: Node, path: Path, value: Any) -> Any:
+    """Return `value` of `path` with the handlers that are offered at and below it."""
+    offered = node.handlers.below(path)
+    for at, sessions in offered:
+        names = [f"%{session.name}.{at[-1]}" for session in sessions]
+        shown: Any = names[0] if len(names) == 1 else names
+        if at == path:
+            return shown if value is None else value
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            continue
+        place = value
+        for oid in at[len(path) : -1]:
+            place = place.setdefault(oid, {})
+            if not isinstance(place, dict):
+                break
+        else:
+            place.setdefault(at[-1], shown)
+    return value
+
+
+def tree_value(found: TreeNode | None, limit: int = MAX_ANSWER) -> Any:
+    """Return the plain value of a subtree. Raises `TooLarge` if it does not fit into an answer."""
+    if found is None:
+        return None
+    left = limit
+    waiting = [found]
+    while waiting:
+        each = waiting.pop()
+        if tree.is_container(each):
+            for oid, child in each[1].items():
+                left -= 2 + len(oid)
+                waiting.append(child)
+        else:
+            left -= values.size(each[1])
+        if left < 0:
+            raise TooLarge(
+                f"the value is larger than {MAX_ANSWER} bytes; read parts of it (`oids` lists what it holds)",
+                limit=MAX_ANSWER,
+            )
+    return tree.plain(found)
+
+
+def _maybe(found: TreeNode | None) -> Maybe:
+    return () if found is None else (tree_value(found),)
+
+
+def changes_between(path: Path, old: TreeNode | None, new: TreeNode | None) -> Iterator[list[Any]]:
+    """Yield `[path, old, new]` for what differs between two subtrees at `path`."""
+    for relative, before, after in tree.diff(old, new):
+        yield [(*path, *relative), _maybe(before), _maybe(after)]
+
+
+def overlay_transaction(node: Node, session: Session, request: Get, reply: Reply) -> Reply:
+    """Answer a read in a transaction, of a root that is not here, from what its owner sent.
+
+    `reply` holds the present value of the whole root; the transaction's operations are applied to it.
+    """
+    transaction = session.transactions.get(request.txid)
+    if transaction is None or not request.txid:
+        return reply
+    path = request.path
+    base = store.empty(node.durable.kept)
+    value, root_age = reply.value
+    ops = [Op("put", (path[0],), value)]
+    ops += [op._replace(expected=None) for op in transaction.ops if op.path[0] == path[0]]
+    made = store.write(
+        base,
+        ops,
+        time=0.0,
+        tega_id=session.tega_id,
+        session=session.id,
+        fresh=lambda: "",
+        max_value=MAX_ANSWER,
+    ).store
+    shown = _form(node, made, request._replace(txid=""), path)
+    if isinstance(shown, list) and shown:
+        shown[-1] = root_age
+    return Reply(request.id, shown)

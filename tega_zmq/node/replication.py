@@ -1,0 +1,217 @@
+"""Roots between nodes: claims, followers, updates, pulls and chunks, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tega_zmq import paths
+from tega_zmq.errors import InvalidPath, NotFound, ReadOnly
+from tega_zmq.node.effects import Publish, SendUp
+from tega_zmq.node.state import Node
+from tega_zmq.replica import Follower, Step, serve
+from tega_zmq.sessions import Session
+from tega_zmq.store import ABSENT, Owned, Root, Update, update_from_plain, update_to_plain
+from tega_zmq.tree import is_container
+from tega_zmq.wire.messages import Chunk, Claim, Follow, Position, Pull, RootUpdate
+
+BEACON_DELAY = 0.02
+"""Seconds for which subscriptions to a topic gather before one beacon answers them all."""
+
+
+def check_root(name: str) -> str:
+    """Return `name` if it can be a root. Raises `InvalidPath`."""
+    return paths.check_oid(name, name)
+
+
+# -- owners below ----------------------------------------------------------------------------------
+
+
+def claim(node: Node, session: Session, request: Claim) -> None:
+    """The agent `session` owns a root, and says where it is."""
+    name = check_root(request.root)
+    if session.via is not None:
+        raise ReadOnly(f"{session.name} cannot own {name}: only an agent with a link of its own can", root=name)
+    root = node.tip.roots.get(name)
+    if root is None or (root.owner == "" and _empty(root)):
+        if node.uplink is not None and name in (*node.settings.config, *node.settings.operational):
+            raise ReadOnly(f"{name} is a root of {node.settings.tega_id}", root=name, owner=node.settings.tega_id)
+        node.check_log()
+        node.append(Owned(name, session.tega_id, ""))
+        node.note("info", "root claimed", root=name, owner=session.tega_id)
+    elif root.owner != session.tega_id:
+        owner = root.owner or node.settings.tega_id
+        raise ReadOnly(
+            f"{name} belongs to {owner}; {session.tega_id} cannot own it"
+            + (f" (`disown {name}` gives it up)" if root.owner else " while it holds data"),
+            root=name,
+            owner=owner,
+        )
+    session.claims.add(name)
+    root = node.tip.roots[name]
+    follower = node.followers.get(name)
+    if follower is None:
+        follower = node.followers[name] = Follower(name, root.epoch, root.version)
+    follower.disconnected()
+    node.reply(session, request.id, [follower.epoch, follower.version])
+    if request.version != ABSENT:
+        follow(node, follower, follower.position(request.epoch, request.version, node.now), session)
+    else:
+        follower.heard = node.now
+
+
+def _empty(root: Root) -> bool:
+    return root.node is None or (is_container(root.node) and not len(root.node[1]))
+
+
+def disown(node: Node, name: str) -> None:
+    """Take the root of an agent that is gone for good over, under a new epoch."""
+    root = node.tip.roots.get(check_root(name))
+    if root is None:
+        raise NotFound(f"there is no root {name}", path=name)
+    if root.owner == "" or (node.uplink is not None and name in node.settings.config):
+        raise ReadOnly(f"{name} belongs to no agent here", root=name, owner=root.owner or None)
+    node.check_log()
+    agent = node.claimant(root.owner)
+    if agent is not None:
+        agent.claims.discard(name)
+    node.followers.pop(name, None)
+    node.append(Owned(name, "", node.fresh()[:16]))
+    node.note("warning", "root disowned", root=name, owner=root.owner)
+
+
+# -- followers -------------------------------------------------------------------------------------
+
+
+def follow_request(node: Node, session: Session, request: Follow) -> None:
+    """The agent `session` keeps a replica of a root."""
+    name = check_root(request.root)
+    session.follows.add(name)
+    topic = node.topics.get(name)
+    if topic is None:
+        topic = node.topics[name] = bytes.fromhex(node.fresh())[:16]
+    root = node.durable.roots.get(name)
+    epoch, version = (root.epoch, root.version) if root is not None else ("", ABSENT)
+    node.reply(session, request.id, [topic, epoch, version])
+
+
+def topic_subscribed(node: Node, topic: bytes) -> None:
+    """A subscription to `topic` appeared: a beacon is due."""
+    for name, known in node.topics.items():
+        if known == topic:
+            node.beacons.setdefault(name, node.now + BEACON_DELAY)
+
+
+def send_beacons(node: Node, *, all: bool = False) -> None:
+    """Publish the present version of the roots whose beacon is due."""
+    if all:
+        for name in node.topics:
+            node.beacons[name] = node.now
+    for name, due in list(node.beacons.items()):
+        if due > node.now:
+            continue
+        del node.beacons[name]
+        root = node.durable.roots.get(name)
+        if root is not None:
+            beacon = Update(name, root.epoch, root.version, root.version, (), node.clock(), "")
+            node.effects.append(Publish(node.topics[name], RootUpdate(tuple(update_to_plain(beacon)))))
+
+
+def publish(node: Node, update: Update) -> None:
+    """An update became durable: to the followers, and up if this node owns the root."""
+    topic = node.topics.get(update.root)
+    mine = update.root in node.claimed and node.online
+    if topic is None and not mine:
+        return
+    message = RootUpdate(tuple(update_to_plain(update)))
+    if topic is not None:
+        node.effects.append(Publish(topic, message))
+    if mine:
+        node.effects.append(SendUp(message))
+
+
+def pull(node: Node, session: Session | None, message: Pull) -> None:
+    """A follower asks for what it lacks; `session` None: the node above does."""
+    name = check_root(message.root)
+    holder = session if session is not None else node.above
+    chunk, serving = serve(node.durable, message, holder.serving_trees.get(name))
+    if serving is None:
+        holder.serving_trees.pop(name, None)
+    else:
+        holder.serving_trees[name] = serving
+    if session is not None:
+        node.send(session, chunk)
+    else:
+        node.effects.append(SendUp(chunk))
+
+
+# -- the replicas of this node ---------------------------------------------------------------------
+
+
+def follow(node: Node, follower: Follower, step: Step, owner: Session | None) -> None:
+    """Carry out what a follower wants; `owner` None: the node above."""
+    if step.records:
+        if node.failure is not None:
+            follower.disconnected()
+            root = node.tip.roots.get(follower.root)
+            follower.epoch, follower.version = (root.epoch, root.version) if root else ("", ABSENT)
+            return
+        for record in step.records:
+            node.append(record)
+    if step.done:
+        node.note(
+            "info",
+            "replica caught up",
+            root=follower.root,
+            by=step.done,
+            epoch=follower.epoch,
+            version=follower.version,
+        )
+    if step.pull is not None:
+        if owner is not None:
+            node.send(owner, step.pull)
+        else:
+            node.effects.append(SendUp(step.pull))
+
+
+def update(node: Node, session: Session | None, message: RootUpdate) -> None:
+    """The owner of a root sent a commit."""
+    content = update_from_plain(list(message.update))
+    follower = _follower(node, session, content.root)
+    if follower is not None:
+        follow(node, follower, follower.update(content, node.now), session)
+
+
+def chunk(node: Node, session: Session | None, message: Chunk) -> None:
+    """The owner of a root answered a pull."""
+    follower = _follower(node, session, message.root)
+    if follower is not None:
+        follow(node, follower, follower.chunk(message, node.now), session)
+
+
+def positions(node: Node, session: Session | None, said: Iterable[Position]) -> None:
+    """A peer says where it is: owners of what is followed here, and followers of what is owned here."""
+    for name, epoch, version in said:
+        follower = _follower(node, session, name)
+        if follower is not None:
+            if version != ABSENT or session is None:
+                follow(node, follower, follower.position(epoch, version, node.now), session)
+            else:
+                follower.heard = node.now
+        elif session is not None and name in session.follows:
+            session.positions[name] = (epoch, version)
+
+
+def _follower(node: Node, session: Session | None, name: str) -> Follower | None:
+    """Return the follower of `name` if the sender may speak for its owner."""
+    if session is None:
+        return node.followers.get(name) if name in node.settings.config else None
+    return node.followers.get(name) if name in session.claims else None
+
+
+def my_positions(node: Node, session: Session) -> tuple[Position, ...]:
+    """Where this node is, of the roots that `session` follows or owns."""
+    found = []
+    for name in (*session.follows, *session.claims):
+        root = node.durable.roots.get(name)
+        found.append((name, root.epoch, root.version) if root is not None else (name, "", ABSENT))
+    return tuple(found)

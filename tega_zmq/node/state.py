@@ -1,0 +1,236 @@
+"""The state of a node, and the few operations on it that everything else is made of.
+
+A node holds two stores. Writes are evaluated on the **tip**; reads, subscribers and followers see the
+**durable** one, which follows when the log says so. An answer that depends on the tip is *gated*: it leaves
+when the log is durable up to the number that was the newest when the answer was made.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tega_zmq import errors
+from tega_zmq.client.protocol import ClientSession
+from tega_zmq.errors import StorageError, TegaError
+from tega_zmq.node.effects import Append, Effect, Note, Send, SendUp
+from tega_zmq.replica import Follower
+from tega_zmq.rpc import Calls, Handlers
+from tega_zmq.sessions import Session, Sessions
+from tega_zmq.store import Record, Root, Store, apply
+from tega_zmq.subscriptions import Channels, Subscriptions
+from tega_zmq.wire import encode
+from tega_zmq.wire.messages import AnyMessage, Failure, Forward, Reply
+
+__all__ = ["Gated", "Node", "Settings", "Step", "Waiting"]
+
+
+class Settings(NamedTuple):
+    """What a node is told by its config. Times in seconds, sizes in bytes."""
+
+    tega_id: str
+    lease: float = 15.0
+    heartbeat: float = 5.0
+    max_value: int = 1 << 20
+    max_sessions: int = 20_000
+    max_calls: int = 16_384
+    """Calls in flight, and unanswered requests, of one session."""
+    changes: str = ""
+    """Where the updates are published, as Welcome tells it."""
+    config: tuple[str, ...] = ()
+    """Roots that are replicated down to this node."""
+    operational: tuple[str, ...] = ()
+    """Roots that this node owns beneath an uplink."""
+
+
+class Step(NamedTuple):
+    """One record on its way to the disk, and the store that it makes."""
+
+    number: int
+    record: Record
+    store: Store
+
+
+class Gated(NamedTuple):
+    """A message that waits for the log to be durable up to `number`."""
+
+    number: int
+    session: Session
+    message: AnyMessage
+
+
+class Waiting(NamedTuple):
+    """A request that was passed on, up or down, and the message to pass on again after a reconnect."""
+
+    message: Any
+    to: str
+    """The agent below that owns the root, or "" for the uplink."""
+    deadline: float
+    resend: bool
+    """False for calls and messages, which are never sent twice."""
+
+
+class Node:
+    """Broker or agent. Mutable; one thread. Events go in through `tega_zmq.node.machine`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        number: int,
+        *,
+        fresh: Callable[[], str],
+        clock: Callable[[], float],
+        uplink: ClientSession | None = None,
+        now: float = 0.0,
+    ) -> None:
+        """A node over the recovered `store`, whose last log record was `number`.
+
+        `fresh` makes ids that nobody can guess (32 hex digits), `clock` tells Unix seconds. With `uplink`
+        it is an agent.
+        """
+        self.settings = settings
+        self.tip = store
+        self.durable = store
+        self.number = number
+        """Of the newest record that was appended."""
+        self.durable_number = number
+        self.fresh = fresh
+        self.clock = clock
+        self.now = now
+        self.started = now
+        self.server = fresh()
+        self.uplink = uplink
+        self.online = False
+        """Whether the uplink's session is connected."""
+        self.uplink_server = ""
+        self.uplink_name = ""
+        """The tega_id of the node above, as long as it is known."""
+        self.failure: str | None = None
+        """Why the log takes no writes."""
+        self.effects: list[Effect] = []
+        self.steps: deque[Step] = deque()
+        self.gated: deque[Gated] = deque()
+        self.sessions = Sessions(settings.max_sessions)
+        self.above = Session("", "", "", "above", None, settings.lease, now)
+        """Stands for the node above where a session is asked for: what is being served to it."""
+        self.below: dict[str, Session] = {}
+        """Sub-sessions that came down the uplink, by id."""
+        self.subscriptions = Subscriptions()
+        self.channels = Channels()
+        self.handlers = Handlers()
+        self.calls = Calls()
+        self.followers: dict[str, Follower] = {}
+        self.topics: dict[str, bytes] = {}
+        """Topic under which each followed root is published."""
+        self.beacons: dict[str, float] = {}
+        """Roots whose followers are to be told the present version, and when."""
+        self.shown: list[tuple[float, Session, int, dict[str, int], AnyMessage]] = []
+        """Answers to forwarded writes, held until the replica shows them: (deadline, session, id, ...)."""
+        self.deadlines: list[tuple[float, int, Session, int]] = []
+        """Heap of the deadlines of forwarded requests: (deadline, tie, session, id)."""
+        self.ties = 0
+        self.topics_up: dict[str, bytes] = {}
+        """Topics of the config roots, at the node above."""
+        self.claimed: set[str] = set()
+        """Operational roots that the node above has accepted."""
+        self.uplink_requests: dict[int, tuple[str, str]] = {}
+        """What this node asked of the one above: id to (what, root)."""
+        self.reports: dict[str, Any] = {}
+        self.ended_above: set[str] = set()
+        """Sessions that ended while the uplink was away and have a sub-session there."""
+        self.ended_below: dict[str, set[str]] = {}
+        """The same for agents below."""
+        self.heartbeat_due = 0.0
+        self.claims_due = 0.0
+        """When roots that were refused by the node above are asked for again."""
+        self.snapshots: list[tuple[Session, int]] = []
+        """Who waits for a snapshot."""
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def send(self, session: Session, message: AnyMessage) -> None:
+        """Send `message` to `session`, if it has a connection."""
+        via = session.via
+        if via is None:
+            if session.peer is not None:
+                self.effects.append(Send(session.peer, message))
+            elif session.kind == "below" and self.online:
+                self.effects.append(SendUp(Forward(session.id, "", encode(message))))
+        elif via.peer is not None:
+            self.effects.append(Send(via.peer, Forward(session.id, "", encode(message))))
+
+    def reply(self, session: Session, id: int, value: Any) -> None:
+        """Answer request `id` now."""
+        session.pending.pop(id, None)
+        self.send(session, Reply(id, value))
+
+    def fail(self, session: Session, id: int, error: TegaError) -> None:
+        """Refuse request `id` now."""
+        session.pending.pop(id, None)
+        code, message, fields = errors.encode(error)
+        self.send(session, Failure(id, code, message, fields))
+
+    def note(self, level: str, event: str, **fields: Any) -> None:
+        """Add a log line."""
+        self.effects.append(Note(level, event, fields))
+
+    # -- the log -----------------------------------------------------------------------------------
+
+    def append(self, record: Record, store: Store | None = None) -> None:
+        """Append `record`; `store` is what it makes of the tip, if that is known already."""
+        self.tip = apply(self.tip, record) if store is None else store
+        self.number += 1
+        self.steps.append(Step(self.number, record, self.tip))
+        self.effects.append(Append(record))
+
+    def check_log(self) -> None:
+        """Raises `StorageError` while the log takes no writes."""
+        if self.failure is not None:
+            raise StorageError(
+                f"the log takes no writes: {self.failure}; mend the disk, then run `ss` or restart",
+                reason=self.failure,
+                outcome="none",
+            )
+
+    def gate(self, session: Session, message: AnyMessage) -> None:
+        """Send an answer that depends on the tip once the tip is durable."""
+        if self.number <= self.durable_number:
+            self._release(session, message)
+        else:
+            self.gated.append(Gated(self.number, session, message))
+
+    def gate_reply(self, session: Session, id: int, value: Any) -> None:
+        """Answer request `id` once the tip is durable."""
+        session.pending[id] = None
+        self.gate(session, Reply(id, value))
+
+    def release(self) -> None:
+        """Send the gated answers whose time has come."""
+        gated = self.gated
+        while gated and gated[0].number <= self.durable_number:
+            entry = gated.popleft()
+            self._release(entry.session, entry.message)
+
+    def _release(self, session: Session, message: AnyMessage) -> None:
+        if isinstance(message, (Reply, Failure)):
+            session.pending.pop(message.id, None)
+        self.send(session, message)
+
+    # -- who owns what -----------------------------------------------------------------------------
+
+    def owner(self, root: str) -> str | None:
+        """Say who owns `root`: "" this node, None the node above, else the agent of that tega_id."""
+        known: Root | None = self.tip.roots.get(root)
+        if self.uplink is None:
+            return known.owner if known is not None else ""
+        if root in self.settings.operational:
+            return ""
+        if root in self.settings.config or known is None or known.owner == "":
+            return None
+        return known.owner if self.claimant(known.owner) is not None else None
+
+    def claimant(self, tega_id: str) -> Session | None:
+        """Return the session of the agent `tega_id`, connected or not, if there is one."""
+        return self.sessions.by_tega_id.get(tega_id)

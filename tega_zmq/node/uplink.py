@@ -1,0 +1,327 @@
+"""The agent's side of its uplink: what to do when the node above comes, goes, asks and answers."""
+
+from __future__ import annotations
+
+import contextlib
+
+from tega_zmq import errors
+from tega_zmq.client import protocol
+from tega_zmq.errors import Disconnected, ProtocolError, TegaError
+from tega_zmq.node import calling, lifecycle, replication, writing
+from tega_zmq.node.effects import Redial, RememberUplink, SendUp, Topics
+from tega_zmq.node.state import Node, Waiting
+from tega_zmq.replica import Follower
+from tega_zmq.sessions import Session
+from tega_zmq.store import ABSENT, Owned, ResetEnd
+from tega_zmq.subscriptions import ChangeSubscription
+from tega_zmq.wire import decode, encode
+from tega_zmq.wire.messages import (
+    Abandon,
+    AnyMessage,
+    Changed,
+    Chunk,
+    Claim,
+    Dropped,
+    Failure,
+    Follow,
+    Forward,
+    ForwardEnded,
+    Heartbeat,
+    Invoke,
+    Message,
+    Pull,
+    Reply,
+    Report,
+    REQUESTS,
+    RootUpdate,
+    Subscribe,
+    SubscribeRegex,
+)
+
+RETRY_CLAIM = 30.0
+"""Seconds after which a refused claim, or a failed request to follow, is made again."""
+
+_TIMEOUT = 60.0
+"""Seconds for the agent's own requests."""
+
+__all__ = ["changes", "connected", "connection_lost", "pump", "received", "start", "tick"]
+
+
+def start(node: Node) -> None:
+    """Set up followers of the config roots, and ownership of the operational ones."""
+    for name in node.settings.config:
+        root = node.tip.roots.get(name)
+        if root is None or root.owner != lifecycle.ABOVE:
+            node.append(Owned(name, lifecycle.ABOVE, ""))
+            root = node.tip.roots.get(name)
+        epoch, version = (root.epoch, root.version) if root is not None else ("", ABSENT)
+        node.followers[name] = Follower(name, epoch, version)
+    for name in node.settings.operational:
+        root = node.tip.roots.get(name)
+        if root is not None and root.owner != "":
+            node.append(Owned(name, "", node.fresh()[:16]))
+
+
+# -- the connection --------------------------------------------------------------------------------
+
+
+def connected(node: Node) -> None:
+    """A connection to the node above is up."""
+    assert node.uplink is not None
+    node.uplink.connected(node.now)
+    pump(node)
+
+
+def connection_lost(node: Node) -> None:
+    """The connection to the node above is gone."""
+    assert node.uplink is not None
+    node.uplink.connection_lost(node.now)
+    pump(node)
+
+
+def received(node: Node, message: AnyMessage) -> None:
+    """A message came down the uplink."""
+    assert node.uplink is not None
+    node.uplink.received(message, node.now)
+    pump(node)
+
+
+def tick(node: Node) -> None:
+    """Time passed."""
+    assert node.uplink is not None
+    node.uplink.tick(node.now)
+    pump(node)
+    if node.online and node.now >= node.heartbeat_due:
+        node.heartbeat_due = node.now + node.settings.heartbeat
+        if node.now >= node.claims_due:
+            _open_roots(node)
+        node.effects.append(SendUp(Heartbeat(my_positions(node))))
+
+
+def pump(node: Node) -> None:
+    """Carry out what the uplink's session wants."""
+    uplink = node.uplink
+    assert uplink is not None
+    while True:
+        for message in uplink.take_output():
+            node.effects.append(SendUp(message))
+        events = uplink.take_events()
+        if not events:
+            return
+        for event in events:
+            if isinstance(event, protocol.Other):
+                _message(node, event.message)
+            elif isinstance(event, protocol.Completed):
+                _completed(node, event.id, event.value)
+            elif isinstance(event, protocol.Failed):
+                _failed(node, event.id, event.error)
+            elif isinstance(event, protocol.StateChanged):
+                _state(node, event.state)
+            elif isinstance(event, protocol.Redial):
+                node.effects.append(Redial(event.delay))
+
+
+def _state(node: Node, state: str) -> None:
+    assert node.uplink is not None
+    node.note(
+        "info" if state == "connected" else "warning", "uplink " + state, server=node.uplink_name or None
+    )
+    if state == protocol.CONNECTED:
+        _came(node)
+    elif node.online or state in (protocol.LOST, protocol.TAKEN_OVER):
+        _went(node)
+        if state in (protocol.LOST, protocol.TAKEN_OVER):
+            for session in node.sessions:
+                writing.give_up(node, session, "")
+
+
+def _came(node: Node) -> None:
+    uplink = node.uplink
+    assert uplink is not None and uplink.welcome is not None
+    welcome = uplink.welcome
+    node.online = True
+    node.uplink_name = welcome.tega_id
+    node.uplink_server = welcome.server
+    node.effects.append(RememberUplink(welcome.session, welcome.token))
+    node.topics_up.clear()
+    node.claimed.clear()
+    node.uplink_requests.clear()
+    node.heartbeat_due = node.now + node.settings.heartbeat
+    node.claims_due = node.now
+    _open_roots(node)
+    for ended in sorted(node.ended_above):
+        node.effects.append(SendUp(ForwardEnded(ended)))
+    node.ended_above.clear()
+    for below in node.below.values():
+        node.effects.append(SendUp(Forward(below.id, "", encode(Heartbeat(())))))
+    for session in node.sessions:
+        for request in session.announced.values():
+            session.forwarded_to.add("")
+            lifecycle.forward_to_above(node, session, _since(session, request))
+        if welcome.resumed:
+            writing.resend(node, session, "")
+        else:
+            writing.give_up(node, session, "")
+    for name, value in node.reports.items():
+        _ask(node, "report", name, Report, name, value)
+
+
+def _since(session: Session, request: object) -> object:
+    """A subscription that goes up is made again from where it has been told."""
+    if isinstance(request, (Subscribe, SubscribeRegex)):
+        subscription = session.subscriptions.get(request.subscription)
+        told = session.told.get(request.subscription)
+        if isinstance(subscription, ChangeSubscription) and told:
+            since = tuple((root, epoch, version) for root, (epoch, version) in told.items())
+            return request._replace(since=since)
+    return request
+
+
+def _open_roots(node: Node) -> None:
+    """Claim and follow what has not been accepted yet."""
+    asked = set(node.uplink_requests.values())
+    for name in node.settings.operational:
+        if name not in node.claimed and ("claim", name) not in asked:
+            root = node.durable.roots.get(name)
+            epoch, version = (root.epoch, root.version) if root is not None else ("", ABSENT)
+            node.claimed.add(name)
+            _ask(node, "claim", name, Claim, name, epoch, version)
+    for name in node.settings.config:
+        if name not in node.topics_up and ("follow", name) not in asked:
+            _ask(node, "follow", name, Follow, name)
+
+
+def _ask(node: Node, what: str, name: str, kind: type, *fields: object) -> None:
+    assert node.uplink is not None
+    id = node.uplink.request(kind, *fields, timeout=_TIMEOUT, now=node.now)
+    node.uplink_requests[id] = (what, name)
+
+
+def _went(node: Node) -> None:
+    node.online = False
+    for name in node.settings.config:
+        node.followers[name].disconnected()
+    node.above.serving_trees.clear()
+    calling.abandon(node, node.calls.all_from_uplink())
+    for session in node.sessions:
+        for id, waiting in list(session.pending.items()):
+            if isinstance(waiting, Waiting) and waiting.to == "" and not waiting.resend:
+                node.fail(session, id, Disconnected("the link to the node above was lost", outcome="unknown"))
+
+
+# -- the agent's own requests ----------------------------------------------------------------------
+
+
+def _completed(node: Node, id: int, value: object) -> None:
+    what, name = node.uplink_requests.pop(id, ("", ""))
+    if what == "follow":
+        topic, epoch, version = _answer(value, bytes, str, int)
+        node.topics_up[name] = topic
+        assert node.uplink is not None and node.uplink.welcome is not None
+        node.effects.append(Topics(node.uplink.welcome.changes, frozenset(node.topics_up.values())))
+        follower = node.followers[name]
+        replication.follow(node, follower, follower.position(epoch, version, node.now), None)
+    elif what == "claim":
+        epoch, version = _answer(value, str, int)
+        if name not in node.tip.roots and version != ABSENT and node.failure is None:
+            _go_on_from(node, name, version)
+
+
+def _go_on_from(node: Node, name: str, version: int) -> None:
+    """This agent's store is new, but the node above knows the root: versions go on from there."""
+    epoch = node.fresh()[:16]
+    node.append(ResetEnd(name, epoch, version, False, (), node.clock(), node.settings.tega_id, ""))
+    node.append(Owned(name, "", epoch))
+    node.note("warning", "root starts over", root=name, after=version)
+
+
+def _answer(value: object, *kinds: type) -> tuple:  # type: ignore[type-arg]
+    if (
+        isinstance(value, (list, tuple))
+        and len(value) == len(kinds)
+        and all(isinstance(part, kind) for part, kind in zip(value, kinds, strict=True))
+    ):
+        return tuple(value)
+    raise ProtocolError(f"the node above answered {str(value)[:64]!a}")
+
+
+def _failed(node: Node, id: int, error: TegaError) -> None:
+    what, name = node.uplink_requests.pop(id, ("", ""))
+    if what == "claim":
+        node.claimed.discard(name)
+    if what:
+        node.note("warning", f"{what} refused", root=name, error=f"{error.code}: {error.message}")
+        node.claims_due = node.now + RETRY_CLAIM
+
+
+def report(node: Node, name: str, value: object) -> None:
+    """Pass a plugin's report on to the node above, now and after every reconnect."""
+    node.reports[name] = value
+    if node.online:
+        _ask(node, "report", name, Report, name, value)
+
+
+# -- messages --------------------------------------------------------------------------------------
+
+
+def _message(node: Node, message: AnyMessage) -> None:
+    if isinstance(message, Forward):
+        _forwarded(node, message)
+    elif isinstance(message, RootUpdate):
+        replication.update(node, None, message)
+    elif isinstance(message, Chunk):
+        replication.chunk(node, None, message)
+    elif isinstance(message, Pull):
+        replication.pull(node, None, message)
+    elif isinstance(message, Heartbeat):
+        replication.positions(node, None, message.positions)
+    elif isinstance(message, ForwardEnded):
+        below = node.below.get(message.session)
+        if below is not None:
+            lifecycle.end(node, below, "ended above")
+
+
+def _forwarded(node: Node, message: Forward) -> None:
+    body = decode(message.body)
+    if type(body) in REQUESTS:
+        from tega_zmq.node.machine import request
+
+        request(node, lifecycle.from_above(node, message.session, message.tega_id), body)
+        return
+    if isinstance(body, Invoke):
+        calling.invoke_from_uplink(node, message.session, body)
+        return
+    if isinstance(body, Abandon):
+        calling.abandon_from_uplink(node, message.session, body)
+        return
+    session = node.sessions.by_id.get(message.session)
+    if session is None:
+        node.effects.append(SendUp(ForwardEnded(message.session)))
+    elif isinstance(body, (Reply, Failure)):
+        writing.answered(node, session, body, "")
+    elif isinstance(body, Changed):
+        session.told.setdefault(body.subscription, {})[body.root] = (body.epoch, body.version)
+        node.send(session, body)
+    elif isinstance(body, Message):
+        if session.congested:
+            session.queue_message(body)
+        else:
+            node.send(session, body)
+    elif isinstance(body, Dropped):
+        session.dropped += body.count
+
+
+def changes(node: Node, topic: bytes, message: RootUpdate) -> None:
+    """An update was published at the node above."""
+    if topic in node.topics_up.values():
+        with contextlib.suppress(errors.ProtocolError):
+            replication.update(node, None, message)
+
+
+def _positions(node: Node) -> tuple[tuple[str, str, int], ...]:
+    found = []
+    for name in (*node.settings.operational, *node.settings.config):
+        root = node.durable.roots.get(name)
+        if root is not None and root.version != ABSENT:
+            found.append((name, root.epoch, root.version))
+    return tuple(found)

@@ -1,0 +1,284 @@
+"""Requests about subscriptions and messages, and telling subscribers what became durable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tega_zmq import paths, subscriptions
+from tega_zmq.errors import InvalidPath, InvalidValue, NotFound, TooLarge
+from tega_zmq.node.calling import announce, retract
+from tega_zmq.node.effects import SendUp
+from tega_zmq.node.state import Node
+from tega_zmq.patterns import compile_channel, compile_oids
+from tega_zmq.sessions import Session
+from tega_zmq.store import Root, Store, Update, updates_since
+from tega_zmq.subscriptions import ChangeSubscription, ChannelSubscription
+from tega_zmq.wire import encode
+from tega_zmq.wire.messages import (
+    Changed,
+    Dropped,
+    Forward,
+    Listen,
+    Message,
+    Position,
+    Publish,
+    Subscribe,
+    SubscribeRegex,
+    Unsubscribe,
+)
+
+MAX_SUBSCRIPTIONS = 10_000
+"""Most subscriptions of one session, to changes and channels together."""
+
+MAX_CHANNEL = 255
+"""Longest channel name, in characters."""
+
+_SCOPES = frozenset({"local", "global"})
+
+
+def subscribe(node: Node, session: Session, request: Subscribe | SubscribeRegex) -> None:
+    """Subscribe to the changes of a path or of what matches a regex."""
+    _check_scope(request.scope)
+    if isinstance(request, Subscribe):
+        path, pattern = paths.check(request.path), None
+        text = paths.format_path(path)
+    else:
+        path, pattern, text = (), compile_oids(request.regex), request.regex
+    _make_room(node, session, request.subscription)
+    if _goes_up(node, session, request.scope):
+        announce(node, session, ("subscription", request.subscription), request)
+    subscription = ChangeSubscription(session, request.subscription, path, pattern, text)
+    subscription.sent = _start(subscription, node.durable, request.since)
+    node.subscriptions.add(subscription)
+    session.subscriptions[request.subscription] = subscription
+    node.reply(
+        session,
+        request.id,
+        [[root, epoch, version] for root, (epoch, version) in subscription.sent.items()],
+    )
+    if request.since:
+        catch_up(node, subscription)
+
+
+def _start(
+    subscription: ChangeSubscription, store: Store, since: tuple[Position, ...]
+) -> dict[str, tuple[str, int]]:
+    start = subscriptions.positions(subscription, store)
+    for root, epoch, version in since:
+        if subscription.concerns(root):
+            start[root] = (epoch, version)
+    return start
+
+
+def _check_scope(scope: str) -> None:
+    if scope not in _SCOPES:
+        raise InvalidValue(f"there is no scope {scope[:32]!a}; there are local and global")
+
+
+def _goes_up(node: Node, session: Session, scope: str) -> bool:
+    return scope == "global" and node.uplink is not None and session.kind != "below"
+
+
+def _make_room(node: Node, session: Session, number: int) -> None:
+    """A subscription under a number that is in use replaces the old one."""
+    old = session.subscriptions.get(number)
+    if old is not None:
+        _remove(node, session, old)
+    elif len(session.subscriptions) >= MAX_SUBSCRIPTIONS:
+        raise TooLarge(
+            f"{session.name} has {MAX_SUBSCRIPTIONS} subscriptions already",
+            size=MAX_SUBSCRIPTIONS,
+            limit=MAX_SUBSCRIPTIONS,
+        )
+
+
+def _remove(node: Node, session: Session, subscription: Any) -> None:
+    del session.subscriptions[subscription.number]
+    if isinstance(subscription, ChangeSubscription):
+        node.subscriptions.remove(subscription)
+    else:
+        node.channels.remove(subscription)
+
+
+def unsubscribe(node: Node, session: Session, request: Unsubscribe) -> None:
+    """End one subscription."""
+    subscription = session.subscriptions.get(request.subscription)
+    if subscription is None:
+        raise NotFound(f"{session.name} has no subscription {request.subscription}")
+    _remove(node, session, subscription)
+    retract(node, session, ("subscription", request.subscription), request)
+    node.reply(session, request.id, None)
+
+
+def remove_all(node: Node, session: Session) -> None:
+    """`session` is over: forget its subscriptions."""
+    for subscription in list(session.subscriptions.values()):
+        _remove(node, session, subscription)
+
+
+# -- changes ---------------------------------------------------------------------------------------
+
+
+def tell(node: Node, update: Update, before: Root | None, after: Root | None) -> None:
+    """`update` became durable: tell the subscribers that it concerns."""
+    if not len(node.subscriptions):
+        return
+    old = before.node if before is not None else None
+    new = after.node if after is not None else None
+    for subscription in node.subscriptions.concerned(update):
+        if subscription.lagging or subscription.session.congested or not subscription.session.connected:
+            subscription.lagging = True
+        else:
+            _tell_one(node, subscription, update, old, new)
+
+
+def _tell_one(node: Node, subscription: ChangeSubscription, update: Update, old: Any, new: Any) -> None:
+    known = subscription.sent.get(update.root)
+    if known is not None and known[0] == update.epoch and update.after <= known[1]:
+        return
+    changes = subscriptions.select(subscription, update, old, new)
+    if not changes:
+        return
+    previous = known[1] if known is not None and known[0] == update.epoch else -1
+    subscription.sent[update.root] = (update.epoch, update.after)
+    node.send(
+        subscription.session,
+        Changed(
+            subscription.number,
+            update.root,
+            update.epoch,
+            previous,
+            update.after,
+            update.time,
+            update.tega_id,
+            update.message,
+            update.backto,
+            False,
+            changes,
+        ),
+    )
+
+
+def reset(node: Node, root: Root) -> None:
+    """A replica was replaced as a whole: tell the subscribers of its root the present values."""
+    for subscription in node.subscriptions.all():
+        if subscription.concerns(root.name):
+            if subscription.session.congested or not subscription.session.connected:
+                subscription.lagging = True
+            else:
+                _tell_present(node, subscription, root)
+
+
+def catch_up(node: Node, subscription: ChangeSubscription) -> None:
+    """Tell `subscription` what it has missed: each kept commit, or where they are not kept the present."""
+    subscription.lagging = False
+    names = dict.fromkeys(subscription.sent)
+    names.update(dict.fromkeys(subscriptions.positions(subscription, node.durable)))
+    for name in names:
+        root = node.durable.roots.get(name)
+        if root is None:
+            continue
+        epoch, version = subscription.sent.get(name, ("", -1))
+        if (epoch, version) == (root.epoch, root.version):
+            continue
+        missed = updates_since(root, epoch, version)
+        if missed is None or not _trees_kept(root, version):
+            _tell_present(node, subscription, root)
+            continue
+        for update in missed:
+            before = root.trees[update.before][0] if update.before in root.trees else None
+            _tell_one(node, subscription, update, before, root.trees[update.after][0])
+
+
+def _trees_kept(root: Root, version: int) -> bool:
+    return version >= root.oldest or (version == -1 and root.oldest == 0)
+
+
+def _tell_present(node: Node, subscription: ChangeSubscription, root: Root) -> None:
+    known = subscription.sent.get(root.name)
+    subscription.sent[root.name] = (root.epoch, root.version)
+    changes = subscriptions.present(subscription, root.name, root.node)
+    if not changes:
+        return
+    update = root.updates.get(root.version)
+    node.send(
+        subscription.session,
+        Changed(
+            subscription.number,
+            root.name,
+            root.epoch,
+            known[1] if known is not None else -1,
+            root.version,
+            update.time if update is not None else 0.0,
+            update.tega_id if update is not None else "",
+            update.message if update is not None else "",
+            None,
+            True,
+            changes,
+        ),
+    )
+
+
+# -- messages --------------------------------------------------------------------------------------
+
+
+def listen(node: Node, session: Session, request: Listen) -> None:
+    """Subscribe to a channel, or to all whose name matches a regex."""
+    _check_scope(request.scope)
+    pattern = compile_channel(request.channel) if request.regex else None
+    if pattern is None:
+        _check_channel(request.channel)
+    _make_room(node, session, request.subscription)
+    if _goes_up(node, session, request.scope):
+        announce(node, session, ("subscription", request.subscription), request)
+    subscription = ChannelSubscription(session, request.subscription, request.channel, pattern)
+    node.channels.add(subscription)
+    session.subscriptions[request.subscription] = subscription
+    node.reply(session, request.id, [])
+
+
+def _check_channel(channel: str) -> None:
+    if not channel or len(channel) > MAX_CHANNEL:
+        raise InvalidPath(
+            f"a channel name has 1 to {MAX_CHANNEL} characters, not {len(channel)}", path=channel[:64]
+        )
+
+
+def publish(node: Node, session: Session, request: Publish) -> None:
+    """Send a message to all who listen, but not to the sender itself."""
+    _check_channel(request.channel)
+    count = deliver(node, session, request.channel, session.name, request.value)
+    if node.uplink is not None and node.online and session.kind != "below":
+        session.forwarded_to.add("")
+        node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
+    node.reply(session, request.id, count)
+
+
+def deliver(node: Node, sender: Session, channel: str, tega_id: str, value: Any) -> int:
+    """Queue a message for the listeners; return how many sessions that were.
+
+    Sessions beyond the connection that it came on have heard it at their own node.
+    """
+    count = 0
+    for session, numbers in node.channels.listeners(channel).items():
+        if session is sender or (sender.via is not None and session.via is sender.via):
+            continue
+        count += 1
+        message = Message(tuple(numbers), channel, tega_id, value)
+        if session.congested or not session.connected:
+            session.queue_message(message)
+        else:
+            node.send(session, message)
+    return count
+
+
+def resume(node: Node, session: Session) -> None:
+    """`session` reads again: send what waited, and what it missed."""
+    if session.dropped:
+        node.send(session, Dropped(session.dropped))
+        session.dropped = 0
+    while session.backlog:
+        node.send(session, session.backlog.popleft())
+    for subscription in list(session.subscriptions.values()):
+        if isinstance(subscription, ChangeSubscription) and subscription.lagging:
+            catch_up(node, subscription)

@@ -1,0 +1,205 @@
+"""Handlers and the calls in flight.
+
+Who offers a path is kept here, not in the tree. Every call that is taken ends exactly once: by the
+handler's `Result`, or by `expire`, `handler_lost`, `cancel` or `caller_lost`; whoever removes it from the
+table answers it, so a second end finds nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from tega_zmq.paths import Path
+from tega_zmq.patterns import OidPattern
+from tega_zmq.sessions import Session
+
+__all__ = ["Calls", "Handlers", "InFlight", "Many"]
+
+
+class Handlers:
+    """Which sessions offer which path."""
+
+    def __init__(self) -> None:
+        self._offers: dict[Path, list[Session]] = {}
+        self._by_root: dict[str, set[Path]] = {}
+
+    def __iter__(self) -> Iterator[tuple[Path, list[Session]]]:
+        return iter(self._offers.items())
+
+    def add(self, path: Path, session: Session) -> None:
+        """`session` answers calls at `path`; saying so again changes nothing."""
+        offers = self._offers.setdefault(path, [])
+        self._by_root.setdefault(path[0], set()).add(path)
+        if session not in offers:
+            offers.append(session)
+        session.handlers.add(path)
+
+    def remove(self, path: Path, session: Session) -> bool:
+        """`session` answers no more at `path`. Returns whether it did."""
+        session.handlers.discard(path)
+        offers = self._offers.get(path)
+        if offers is None or session not in offers:
+            return False
+        offers.remove(session)
+        if not offers:
+            del self._offers[path]
+            in_root = self._by_root[path[0]]
+            in_root.discard(path)
+            if not in_root:
+                del self._by_root[path[0]]
+        return True
+
+    def offered(self, path: Path) -> bool:
+        """Whether any session offers `path`, connected or not."""
+        return path in self._offers
+
+    def pick(self, path: Path) -> Session | None:
+        """Return the connected session whose turn it is, or None."""
+        offers = self._offers.get(path)
+        if offers is None:
+            return None
+        for _ in range(len(offers)):
+            session = offers.pop(0)
+            offers.append(session)
+            if session.connected:
+                return session
+        return None
+
+    def first(self, path: Path) -> Session:
+        """Return some session that offers `path` (which must be offered)."""
+        return self._offers[path][0]
+
+    def matching(self, pattern: OidPattern) -> list[tuple[Path, Session]]:
+        """Return every (path, session) whose path matches `pattern`, sorted by path."""
+        found = [
+            (path, session)
+            for path, offers in self._offers.items()
+            if pattern.match(path) is not None
+            for session in offers
+        ]
+        found.sort(key=lambda entry: (entry[0], entry[1].tega_id))
+        return found
+
+    def below(self, path: Path) -> list[tuple[Path, list[Session]]]:
+        """Return what is offered at and below `path`, sorted."""
+        in_root = self._by_root.get(path[0])
+        if in_root is None:
+            return []
+        depth = len(path)
+        return [(at, list(self._offers[at])) for at in sorted(in_root) if at[:depth] == path]
+
+
+class Many:
+    """A call to all handlers that match a pattern: the outcomes so far."""
+
+    __slots__ = ("outcomes", "request", "session", "waiting")
+
+    def __init__(self, session: Session, request: int) -> None:
+        self.session = session
+        self.request = request
+        self.waiting = 0
+        self.outcomes: list[tuple[Path, str, bool, Any]] = []
+
+
+class InFlight(NamedTuple):
+    """One call on its way."""
+
+    number: int
+    path: Path
+    handler: Session
+    deadline: float
+    """Monotonic seconds."""
+    caller: Session | None
+    """Who asked here; None: it came down the uplink."""
+    request: int
+    """The caller's request id; of a call from the uplink its number there."""
+    origin: str
+    """Of a call from the uplink: the local session that it was meant for."""
+    many: Many | None
+
+
+class Calls:
+    """The calls in flight, by number and deadline."""
+
+    def __init__(self) -> None:
+        self._by_number: dict[int, InFlight] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def start(
+        self,
+        path: Path,
+        handler: Session,
+        deadline: float,
+        *,
+        caller: Session | None,
+        request: int,
+        origin: str = "",
+        many: Many | None = None,
+    ) -> InFlight:
+        """Note a call and return it with its fresh number."""
+        self._last += 1
+        call = InFlight(self._last, path, handler, deadline, caller, request, origin, many)
+        self._by_number[call.number] = call
+        heapq.heappush(self._deadlines, (deadline, call.number))
+        handler.serving.add(call.number)
+        if caller is not None and many is None:
+            caller.calling[request] = call.number
+        return call
+
+    def get(self, number: int) -> InFlight | None:
+        """Return call `number` if it is in flight."""
+        return self._by_number.get(number)
+
+    def end(self, number: int) -> InFlight | None:
+        """Take call `number` out; None if it is over already. The caller of this answers it."""
+        call = self._by_number.pop(number, None)
+        if call is not None:
+            call.handler.serving.discard(number)
+            if call.caller is not None and call.many is None:
+                call.caller.calling.pop(call.request, None)
+        return call
+
+    def served_by(self, number: int, session: Session) -> bool:
+        """Whether call `number` is in flight to `session`."""
+        call = self._by_number.get(number)
+        return call is not None and call.handler is session
+
+    def from_uplink(self, request: int, origin: str) -> InFlight | None:
+        """Return the call that came down the uplink as `request` for `origin`."""
+        for call in self._by_number.values():
+            if call.caller is None and call.request == request and call.origin == origin:
+                return call
+        return None
+
+    def of_caller(self, session: Session) -> list[int]:
+        """Numbers of the calls that `session` waits for, those to many included."""
+        numbers = list(session.calling.values())
+        numbers += [n for n, call in self._by_number.items() if call.many and call.caller is session]
+        return numbers
+
+    def all_from_uplink(self) -> list[int]:
+        """Numbers of the calls that came down the uplink."""
+        return [number for number, call in self._by_number.items() if call.caller is None]
+
+    def expired(self, now: float) -> Iterator[InFlight]:
+        """Take out and yield the calls whose deadline has passed."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, number = heapq.heappop(self._deadlines)
+            call = self.end(number)
+            if call is not None:
+                yield call
+        if len(self._deadlines) > 64 and len(self._deadlines) > 2 * len(self._by_number):
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._by_number]
+            heapq.heapify(self._deadlines)
+
+    def next_deadline(self) -> float:
+        """The earliest deadline; infinite if there is none."""
+        while self._deadlines and self._deadlines[0][1] not in self._by_number:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else float("inf")

@@ -1,0 +1,215 @@
+"""Who is connected: sessions, their leases, and how they are found.
+
+A `Session` is a tega_id's lease at a node. It owns ephemeral nodes, subscriptions, handlers and
+transactions. It has a connection of its own (`peer`), or it is a **sub-session** that shares the connection
+of another one (`via`): so an agent carries the sessions of its local programs to the broker.
+"""
+
+from __future__ import annotations
+
+import heapq
+import hmac
+import re
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from tega_zmq.errors import InvalidValue, TooLarge, Unauthorized
+from tega_zmq.paths import Path
+from tega_zmq.transactions import Transaction
+from tega_zmq.wire.messages import Message
+
+__all__ = ["MAX_MESSAGES", "Session", "Sessions", "check_tega_id"]
+
+MAX_MESSAGES = 1000
+"""Most messages of channels that wait for a session that does not read."""
+
+_TEGA_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_tega_id(tega_id: str) -> str:
+    """Return `tega_id` if it is one. Raises `InvalidValue`."""
+    if not _TEGA_ID.fullmatch(tega_id):
+        raise InvalidValue(f"tega_id {tega_id[:80]!a}: 1 to 64 of the characters A-Z a-z 0-9 _ - are allowed")
+    return tega_id
+
+
+class Session:
+    """What a node knows of one session. Mutable; owned by the node."""
+
+    __slots__ = (
+        "ack",
+        "announced",
+        "backlog",
+        "calling",
+        "claims",
+        "congested",
+        "dropped",
+        "ended",
+        "follows",
+        "forwarded_to",
+        "handlers",
+        "heard",
+        "id",
+        "kind",
+        "last_lsn",
+        "lease",
+        "opened",
+        "peer",
+        "pending",
+        "positions",
+        "reports",
+        "serving",
+        "serving_trees",
+        "subscriptions",
+        "subsessions",
+        "tega_id",
+        "told",
+        "token",
+        "transactions",
+        "via",
+    )
+
+    def __init__(
+        self, id: str, tega_id: str, token: str, kind: str, via: Session | None, lease: float, now: float
+    ) -> None:
+        self.id = id
+        self.tega_id = tega_id
+        self.token = token
+        self.kind = kind
+        self.via = via
+        self.lease = lease
+        self.opened = now
+        self.heard = now
+        """When it gave the last sign of life."""
+        self.peer: bytes | None = None
+        """Its connection; None while it has none, and for a sub-session."""
+        self.ended = False
+        self.subsessions: dict[str, Session] = {}
+        self.forwarded_to: set[str] = set()
+        """Agents below, by tega_id, and "" for the uplink, that hold a sub-session for this one."""
+        self.told: dict[int, dict[str, tuple[str, int]]] = {}
+        """Up to where its subscriptions at the node above have been told, by number and root."""
+        self.announced: dict[tuple[str, Any], Any] = {}
+        """What is to be said again for this session when the uplink comes back, by (kind, key)."""
+        self.subscriptions: dict[int, Any] = {}
+        self.handlers: set[Path] = set()
+        self.transactions: dict[str, Transaction] = {}
+        self.pending: dict[int, Any] = {}
+        """Requests without an answer yet, by id: what the node waits for."""
+        self.ack = 1
+        self.last_lsn = 0
+        """Of the newest record that this session caused."""
+        self.calling: dict[int, int] = {}
+        """Calls in flight that it made: request id to call number."""
+        self.serving: set[int] = set()
+        """Calls in flight that it is to answer."""
+        self.congested = False
+        self.backlog: deque[Message] = deque()
+        self.dropped = 0
+        self.claims: set[str] = set()
+        """Roots that it owns (agents)."""
+        self.follows: set[str] = set()
+        """Roots that it keeps replicas of."""
+        self.positions: dict[str, tuple[str, int]] = {}
+        """How far its replicas are, as it said last."""
+        self.serving_trees: dict[str, Any] = {}
+        self.reports: dict[str, Any] = {}
+
+    @property
+    def connected(self) -> bool:
+        """Whether a message can be sent to it now."""
+        return (self.via.peer if self.via is not None else self.peer) is not None
+
+    @property
+    def name(self) -> str:
+        """Under which it appears in commits, listings and handler names."""
+        return self.tega_id
+
+    def queue_message(self, message: Message) -> None:
+        """Keep `message` until the session reads again; the oldest goes when too many wait."""
+        if len(self.backlog) >= MAX_MESSAGES:
+            self.backlog.popleft()
+            self.dropped += 1
+        self.backlog.append(message)
+
+
+class Sessions:
+    """All sessions of a node, by id, connection and tega_id, and the times at which to look at them."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.by_id: dict[str, Session] = {}
+        self.by_peer: dict[bytes, Session] = {}
+        self.by_tega_id: dict[str, Session] = {}
+        self._due: list[tuple[float, str]] = []
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self.by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def add(self, session: Session, due: float) -> None:
+        """Take `session` in; `due`: when to look at its lease first. Raises `TooLarge` at the limit."""
+        if len(self.by_id) >= self.limit:
+            raise TooLarge(
+                f"{self.limit} sessions are open, as many as limits.sessions allows",
+                size=len(self.by_id),
+                limit=self.limit,
+            )
+        self.by_id[session.id] = session
+        if session.via is None:
+            self.by_tega_id[session.tega_id] = session
+            heapq.heappush(self._due, (due, session.id))
+        else:
+            session.via.subsessions[session.id] = session
+
+    def remove(self, session: Session) -> None:
+        """Forget `session` and its connection."""
+        self.by_id.pop(session.id, None)
+        if session.peer is not None:
+            self.by_peer.pop(session.peer, None)
+            session.peer = None
+        if session.via is not None:
+            session.via.subsessions.pop(session.id, None)
+        elif self.by_tega_id.get(session.tega_id) is session:
+            del self.by_tega_id[session.tega_id]
+
+    def bind(self, session: Session, peer: bytes) -> None:
+        """`peer` is the connection of `session` from now on."""
+        if session.peer is not None:
+            self.by_peer.pop(session.peer, None)
+        session.peer = peer
+        self.by_peer[peer] = session
+
+    def unbind(self, session: Session) -> None:
+        """The connection of `session` is gone; its lease runs."""
+        if session.peer is not None:
+            self.by_peer.pop(session.peer, None)
+            session.peer = None
+
+    def resume(self, id: str, token: str) -> Session | None:
+        """Return the live session `id`, or None if it is gone. Raises `Unauthorized`: wrong token."""
+        session = self.by_id.get(id)
+        if session is None or session.via is not None:
+            return None
+        if not hmac.compare_digest(session.token.encode(), token.encode()):
+            raise Unauthorized(f"the token is not that of session {id[:16]}", tega_id=session.tega_id)
+        return session
+
+    def due(self, now: float) -> Iterator[Session]:
+        """Yield the sessions whose lease must be looked at; put each back with `look_again`."""
+        while self._due and self._due[0][0] <= now:
+            _, id = heapq.heappop(self._due)
+            session = self.by_id.get(id)
+            if session is not None:
+                yield session
+
+    def look_again(self, session: Session, due: float) -> None:
+        """Look at the lease of `session` at `due`."""
+        heapq.heappush(self._due, (due, session.id))
+
+    def next_due(self) -> float:
+        """When the next lease must be looked at; infinite if none."""
+        return self._due[0][0] if self._due else float("inf")

@@ -1,0 +1,268 @@
+"""Who hears of what: subscriptions to changes and to channels.
+
+Subscriptions to a path are found through a trie of oids, so that a change costs O(depth) however many there
+are. What a subscription has been sent last is noted with it, per root; one that could not be sent
+everything is `lagging` and catches up from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tega_zmq.paths import Path
+from tega_zmq.patterns import ChannelPattern, OidPattern
+from tega_zmq.sessions import Session
+from tega_zmq.store import Root, Store, Update
+from tega_zmq.tree import Node, get, is_container, plain
+from tega_zmq.wire.messages import ChangeField, Maybe
+
+__all__ = ["ChangeSubscription", "Channels", "ChannelSubscription", "Subscriptions", "select"]
+
+
+class ChangeSubscription:
+    """One subscription of a session to a path, or to paths by pattern."""
+
+    __slots__ = ("lagging", "number", "path", "pattern", "sent", "session", "text")
+
+    def __init__(
+        self, session: Session, number: int, path: Path, pattern: OidPattern | None, text: str
+    ) -> None:
+        self.session = session
+        self.number = number
+        self.path = path
+        """Empty if it goes by pattern."""
+        self.pattern = pattern
+        self.text = text
+        """As listings show it."""
+        self.sent: dict[str, tuple[str, int]] = {}
+        """Up to where it has been told, per root: (epoch, version)."""
+        self.lagging = False
+
+    def concerns(self, root: str) -> bool:
+        """Whether anything in `root` can be of interest."""
+        return self.pattern is not None or self.path[0] == root
+
+
+class ChannelSubscription:
+    """One subscription of a session to a channel, or to channels by pattern."""
+
+    __slots__ = ("channel", "number", "pattern", "session")
+
+    def __init__(self, session: Session, number: int, channel: str, pattern: ChannelPattern | None) -> None:
+        self.session = session
+        self.number = number
+        self.channel = channel
+        self.pattern = pattern
+
+
+class _Branch:
+    __slots__ = ("children", "subscriptions")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Branch] = {}
+        self.subscriptions: list[ChangeSubscription] = []
+
+
+class Subscriptions:
+    """All subscriptions to changes at a node."""
+
+    def __init__(self) -> None:
+        self._top = _Branch()
+        self._patterns: list[ChangeSubscription] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, subscription: ChangeSubscription) -> None:
+        """Take `subscription` in."""
+        self._count += 1
+        if subscription.pattern is not None:
+            self._patterns.append(subscription)
+            return
+        branch = self._top
+        for oid in subscription.path:
+            branch = branch.children.setdefault(oid, _Branch())
+        branch.subscriptions.append(subscription)
+
+    def remove(self, subscription: ChangeSubscription) -> None:
+        """Forget `subscription` (which must be in)."""
+        self._count -= 1
+        if subscription.pattern is not None:
+            self._patterns.remove(subscription)
+            return
+        trail = [self._top]
+        for oid in subscription.path:
+            trail.append(trail[-1].children[oid])
+        trail[-1].subscriptions.remove(subscription)
+        for above, oid, branch in zip(
+            reversed(trail[:-1]), reversed(subscription.path), reversed(trail[1:]), strict=True
+        ):
+            if branch.children or branch.subscriptions:
+                break
+            del above.children[oid]
+
+    def all(self) -> list[ChangeSubscription]:
+        """Return every subscription."""
+        found = list(self._patterns)
+        waiting = [self._top]
+        while waiting:
+            branch = waiting.pop()
+            found.extend(branch.subscriptions)
+            waiting.extend(branch.children.values())
+        return found
+
+    def concerned(self, update: Update) -> list[ChangeSubscription]:
+        """Return the subscriptions that `update` may concern, each once."""
+        found: dict[int, ChangeSubscription] = {}
+        top = self._top.children.get(update.root)
+        if top is not None:
+            for change in update.changes:
+                for subscription in _along(top, change.path):
+                    found[id(subscription)] = subscription
+        for subscription in self._patterns:
+            found[id(subscription)] = subscription
+        return list(found.values())
+
+
+def _along(branch: _Branch, path: Path) -> Iterator[ChangeSubscription]:
+    """Yield the subscriptions at each step of `path` (whose root `branch` stands for), and all below it."""
+    yield from branch.subscriptions
+    for oid in path[1:]:
+        below = branch.children.get(oid)
+        if below is None:
+            return
+        branch = below
+        yield from branch.subscriptions
+    waiting = list(branch.children.values())
+    while waiting:
+        branch = waiting.pop()
+        yield from branch.subscriptions
+        waiting.extend(branch.children.values())
+
+
+def _maybe(node: Node | None) -> Maybe:
+    return () if node is None else (plain(node),)
+
+
+def select(
+    subscription: ChangeSubscription, update: Update, before: Node | None, after: Node | None
+) -> tuple[ChangeField, ...]:
+    """Return the changes of `update` as `subscription` is to hear of them; `()` if none concerns it.
+
+    `before` and `after` are the trees of the root. A change at or below the subscribed path is told as it
+    is; one above it is narrowed to the path.
+    """
+    found: list[ChangeField] = []
+    pattern = subscription.pattern
+    if pattern is None:
+        path = subscription.path
+        depth = len(path)
+        for change in update.changes:
+            at = change.path
+            if at[:depth] == path:
+                _tell(found, at, before, after, change.session)
+            elif len(at) < depth and path[: len(at)] == at:
+                _tell(found, path, before, after, change.session)
+        return tuple(found)
+    for change in update.changes:
+        at = change.path
+        if pattern.match_prefix(at):
+            _tell(found, at, before, after, change.session)
+        elif len(at) < pattern.depth:
+            matching = dict.fromkeys(_matching_below(pattern, at, before))
+            matching.update(dict.fromkeys(_matching_below(pattern, at, after)))
+            for path in matching:
+                _tell(found, path, before, after, change.session)
+    return tuple(found)
+
+
+def _tell(
+    found: list[ChangeField], path: Path, before: Node | None, after: Node | None, session: str
+) -> None:
+    old = get(before, path[1:]) if before is not None else None
+    new = get(after, path[1:]) if after is not None else None
+    if old is not new:
+        found.append((path, _maybe(old), _maybe(new), session))
+
+
+def _matching_below(pattern: OidPattern, path: Path, tree: Node | None) -> Iterable[Path]:
+    """Yield the paths of `tree` (of a root) at and below `path` that `pattern` matches."""
+    top = get(tree, path[1:]) if tree is not None else None
+    if top is None:
+        return
+    waiting = [(path, top)]
+    while waiting:
+        at, node = waiting.pop()
+        if len(at) == pattern.depth:
+            if pattern.match(at) is not None:
+                yield at
+        elif is_container(node):
+            waiting.extend(((*at, oid), child) for oid, child in node[1].items())
+
+
+def present(subscription: ChangeSubscription, root: str, tree: Node | None) -> tuple[ChangeField, ...]:
+    """Return the present value of what `subscription` covers in `root`, as changes without an old value."""
+    if subscription.pattern is None:
+        path = subscription.path
+        return ((path, (), _maybe(get(tree, path[1:]) if tree is not None else None), ""),)
+    return tuple(
+        (path, (), _maybe(get(tree, path[1:]) if tree is not None else None), "")
+        for path in _matching_below(subscription.pattern, (root,), tree)
+    )
+
+
+def positions(subscription: ChangeSubscription, store: Store) -> dict[str, tuple[str, int]]:
+    """Return (epoch, version) of every root of `store` that `subscription` can concern."""
+    roots: Iterable[Root | None]
+    if subscription.pattern is None:
+        roots = (store.roots.get(subscription.path[0]),)
+    else:
+        roots = store.roots.values()
+    return {root.name: (root.epoch, root.version) for root in roots if root is not None}
+
+
+class Channels:
+    """All subscriptions to channels at a node."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, list[ChannelSubscription]] = {}
+        self._patterns: list[ChannelSubscription] = []
+
+    def add(self, subscription: ChannelSubscription) -> None:
+        """Take `subscription` in."""
+        if subscription.pattern is None:
+            self._exact.setdefault(subscription.channel, []).append(subscription)
+        else:
+            self._patterns.append(subscription)
+
+    def remove(self, subscription: ChannelSubscription) -> None:
+        """Forget `subscription` (which must be in)."""
+        if subscription.pattern is not None:
+            self._patterns.remove(subscription)
+            return
+        exact = self._exact[subscription.channel]
+        exact.remove(subscription)
+        if not exact:
+            del self._exact[subscription.channel]
+
+    def listeners(self, channel: str) -> dict[Session, list[int]]:
+        """Return the sessions that hear `channel`, each with the numbers of its subscriptions."""
+        found: dict[Session, list[int]] = {}
+        for subscription in self._exact.get(channel, ()):
+            found.setdefault(subscription.session, []).append(subscription.number)
+        for subscription in self._patterns:
+            if subscription.pattern is not None and subscription.pattern.match(channel):
+                found.setdefault(subscription.session, []).append(subscription.number)
+        return found
+
+    def listing(self) -> dict[str, list[str]]:
+        """Return, per channel or regex, the tega_ids that hear it."""
+        found: dict[str, list[str]] = {}
+        for channel, subscriptions in self._exact.items():
+            found[channel] = sorted(each.session.tega_id for each in subscriptions)
+        for subscription in self._patterns:
+            found.setdefault(subscription.channel, []).append(subscription.session.tega_id)
+        return found
+
