@@ -1,0 +1,406 @@
+"""How the methods of both clients become requests, and replies become results: pure functions.
+
+A function that makes a request returns an `Ask`, the request's class and its own fields. Paths are taken as
+text, as a sequence of oids, or as a `Cont`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+from tega_zmq.client.cont import Cont, path_of, value_of
+from tega_zmq.client.results import (
+    CandidateView,
+    Committed,
+    Difference,
+    Found,
+    LogEntry,
+    NodeView,
+    difference,
+)
+from tega_zmq.client.subscriptions import Ask
+from tega_zmq.errors import HandlerError, InvalidPath, InvalidValue, NotFound, ProtocolError
+from tega_zmq.errors import decode as decode_error
+from tega_zmq.paths import Path, check, format_path, parse
+from tega_zmq.wire import messages
+from tega_zmq.wire.messages import OpField
+
+__all__ = ["NO_DEFAULT", "Expected", "PathLike", "check_tega_id", "check_url", "fresh_tega_id", "to_path", "to_value"]
+
+PathLike: TypeAlias = str | Iterable[str] | Cont
+"""What stands for a path in the methods of a client."""
+
+Expected: TypeAlias = int | str | None
+"""The version that a write expects: a number, "absent", or None for any."""
+
+
+class _NoDefault:
+    def __repr__(self) -> str:
+        return "NO_DEFAULT"
+
+
+NO_DEFAULT: Final = _NoDefault()
+"""Stands for "raise `NotFound`" where a default may be given."""
+
+_ABSENT: Final = -1
+_MIN_INT: Final = -(2**63)
+_MAX_INT: Final = 2**64 - 1
+_MAX_DEPTH: Final = 128
+"""Most containers within one another that are looked through; the node allows fewer."""
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def to_path(path: PathLike) -> Path:
+    """Return `path` as a tuple of oids. Raises `InvalidPath`."""
+    if type(path) is str:
+        return parse(path)
+    if isinstance(path, Cont):
+        return path_of(path)
+    if isinstance(path, (tuple, list)):
+        return check(path)
+    raise InvalidPath(f"a path is text, a sequence of oids or a Cont, not {type(path).__name__}")
+
+
+def to_value(value: Any, where: str = "value") -> Any:
+    """Return a copy of `value` that can be sent: a `Cont` as a dict, tuples as lists, exact types.
+
+    A copy, since it may be sent a second time after the caller changed the original. Raises `InvalidValue` for
+    what cannot be sent; `where` names the place in the error.
+    """
+    return _plain(value, where, 0)
+
+
+def _plain(value: Any, where: str, depth: int) -> Any:
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else _text(value, where)
+    if kind is int:
+        if _MIN_INT <= value <= _MAX_INT:
+            return value
+        raise InvalidValue(f"{where}: an integer beyond 64 bits", path=where)
+    if value is None or kind is bool or kind is float:
+        return value
+    if depth > _MAX_DEPTH:
+        raise InvalidValue(f"{where[:80]}...: more than {_MAX_DEPTH} containers within one another", path=where[:80])
+    if isinstance(value, Mapping):
+        return {_key(key, where): _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(value)]
+    if isinstance(value, Cont):
+        return value_of(value)
+    if isinstance(value, str):
+        return _text(str.__str__(value), where)
+    if isinstance(value, int):
+        return _plain(int(value), where, depth)
+    if isinstance(value, float):
+        return float(value)
+    raise InvalidValue(
+        f"{where}: {kind.__name__} cannot be sent; use None, bool, int, float, str, list or dict", path=where
+    )
+
+
+def _text(value: str, where: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue(f"{where}: text that is not valid Unicode: {value[:40]!a}", path=where) from None
+    return value
+
+
+def _key(key: Any, where: str) -> str:
+    if type(key) is str:
+        return key if key.isascii() else _text(key, where)
+    if isinstance(key, str):
+        return _text(str.__str__(key), where)
+    raise InvalidValue(f"{where}: the key {key!a} must be text, not {type(key).__name__}", path=where)
+
+
+def to_expected(version: Expected) -> int | None:
+    """Return the version that a write expects as the wire has it. Raises `InvalidValue`."""
+    if version is None:
+        return None
+    if type(version) is int and version >= 0:
+        return version
+    if version == "absent":
+        return _ABSENT
+    raise InvalidValue(f'version {version!r}: a write expects a version from 0 up, or "absent"')
+
+
+def to_version(version: int | None) -> int | None:
+    """Return the version to read: from 0 up, or negative to count back. Raises `InvalidValue`."""
+    if version is None or (type(version) is int and -(2**63) <= version < 2**63):
+        return version
+    raise InvalidValue(f"version {version!r}: must be an integer")
+
+
+def _string(value: Any, what: str) -> str:
+    if isinstance(value, str):
+        return _text(str.__str__(value), what)
+    raise InvalidValue(f"{what} must be text, not {type(value).__name__}")
+
+
+_TEGA_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_tega_id(tega_id: Any) -> str:
+    """Return `tega_id` if it is one. Raises `InvalidValue`."""
+    if isinstance(tega_id, str) and _TEGA_ID.fullmatch(tega_id):
+        return tega_id
+    raise InvalidValue(f"tega_id {tega_id!a:.80}: 1 to 64 of the characters A-Z a-z 0-9 _ - are allowed")
+
+
+def fresh_tega_id(host: str, pid: int, random: str) -> str:
+    """Return the tega_id of a program that was given none: `HOST-PID-RANDOM`, in the allowed characters."""
+    tail = f"-{pid}-{random}"
+    return re.sub(r"[^A-Za-z0-9_-]", "-", host)[: 64 - len(tail)] + tail
+
+
+_TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]]+):(\d{1,5})")
+_LONGEST_IPC: Final = 107
+
+
+def check_url(url: Any) -> str:
+    """Return `url` if a node can be dialled by it: `tcp://HOST:PORT` or `ipc://PATH`. Raises `InvalidValue`."""
+    if not isinstance(url, str):
+        raise InvalidValue(f"the url of a node is text, not {type(url).__name__}")
+    if url.startswith("tcp://"):
+        match = _TCP.fullmatch(url)
+        if match and 1 <= int(match.group(2)) <= 65535:
+            return url
+        raise InvalidValue(f"{url}: expected tcp://HOST:PORT with a port from 1 to 65535")
+    if url.startswith("ipc://"):
+        size = len(url.encode(errors="surrogatepass")) - len("ipc://")
+        if 0 < size <= _LONGEST_IPC:
+            return url
+        raise InvalidValue(f"{url}: expected ipc://PATH with a path of 1 to {_LONGEST_IPC} bytes, not {size}")
+    if url.startswith(("ws://", "wss://")):
+        raise InvalidValue(f"{url}: this version has no tunnel through HTTP yet; use tcp://HOST:PORT or ipc://PATH")
+    raise InvalidValue(f"{url}: expected tcp://HOST:PORT or ipc://PATH")
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+def get(path: PathLike, version: int | None = None, form: str = "value", txid: str = "") -> Ask:
+    """Read a node."""
+    return messages.Get, (to_path(path), to_version(version), form, txid)
+
+
+def find(regex: str, txid: str = "") -> Ask:
+    """Read the nodes whose path matches."""
+    return messages.Find, (_string(regex, "a regex"), txid)
+
+
+def write(ops: tuple[OpField, ...], message: str = "", txid: str = "") -> Ask:
+    """Change the tree."""
+    return messages.Write, (ops, _string(message, "a message"), txid)
+
+
+def put(path: PathLike | Cont, value: Any, version: Expected, ephemeral: bool) -> OpField:
+    """The operation that puts `value` at `path`; a `Cont` alone is both."""
+    if value is NO_DEFAULT:
+        if not isinstance(path, Cont):
+            raise InvalidValue("put needs a path and a value, or a Cont that is both")
+        value = value_of(path)
+    oids = to_path(path)
+    return ("put", oids, to_value(value, format_path(oids)), to_expected(version), bool(ephemeral))
+
+
+def patch(path: PathLike | Cont, value: Any, version: Expected) -> OpField:
+    """The operation that merges `value` into `path`; a `Cont` alone is both."""
+    if value is NO_DEFAULT:
+        if not isinstance(path, Cont):
+            raise InvalidValue("patch needs a path and a value, or a Cont that is both")
+        value = value_of(path)
+    oids = to_path(path)
+    return ("patch", oids, to_value(value, format_path(oids)), to_expected(version), False)
+
+
+def delete(path: PathLike, version: Expected) -> OpField:
+    """The operation that deletes the node at `path`."""
+    return ("delete", to_path(path), None, to_expected(version), False)
+
+
+def rollback(root: str, version: int) -> OpField:
+    """The operation that restores `version` of `root`."""
+    path = to_path(root)
+    if len(path) != 1:
+        raise InvalidPath(f"{format_path(path)}: only a whole root can be rolled back", path=format_path(path))
+    if to_version(version) is None:
+        raise InvalidValue("rollback needs the version to restore")
+    return ("rollback", path, version, None, False)
+
+
+def log(path: PathLike, limit: int) -> Ask:
+    """List the commits that touched `path`."""
+    if type(limit) is not int or not 0 < limit < 2**31:
+        raise InvalidValue(f"limit {limit!r}: must be an integer from 1 up")
+    return messages.Log, (to_path(path), limit)
+
+
+def diff(path: PathLike, version: int | None, other: int | None, other_path: PathLike | None) -> Ask:
+    """Compare two versions, or two paths."""
+    here = to_path(path)
+    there = here if other_path is None else to_path(other_path)
+    return messages.Diff, (here, to_version(version), there, to_version(other))
+
+
+def publish(channel: str, value: Any) -> Ask:
+    """Send a message."""
+    return messages.Publish, (_string(channel, "a channel"), to_value(value))
+
+
+def call(path: PathLike, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ask:
+    """Call a handler."""
+    return messages.Call, (to_path(path), _args(args), to_value(kwargs, "argument"))
+
+
+def call_all(regex: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ask:
+    """Call all handlers whose path matches."""
+    return messages.CallAll, (_string(regex, "a regex"), _args(args), to_value(kwargs, "argument"))
+
+
+def _args(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple([to_value(value, f"argument {at}") for at, value in enumerate(args, 1)])
+
+
+def report(name: str, value: Any) -> Ask:
+    """Say something of this session."""
+    return messages.Report, (_string(name, "a name"), to_value(value))
+
+
+def inspect(what: str) -> Ask:
+    """Read a listing of the node."""
+    return messages.Inspect, (_string(what, "what to inspect"),)
+
+
+def manage(what: str, argument: str) -> Ask:
+    """Act on the node."""
+    return messages.Manage, (_string(what, "what to do"), _string(argument, "the argument"))
+
+
+def check_scope(scope: str) -> str:
+    """Return `scope` if it is one. Raises `InvalidValue`."""
+    if scope in ("local", "global"):
+        return scope
+    raise InvalidValue(f'scope {scope!r}: expected "local" or "global"')
+
+
+# -- results ---------------------------------------------------------------------------------------
+# A node that answers in another shape than the protocol's is broken: `ProtocolError`, not a traceback.
+
+
+def _broken(what: str, reply: Any) -> ProtocolError:
+    return ProtocolError(f"the node answered {what} with {reply!a:.80}")
+
+
+def as_value(reply: Any) -> Any:
+    """Return the value in the reply to a `get`."""
+    try:
+        return reply[0]
+    except (TypeError, LookupError):
+        raise _broken("a read", reply) from None
+
+
+def as_node(reply: Any) -> NodeView:
+    """Return the reply to a `get` with `form="node"`."""
+    try:
+        value, version, ephemeral, epoch, age = reply
+    except (TypeError, ValueError):
+        raise _broken("a read", reply) from None
+    return NodeView(value, version, ephemeral, epoch, age)
+
+
+def as_committed(reply: Any) -> Committed:
+    """Return the reply to a write."""
+    try:
+        revision, versions = reply
+        return Committed(revision, dict(versions))
+    except (TypeError, ValueError):
+        raise _broken("a write", reply) from None
+
+
+def as_found(reply: Any) -> list[Found]:
+    """Return the reply to a `find`."""
+    try:
+        return [
+            Found(format_path(tuple(path)), tuple(tuple(each) for each in groups), value)
+            for path, groups, value in reply
+        ]
+    except (TypeError, ValueError):
+        raise _broken("a search", reply) from None
+
+
+def as_differences(reply: Any) -> list[Difference]:
+    """Return the reply to a `diff`."""
+    try:
+        return [difference(entry) for entry in reply]
+    except (TypeError, ValueError, LookupError):
+        raise _broken("a comparison", reply) from None
+
+
+def as_candidate(reply: Any) -> CandidateView:
+    """Return the reply to `candidate`."""
+    try:
+        roots, changes = reply
+        return CandidateView(dict(roots), tuple(difference(entry) for entry in changes))
+    except (TypeError, ValueError, LookupError):
+        raise _broken("a request for a candidate", reply) from None
+
+
+def as_log(reply: Any) -> list[LogEntry]:
+    """Return the reply to a `log`."""
+    try:
+        return [
+            LogEntry(
+                version,
+                time,
+                tega_id,
+                message,
+                backto,
+                tuple(
+                    Difference(format_path(tuple(path)), None, new[0] if new else None, False, not new)
+                    for path, new in changes
+                ),
+            )
+            for version, time, tega_id, message, backto, changes in reply
+        ]
+    except (TypeError, ValueError, LookupError):
+        raise _broken("a request for a log", reply) from None
+
+
+def as_outcomes(reply: Any) -> dict[tuple[str, str], Any]:
+    """Return the reply to `call_all`: by (path, tega_id) the result, or the error as an exception."""
+    outcomes: dict[tuple[str, str], Any] = {}
+    try:
+        for path, tega_id, ok, value in reply:
+            outcomes[format_path(tuple(path)), tega_id] = value if ok else decode_error(*value)
+    except (TypeError, ValueError, LookupError):
+        raise _broken("a call to many", reply) from None
+    return outcomes
+
+
+def or_default(error: NotFound, default: Any) -> Any:
+    """Return `default`, or raise `error` if there is none."""
+    if default is NO_DEFAULT:
+        raise error
+    return default
+
+
+def result_of(call: int, value: Any) -> messages.Result:
+    """Return the message that carries a handler's result; one that cannot be sent makes it an error."""
+    try:
+        return messages.Result(call, True, to_value(value, "result"))
+    except InvalidValue as error:
+        return messages.Result(call, False, ["InvalidValue", error.message])
+
+
+def error_of(call: int, error: BaseException) -> messages.Result:
+    """Return the message that carries what a handler raised: the name of its class, and its message."""
+    name = error.type if isinstance(error, HandlerError) and error.type else type(error).__name__
+    text = str(error).encode(errors="replace").decode()
+    return messages.Result(call, False, [name, text[:4000]])

@@ -1,0 +1,176 @@
+"""What a client's methods return and its callbacks get: plain frozen values."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tega_zmq.paths import Path, format_path
+from tega_zmq.wire.messages import Changed, ChangeField
+
+__all__ = [
+    "CandidateView",
+    "Change",
+    "Committed",
+    "Difference",
+    "Found",
+    "LogEntry",
+    "MessageView",
+    "NodeView",
+    "changes_of",
+]
+
+
+class Change(NamedTuple):
+    """What became different at one path, as a subscription hears of it.
+
+    `old` and `new` are None where there is nothing; `created` and `deleted` tell that from a stored null.
+    """
+
+    path: str
+    """In text; `oids` has it in parts."""
+    old: Any
+    new: Any
+    version: int
+    """Of the root, since this change."""
+    previous_version: int
+    """Of the root, at the change that this subscription heard of before; -1: there was none."""
+    tega_id: str
+    """Who made it."""
+    message: str
+    """Of the commit."""
+    time: float
+    """Of the commit, Unix seconds by the clock of the root's owner."""
+    epoch: str
+    created: bool
+    """There was nothing at `path`."""
+    deleted: bool
+    """There is nothing at `path` any more."""
+    ephemeral: bool
+    """The new node goes with the session that put it."""
+    reset: bool
+    """What lay between is not kept any more: `new` is the present value, `old` is not known."""
+    backto: int | None
+    """The version that was restored, if the commit was a rollback."""
+    oids: Path
+
+    @property
+    def root(self) -> str:
+        """The first oid of the path."""
+        return self.oids[0]
+
+    @property
+    def versions(self) -> tuple[int, int]:
+        """`(previous_version, version)`."""
+        return self.previous_version, self.version
+
+
+def changes_of(changed: Changed) -> tuple[Change, ...]:
+    """Return the changes of one commit, one a path, in the order in which the node gives them."""
+    return tuple(
+        Change(
+            path=format_path(path),
+            old=old[0] if old else None,
+            new=new[0] if new else None,
+            version=changed.version,
+            previous_version=changed.previous,
+            tega_id=changed.tega_id,
+            message=changed.message,
+            time=changed.time,
+            epoch=changed.epoch,
+            created=bool(not old and new) and not changed.reset,
+            deleted=not new,
+            ephemeral=bool(session),
+            reset=changed.reset,
+            backto=changed.backto,
+            oids=path,
+        )
+        for path, old, new, session in changed.changes
+    )
+
+
+class MessageView(NamedTuple):
+    """A message on a channel."""
+
+    channel: str
+    value: Any
+    tega_id: str
+    """Who published it."""
+
+
+class NodeView(NamedTuple):
+    """A node of the tree as it was read."""
+
+    value: Any
+    version: int
+    """Of its root, at the last change at or below it."""
+    ephemeral: bool
+    epoch: str
+    age: float | None
+    """Seconds since the replica last heard from the root's owner; None: read at the owner."""
+
+
+class Committed(NamedTuple):
+    """What a write led to."""
+
+    revision: int
+    """The store's count of commits; 0: nothing was different, so there was no commit."""
+    versions: dict[str, int]
+    """The version of each root that was written."""
+
+    @property
+    def version(self) -> int | None:
+        """The version of the root; None if there are several, or none."""
+        return next(iter(self.versions.values())) if len(self.versions) == 1 else None
+
+
+class Difference(NamedTuple):
+    """What is different at one path; None where there is nothing, see `created` and `deleted`."""
+
+    path: str
+    old: Any
+    new: Any
+    created: bool
+    deleted: bool
+
+
+class LogEntry(NamedTuple):
+    """One commit of a root."""
+
+    version: int
+    time: float
+    """Unix seconds by the clock of the root's owner."""
+    tega_id: str
+    message: str
+    backto: int | None
+    """The version that was restored, if it was a rollback."""
+    changes: tuple[Difference, ...]
+    """`old` is not known here: always None, and `created` False."""
+
+
+class Found(NamedTuple):
+    """A node that a regex matched."""
+
+    path: str
+    groups: tuple[tuple[Any, ...], ...]
+    """Per oid that has groups, what they matched."""
+    value: Any
+
+
+class CandidateView(NamedTuple):
+    """What a transaction would make."""
+
+    roots: dict[str, Any]
+    """The tree of each root that it touches; None: deleted."""
+    changes: tuple[Difference, ...]
+
+
+def difference(entry: ChangeField | tuple[Path, Any, Any]) -> Difference:
+    """Return `[path, old, new]` with `[]` or `[value]` for each, as a node sends it, as a `Difference`."""
+    path, old, new = entry[:3]
+    return Difference(
+        format_path(tuple(path)),
+        old[0] if old else None,
+        new[0] if new else None,
+        created=not old and bool(new),
+        deleted=bool(old) and not new,
+    )
