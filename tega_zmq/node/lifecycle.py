@@ -252,6 +252,20 @@ def _tell_ended(node: Node, session: Session, to: str) -> None:
         node.ended_below.setdefault(to, set()).add(session.id)
 
 
+def reconcile(node: Node) -> None:
+    """The log takes writes again: make the leases in the store match the sessions."""
+    for session in [*node.sessions, *node.below.values()]:
+        if session.id not in node.tip.leases:
+            via = ABOVE if session.kind == "below" else session.via.id if session.via is not None else ""
+            node.append(Opened(session.id, session.tega_id, session.token, via))
+    for lease in node.tip.leases.values():
+        if lease.session not in node.sessions.by_id and lease.session not in node.below:
+            commit = end_session(node.tip, lease.session, time=node.clock(), tega_id=lease.tega_id)
+            if commit is not None:
+                node.append(commit)
+            node.append(Ended(lease.session))
+
+
 def probe(node: Node, id: str) -> bool:
     """Whether the session `id` that another node holds a sub-session for is still alive here."""
     return id in node.sessions.by_id

@@ -350,6 +350,7 @@ def snapshot_done(node: Node, number: int, size: int, seconds: float, now: float
     if node.failure is not None:
         node.note("warning", "log takes writes again", reason=node.failure)
         node.failure = None
+        lifecycle.reconcile(node)
     waiting, node.snapshots = node.snapshots, []
     for session, id in waiting:
         node.reply(session, id, {"number": number, "bytes": size, "seconds": round(seconds, 3)})

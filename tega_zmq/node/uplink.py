@@ -36,6 +36,7 @@ from tega_zmq.wire.messages import (
     RootUpdate,
     Subscribe,
     SubscribeRegex,
+    Welcome,
 )
 
 RETRY_CLAIM = 30.0
@@ -115,8 +116,12 @@ def pump(node: Node) -> None:
                 _completed(node, event.id, event.value)
             elif isinstance(event, protocol.Failed):
                 _failed(node, event.id, event.error)
+            elif isinstance(event, protocol.Welcomed):
+                _came(node, event.welcome)
             elif isinstance(event, protocol.StateChanged):
                 _state(node, event.state)
+            elif isinstance(event, protocol.Rejected):
+                node.note("error", "refused by the node above", error=str(event.error))
             elif isinstance(event, protocol.Redial):
                 node.effects.append(Redial(event.delay))
 
@@ -126,19 +131,15 @@ def _state(node: Node, state: str) -> None:
     node.note(
         "info" if state == "connected" else "warning", "uplink " + state, server=node.uplink_name or None
     )
-    if state == protocol.CONNECTED:
-        _came(node)
-    elif node.online or state in (protocol.LOST, protocol.TAKEN_OVER):
-        _went(node)
-        if state in (protocol.LOST, protocol.TAKEN_OVER):
+    if state in ("suspended", "lost", "taken over", "closed"):
+        if node.online:
+            _went(node)
+        if state != "suspended":
             for session in node.sessions:
                 writing.give_up(node, session, "")
 
 
-def _came(node: Node) -> None:
-    uplink = node.uplink
-    assert uplink is not None and uplink.welcome is not None
-    welcome = uplink.welcome
+def _came(node: Node, welcome: Welcome) -> None:
     node.online = True
     node.uplink_name = welcome.tega_id
     node.uplink_server = welcome.server

@@ -1,0 +1,385 @@
+"""The poller loop: one thread that owns the sockets, feeds the node and carries out its effects.
+
+It never touches the disk: records go to the log's writer thread, which wakes the poller through an eventfd
+when they are durable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import zmq
+
+from tega_zmq import log as tega_log
+from tega_zmq import store
+from tega_zmq.errors import ProtocolError
+from tega_zmq.node import machine
+from tega_zmq.node.effects import (
+    Append,
+    Note,
+    Publish,
+    Redial,
+    Reload,
+    RememberUplink,
+    Send,
+    SendUp,
+    Snapshot,
+    Topics,
+)
+from tega_zmq.node.state import Node
+from tega_zmq.runtime.link import Link
+from tega_zmq.runtime.sockets import publisher_socket, router_socket
+from tega_zmq.store.encoding import record_to_plain
+from tega_zmq.wire import decode, encode, request_id
+from tega_zmq.wire.messages import RootUpdate
+
+__all__ = ["Hooks", "Loop"]
+
+_DRAIN = 256
+"""Most messages that are taken from a socket before their effects are carried out."""
+
+_RETRY = 0.02
+"""Seconds after which a send to a congested peer is tried again."""
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Hooks:
+    """What a program adds to the loop; each is called in the loop's thread."""
+
+    def reload(self) -> None:
+        """Load the plugins anew."""
+
+    def remember_uplink(self, session: str, token: str) -> None:
+        """Keep the uplink's session for the next start."""
+
+    def idle(self) -> None:
+        """Nothing is to be done for a while: a good time for housekeeping."""
+
+
+class _Queue:
+    """What waits for a peer that does not read."""
+
+    __slots__ = ("frames", "size")
+
+    def __init__(self) -> None:
+        self.frames: deque[bytes] = deque()
+        self.size = 0
+
+
+class Loop:
+    """Runs a `Node` over its sockets and its log until `stop` is called."""
+
+    def __init__(
+        self,
+        node: Node,
+        writer: tega_log.LogThread,
+        wake: int,
+        *,
+        context: zmq.Context[Any],
+        requests: str,
+        changes: str | None,
+        uplink: list[str] | None,
+        queue: int,
+        snapshot_after: int,
+        logger: logging.Logger,
+        hooks: Hooks,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`wake` is the eventfd that the writer thread writes to; sizes are bytes."""
+        self.node = node
+        self._writer = writer
+        self._wake = wake
+        self._queue_limit = queue
+        self._snapshot_after = snapshot_after
+        self._log = logger
+        self._hooks = hooks
+        self._now = now
+        self._poller = zmq.Poller()
+        self._router, self._monitor = router_socket(context, requests)
+        self._publisher = publisher_socket(context, changes) if changes is not None else None
+        self._poller.register(self._router, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._poller.register(wake, zmq.POLLIN)
+        if self._publisher is not None:
+            self._poller.register(self._publisher, zmq.POLLIN)
+        self._link = Link(context, self._poller, uplink) if uplink else None
+        self._dial_at: float | None = 0.0 if uplink else None
+        self._peers: dict[bytes, int] = {}
+        self._by_fd: dict[int, bytes] = {}
+        self._queues: dict[bytes, _Queue] = {}
+        self._retry_at = float("inf")
+        self._snapshotting = False
+        self._stopping = False
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End `run` soon. May be called from a signal handler or another thread."""
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def run(self) -> None:
+        """Run until `stop`; then answer what is durable, end the uplink in order and close the sockets."""
+        try:
+            while not self._stopping:
+                self._once()
+            self._finish()
+        finally:
+            self._close()
+
+    def _once(self) -> None:
+        now = self._now()
+        due = min(machine.next_deadline(self.node), self._retry_at)
+        if self._dial_at is not None:
+            due = min(due, self._dial_at)
+        wait = min(max(due - now, 0.0), 1.0)
+        ready = self._poller.poll(0 if wait <= 0 else max(1, int(wait * 1000 + 0.999)))
+        now = self._now()
+        for source, _ in ready:
+            if source is self._router:
+                self._receive(now)
+            elif source == self._wake:
+                self._woken(now)
+            elif source is self._monitor:
+                self._watch(now)
+            elif source is self._publisher:
+                self._subscribed(now)
+        if self._link is not None:
+            self._uplink(now)
+        if now >= due:
+            machine.tick(self.node, now)
+        if self._retry_at <= now:
+            self._flush(now)
+        self._run_effects(now)
+        if not ready:
+            self._hooks.idle()
+
+    def _finish(self) -> None:
+        if self.node.uplink is not None:
+            self.node.uplink.close(self._now())
+            from tega_zmq.node import uplink
+
+            uplink.pump(self.node)
+        self._run_effects(self._now())
+
+    def _close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+        self._router.disable_monitor()
+        self._router.close()
+        if self._publisher is not None:
+            self._publisher.close()
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _receive(self, now: float) -> None:
+        router, node, peers = self._router, self.node, self._peers
+        for _ in range(_DRAIN):
+            try:
+                peer = router.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            if peer in peers:
+                data = router.recv()
+            else:
+                data = self._meet(peer, now)
+            while router.rcvmore:
+                data = router.recv()
+            try:
+                message = decode(data)
+            except ProtocolError as error:
+                machine.garbage(node, peer, error, request_id(data), now)
+            else:
+                machine.receive(node, peer, message, now)
+
+    def _meet(self, peer: bytes, now: float) -> bytes:
+        """Take the first frame of a new connection, and note the descriptor that it came on.
+
+        Descriptors are used again: whatever the monitor knows of earlier connections is taken first.
+        """
+        frame = self._router.recv(copy=False)
+        self._watch(now)
+        try:
+            fd = frame.get(zmq.SRCFD)
+        except zmq.ZMQError:
+            fd = -1
+        self._peers[peer] = fd
+        self._by_fd[fd] = peer
+        return bytes(frame.buffer)
+
+    def _watch(self, now: float) -> None:
+        while True:
+            try:
+                frames = self._monitor.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            _, fd = struct.unpack_from("=Hi", frames[0])
+            peer = self._by_fd.pop(fd, None)
+            if peer is not None:
+                self._lost(peer, now)
+
+    def _lost(self, peer: bytes, now: float) -> None:
+        fd = self._peers.pop(peer, None)
+        if fd is not None and self._by_fd.get(fd) == peer:
+            del self._by_fd[fd]
+        self._queues.pop(peer, None)
+        machine.peer_gone(self.node, peer, now)
+
+    def _subscribed(self, now: float) -> None:
+        assert self._publisher is not None
+        for _ in range(_DRAIN):
+            try:
+                frame = self._publisher.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            if frame[:1] == b"\x01":
+                machine.topic_subscribed(self.node, frame[1:], now)
+
+    def _woken(self, now: float) -> None:
+        os.eventfd_read(self._wake)
+        for event in self._writer.poll():
+            if isinstance(event, tega_log.Durable):
+                machine.durable(self.node, event.lsn, now)
+            elif isinstance(event, tega_log.Failed):
+                machine.log_failed(self.node, event.reason, event.durable_lsn, now)
+            elif isinstance(event, tega_log.SnapshotDone):
+                self._snapshotting = False
+                machine.snapshot_done(self.node, event.lsn, event.bytes, event.seconds, now)
+            elif isinstance(event, tega_log.SnapshotFailed):
+                self._snapshotting = False
+                machine.snapshot_failed(self.node, event.reason, now)
+
+    def _uplink(self, now: float) -> None:
+        link, node = self._link, self.node
+        assert link is not None
+        for came in link.happened():
+            if came:
+                machine.uplink_connected(node, now)
+            else:
+                machine.uplink_lost(node, now)
+                break
+        for data in link.receive():
+            try:
+                message = decode(data)
+            except ProtocolError as error:
+                self._log.warning("bad message from the node above", extra={"fields": {"error": str(error)}})
+            else:
+                machine.uplink_received(node, message, now)
+        for topic, data in link.updates():
+            try:
+                message = decode(data)
+            except ProtocolError as error:
+                self._log.warning("bad update from the node above", extra={"fields": {"error": str(error)}})
+            else:
+                if isinstance(message, RootUpdate):
+                    machine.uplink_changes(node, topic, message, now)
+        if link.flush():
+            self._retry_at = min(self._retry_at, now + _RETRY)
+        if self._dial_at is not None and now >= self._dial_at:
+            self._dial_at = None
+            link.dial()
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def _run_effects(self, now: float) -> None:
+        node = self.node
+        while node.effects:
+            for effect in machine.take_effects(node):
+                kind = type(effect)
+                if kind is Send:
+                    self._send(effect.peer, encode(effect.message), now)  # type: ignore[union-attr]
+                elif kind is Append:
+                    self._writer.append(msgpack.packb(record_to_plain(effect.record)))  # type: ignore[union-attr]
+                elif kind is Publish:
+                    self._publish(effect)  # type: ignore[arg-type]
+                elif kind is Note:
+                    self._note(effect)  # type: ignore[arg-type]
+                elif kind is SendUp:
+                    assert self._link is not None
+                    self._link.send(encode(effect.message))  # type: ignore[union-attr]
+                elif kind is Redial:
+                    assert self._link is not None
+                    self._link.close()
+                    self._dial_at = now + effect.delay  # type: ignore[union-attr]
+                elif kind is Topics:
+                    assert self._link is not None
+                    self._link.follow(effect.endpoint, effect.topics)  # type: ignore[union-attr]
+                elif kind is Snapshot:
+                    self._snapshot()
+                elif kind is RememberUplink:
+                    self._hooks.remember_uplink(effect.session, effect.token)  # type: ignore[union-attr]
+                elif kind is Reload:
+                    self._hooks.reload()
+        if self._writer.size_since_snapshot >= self._snapshot_after and node.failure is None:
+            self._snapshot()
+
+    def _send(self, peer: bytes, data: bytes, now: float) -> None:
+        queue = self._queues.get(peer)
+        if queue is None:
+            try:
+                self._router.send_multipart((peer, data), zmq.DONTWAIT)
+                return
+            except zmq.Again:
+                queue = self._queues[peer] = _Queue()
+                machine.congested(self.node, peer)
+                self._retry_at = min(self._retry_at, now + _RETRY)
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self._lost(peer, now)
+                return
+        queue.frames.append(data)
+        queue.size += len(data)
+        if queue.size > self._queue_limit:
+            self._log.warning(
+                "connection given up: its queue is full",
+                extra={"fields": {"queued": queue.size, "limit": self._queue_limit}},
+            )
+            self._lost(peer, now)
+
+    def _flush(self, now: float) -> None:
+        """Try again to send what waits for congested peers."""
+        for peer, queue in list(self._queues.items()):
+            try:
+                while queue.frames:
+                    self._router.send_multipart((peer, queue.frames[0]), zmq.DONTWAIT)
+                    queue.size -= len(queue.frames.popleft())
+            except zmq.Again:
+                continue
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self._lost(peer, now)
+                continue
+            del self._queues[peer]
+            machine.drained(self.node, peer, now)
+        self._retry_at = now + _RETRY if self._queues else float("inf")
+
+    def _publish(self, effect: Publish) -> None:
+        if self._publisher is not None:
+            self._publisher.send_multipart((effect.topic, encode(effect.message)), zmq.DONTWAIT)
+
+    def _note(self, effect: Note) -> None:
+        self._log.log(_LEVELS[effect.level], effect.event, extra={"fields": effect.fields})
+
+    def _snapshot(self) -> None:
+        if self._snapshotting:
+            return
+        self._snapshotting = True
+        state = self.node.durable
+
+        def chunks() -> Any:
+            return (msgpack.packb(chunk) for chunk in store.dump(state))
+
+        if self.node.failure is not None:
+            self._writer.restart(self.node.durable_number, chunks)
+        else:
+            self._writer.snapshot(self.node.durable_number, chunks)

@@ -1,0 +1,82 @@
+"""The sockets on which a node listens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+import zmq
+
+from tega_zmq.wire.codec import MAX_FRAME
+
+__all__ = ["ListenError", "publisher_socket", "router_socket"]
+
+
+class ListenError(Exception):
+    """An endpoint cannot be listened on; the message says which and why."""
+
+
+def router_socket(context: zmq.Context[Any], endpoint: str) -> tuple[zmq.Socket[Any], zmq.Socket[Any]]:
+    """Return a ROUTER that listens on `endpoint`, and the monitor that tells of lost connections.
+
+    Raises `ListenError`.
+    """
+    router = context.socket(zmq.ROUTER)
+    _harden(router)
+    router.router_mandatory = 1
+    router.sndhwm = 500
+    router.rcvhwm = 2000
+    monitor = router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    try:
+        _bind(router, endpoint)
+    except ListenError:
+        router.disable_monitor()
+        router.close(linger=0)
+        raise
+    return router, monitor
+
+
+def publisher_socket(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
+    """Return an XPUB that listens on `endpoint` and shows every subscription. Raises `ListenError`."""
+    publisher = context.socket(zmq.XPUB)
+    _harden(publisher)
+    publisher.xpub_verbose = 1
+    publisher.sndhwm = 2000
+    try:
+        _bind(publisher, endpoint)
+    except ListenError:
+        publisher.close(linger=0)
+        raise
+    return publisher
+
+
+def _harden(socket: zmq.Socket[Any]) -> None:
+    socket.linger = 500
+    socket.maxmsgsize = MAX_FRAME
+    socket.backlog = 1000
+    socket.handshake_ivl = 10_000
+    socket.heartbeat_ivl = 10_000
+    socket.heartbeat_timeout = 30_000
+    socket.heartbeat_ttl = 40_000
+    socket.tcp_keepalive = 1
+    socket.tcp_keepalive_idle = 60
+    socket.tcp_keepalive_intvl = 30
+    socket.tcp_keepalive_cnt = 3
+    socket.ipv6 = True
+
+
+def _bind(socket: zmq.Socket[Any], endpoint: str) -> None:
+    if endpoint.startswith("ipc://"):
+        path = endpoint[len("ipc://") :]
+        with contextlib.suppress(FileNotFoundError):
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise ListenError(
+                f"{endpoint} is in use: another program listens there; stop it, or set another"
+                " listen.requests or listen.changes"
+            ) from None
+        raise ListenError(f"cannot listen on {endpoint}: {error.strerror}") from None
