@@ -249,9 +249,7 @@ def _tree_chunk(
         epoch, version = root.epoch, root.version
         if last:
             ephemerals = tuple(root.ephemerals.items())
-            update = root.updates.get(root.version)
-            if update is not None:
-                time, tega_id, message = update.time, update.tega_id, update.message
+            time, tega_id, message = root.last
     present = root is not None and root.node is not None
     return Chunk(
         pull.root, epoch, version, cursor, last, (), True, present, part, ephemerals, time, tega_id, message

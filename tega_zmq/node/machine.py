@@ -35,6 +35,7 @@ __all__ = [
     "tick",
     "topic_subscribed",
     "uplink_changes",
+    "uplink_close",
     "uplink_connected",
     "uplink_lost",
     "uplink_received",
@@ -251,6 +252,13 @@ def uplink_lost(node: Node, now: float) -> None:
     """The connection to the node above is gone."""
     node.now = now
     uplink.connection_lost(node)
+
+
+def uplink_close(node: Node, now: float) -> None:
+    """The program stops: leave the node above without a word, so that the session can be resumed."""
+    node.now = now
+    assert node.uplink is not None
+    uplink.leave(node)
 
 
 def uplink_received(node: Node, message: AnyMessage, now: float) -> None:

@@ -45,7 +45,18 @@ RETRY_CLAIM = 30.0
 _TIMEOUT = 60.0
 """Seconds for the agent's own requests."""
 
-__all__ = ["changes", "connected", "connection_lost", "pump", "received", "start", "tick"]
+__all__ = [
+    "changes",
+    "connected",
+    "connection_lost",
+    "leave",
+    "my_positions",
+    "pump",
+    "received",
+    "report",
+    "start",
+    "tick",
+]
 
 
 def start(node: Node) -> None:
@@ -85,6 +96,14 @@ def received(node: Node, message: AnyMessage) -> None:
     assert node.uplink is not None
     node.uplink.received(message, node.now)
     pump(node)
+
+
+def leave(node: Node) -> None:
+    """The program stops: end the session at the node above in order."""
+    assert node.uplink is not None
+    node.uplink.close(node.now)
+    pump(node)
+    node.effects.append(RememberUplink("", ""))
 
 
 def tick(node: Node) -> None:
@@ -156,7 +175,9 @@ def _came(node: Node, welcome: Welcome) -> None:
     for below in node.below.values():
         node.effects.append(SendUp(Forward(below.id, "", encode(Heartbeat(())))))
     for session in node.sessions:
-        for request in session.announced.values():
+        for (kind, _), request in session.announced.items():
+            if kind == "ephemeral" and welcome.resumed:
+                continue  # it still stands, or somebody took it away
             session.forwarded_to.add("")
             lifecycle.forward_to_above(node, session, _since(session, request))
         if welcome.resumed:

@@ -200,7 +200,7 @@ def _tell_present(node: Node, subscription: ChangeSubscription, root: Root) -> N
     changes = subscriptions.present(subscription, root.name, root.node)
     if not changes:
         return
-    update = root.updates.get(root.version)
+    time, tega_id, message = root.last
     node.send(
         subscription.session,
         Changed(
@@ -209,9 +209,9 @@ def _tell_present(node: Node, subscription: ChangeSubscription, root: Root) -> N
             root.epoch,
             known[1] if known is not None else -1,
             root.version,
-            update.time if update is not None else 0.0,
-            update.tega_id if update is not None else "",
-            update.message if update is not None else "",
+            time,
+            tega_id,
+            message,
             None,
             True,
             changes,

@@ -299,6 +299,8 @@ def answered(node: Node, session: Session, message: Reply | Failure, sender: str
         return
     if isinstance(message, Reply):
         if isinstance(waiting.message, Write):
+            if sender == "":
+                _note_ephemerals(session, waiting.message)
             needed = _versions_to_show(node, message.value)
             if needed:
                 node.shown.append((waiting.deadline, session, message.id, needed, message))
@@ -309,6 +311,17 @@ def answered(node: Node, session: Session, message: Reply | Failure, sender: str
             message = overlay_transaction(node, session, waiting.message, message)
     session.pending.pop(message.id, None)
     node.send(session, message)
+
+
+def _note_ephemerals(session: Session, request: Write) -> None:
+    """Remember what ephemeral nodes `session` has above, to put them again if its session there is lost."""
+    for op in request.ops:
+        kind, path, _, _, ephemeral = op
+        for known in [key for key in session.announced if key[0] == "ephemeral" and key[1][: len(path)] == path]:
+            if kind != "patch":
+                del session.announced[known]
+        if ephemeral:
+            session.announced[("ephemeral", path)] = request._replace(ops=(op,))
 
 
 def _versions_to_show(node: Node, value: Any) -> dict[str, int]:

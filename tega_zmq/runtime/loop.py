@@ -11,7 +11,7 @@ import os
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -84,7 +84,7 @@ class Loop:
         wake: int,
         *,
         context: zmq.Context[Any],
-        requests: str,
+        requests: Sequence[str],
         changes: str | None,
         uplink: list[str] | None,
         queue: int,
@@ -103,8 +103,10 @@ class Loop:
         self._hooks = hooks
         self._now = now
         self._poller = zmq.Poller()
-        self._router, self._monitor = router_socket(context, requests)
+        self._router, self._monitor, self.requests = router_socket(context, requests)
+        """`requests`: where it listens for sessions, ports as the system gave them."""
         self._publisher = publisher_socket(context, changes) if changes is not None else None
+        self.changes = self._publisher.last_endpoint.decode().rstrip("\0") if self._publisher else None
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
         self._poller.register(wake, zmq.POLLIN)
@@ -126,11 +128,16 @@ class Loop:
         self._stopping = True
         os.eventfd_write(self._wake, 1)
 
-    def run(self) -> None:
-        """Run until `stop`; then answer what is durable, end the uplink in order and close the sockets."""
+    def run(self, *, before_closing: Callable[[Callable[[], None]], None]) -> None:
+        """Run until `stop`; then end in order.
+
+        `before_closing` is called while sessions are still served, with a function that makes one pass of
+        the loop. Then the uplink's session ends and the sockets close; what they still hold is sent.
+        """
         try:
             while not self._stopping:
                 self._once()
+            before_closing(self._once)
             self._finish()
         finally:
             self._close()
@@ -140,7 +147,7 @@ class Loop:
         due = min(machine.next_deadline(self.node), self._retry_at)
         if self._dial_at is not None:
             due = min(due, self._dial_at)
-        wait = min(max(due - now, 0.0), 1.0)
+        wait = min(max(due - now, 0.0), 0.05 if self._stopping else 1.0)
         ready = self._poller.poll(0 if wait <= 0 else max(1, int(wait * 1000 + 0.999)))
         now = self._now()
         for source, _ in ready:
@@ -164,10 +171,7 @@ class Loop:
 
     def _finish(self) -> None:
         if self.node.uplink is not None:
-            self.node.uplink.close(self._now())
-            from tega_zmq.node import uplink
-
-            uplink.pump(self.node)
+            machine.uplink_close(self.node, self._now())
         self._run_effects(self._now())
 
     def _close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import zmq
@@ -17,8 +18,11 @@ class ListenError(Exception):
     """An endpoint cannot be listened on; the message says which and why."""
 
 
-def router_socket(context: zmq.Context[Any], endpoint: str) -> tuple[zmq.Socket[Any], zmq.Socket[Any]]:
-    """Return a ROUTER that listens on `endpoint`, and the monitor that tells of lost connections.
+def router_socket(
+    context: zmq.Context[Any], endpoints: Sequence[str]
+) -> tuple[zmq.Socket[Any], zmq.Socket[Any], tuple[str, ...]]:
+    """Return a ROUTER that listens on `endpoints`, the monitor that tells of lost connections, and where it
+    listens, ports as the system gave them.
 
     Raises `ListenError`.
     """
@@ -29,12 +33,12 @@ def router_socket(context: zmq.Context[Any], endpoint: str) -> tuple[zmq.Socket[
     router.rcvhwm = 2000
     monitor = router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     try:
-        _bind(router, endpoint)
+        bound = tuple(_bind(router, endpoint) for endpoint in endpoints)
     except ListenError:
         router.disable_monitor()
         router.close(linger=0)
         raise
-    return router, monitor
+    return router, monitor, bound
 
 
 def publisher_socket(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
@@ -66,7 +70,7 @@ def _harden(socket: zmq.Socket[Any]) -> None:
     socket.ipv6 = True
 
 
-def _bind(socket: zmq.Socket[Any], endpoint: str) -> None:
+def _bind(socket: zmq.Socket[Any], endpoint: str) -> str:
     if endpoint.startswith("ipc://"):
         path = endpoint[len("ipc://") :]
         with contextlib.suppress(FileNotFoundError):
@@ -80,3 +84,4 @@ def _bind(socket: zmq.Socket[Any], endpoint: str) -> None:
                 " listen.requests or listen.changes"
             ) from None
         raise ListenError(f"cannot listen on {endpoint}: {error.strerror}") from None
+    return str(socket.last_endpoint.decode().rstrip("\0"))

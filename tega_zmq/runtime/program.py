@@ -1,0 +1,309 @@
+"""What broker and agent have in common as programs: recover the log, run the loop, stop in order."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import random
+import resource
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zmq
+
+from tega_zmq import log as tega_log
+from tega_zmq import store
+from tega_zmq.client.protocol import ClientSession
+from tega_zmq.errors import StorageError, TegaError
+from tega_zmq.log.disk import Disk
+from tega_zmq.node import Node, Settings, machine
+from tega_zmq.runtime.config import AgentConfig, BrokerConfig
+from tega_zmq.runtime.loop import Hooks, Loop
+from tega_zmq.runtime.notify import Notifier
+from tega_zmq.runtime.sockets import ListenError
+from tega_zmq.store.encoding import record_from_plain
+
+__all__ = ["fresh_id", "run"]
+
+_SWITCH = 0.0005
+"""Seconds between thread switches: beside a busy loop the writer thread must get its turn soon."""
+
+_COLLECT_AFTER = 200_000
+"""Objects of the youngest generation before the collector looks at them, see `_calm_collector`."""
+
+
+def fresh_id() -> str:
+    """Return 32 hex digits that nobody can guess."""
+    return secrets.token_hex(16)
+
+
+def run(
+    config: BrokerConfig | AgentConfig,
+    logger: logging.Logger,
+    disk: Disk,
+    *,
+    ready: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a node until SIGTERM or SIGINT; return the exit status of the program.
+
+    An agent is a node whose config has an `uplink`. `ready` is called when it serves. What stops the start
+    is one line in the log: a data folder that is held, damaged or not writable, an address in use.
+    """
+    sys.setswitchinterval(_SWITCH)
+    try:
+        return _Program(config, logger, disk).run(ready)
+    except (StorageError, ListenError) as error:
+        logger.error("cannot start", extra={"fields": {"error": str(error)}})
+        return 1
+
+
+class _Program(Hooks):
+    def __init__(self, config: BrokerConfig | AgentConfig, logger: logging.Logger, disk: Disk) -> None:
+        self._config = config
+        self._logger = logger
+        self._disk = disk
+        self._agent = isinstance(config, AgentConfig)
+        self._plugins: Any = None
+        self._collected = 0.0
+
+    # -- start and stop ----------------------------------------------------------------------------
+
+    def run(self, ready: Callable[[], None]) -> int:
+        config, logger = self._config, self._logger
+        _raise_descriptors(logger)
+        opened = tega_log.open_log(
+            self._disk,
+            config.data_dir,
+            tega_log.Options(config.sync, config.sync_interval, config.log.segment, config.log.snapshots),
+            new_id=fresh_id,
+        )
+        wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        writer: tega_log.LogThread | None = None
+        try:
+            state, epochs = self._recover(opened)
+            writer = tega_log.LogThread(opened.log, wake=lambda: os.eventfd_write(wake, 1))
+            writer.start()
+            node = self._node(state, opened.report.last, epochs)
+            context = zmq.Context()
+            try:
+                loop = self._loop(node, writer, wake, context)
+                self._serve(loop, ready)
+            finally:
+                context.destroy(linger=500)
+        finally:
+            if writer is not None:
+                writer.close(clean=True)
+            else:
+                opened.log.close(clean=False)
+            os.close(wake)
+        logger.info("stopped")
+        return 0
+
+    def _recover(self, opened: tega_log.Opened) -> tuple[store.Store, bool]:
+        config, report = self._config, opened.report
+        began = time.monotonic()
+        kept = store.Kept(config.history.versions, config.history.kept_updates)
+        try:
+            state = store.load((msgpack.unpackb(chunk, use_list=True) for chunk in opened.snapshot), kept)
+            records = (
+                record_from_plain(msgpack.unpackb(payload, use_list=True)) for _, payload in opened.records
+            )
+            state = store.replay(state, records)
+        except TegaError as error:
+            raise StorageError(f"{config.data_dir}: the log cannot be replayed: {error}") from error
+        for name, what in report.damaged:
+            self._logger.error("damaged snapshot set aside", extra={"fields": {"file": name, "why": what}})
+        if report.torn is not None:
+            self._logger.warning("torn tail cut off", extra={"fields": report.torn._asdict()})
+        self._logger.info(
+            "log read",
+            extra={
+                "fields": {
+                    "folder": config.data_dir,
+                    "records": report.last,
+                    "snapshot": report.snapshot,
+                    "revision": state.revision,
+                    "roots": len(state.roots),
+                    "clean": report.clean,
+                    "seconds": round(time.monotonic() - began, 3),
+                }
+            },
+        )
+        return state, not report.clean and config.sync != "always"
+
+    def _node(self, state: store.Store, last: int, epochs: bool) -> Node:
+        config = self._config
+        now = time.monotonic()
+        uplink = None
+        names: dict[str, Any] = {}
+        if isinstance(config, AgentConfig):
+            uplink = ClientSession(config.tega_id, "agent", jitter=random.random)
+            uplink.redial_first, uplink.redial_longest = config.reconnect.min, config.reconnect.max
+            self._resume_uplink(uplink)
+            names = {"config": config.config, "operational": config.operational}
+        settings = Settings(
+            tega_id=config.tega_id,
+            lease=config.session.lease,
+            heartbeat=config.session.beat,
+            max_value=config.limits.value,
+            max_sessions=config.limits.sessions,
+            max_calls=config.limits.calls,
+            changes=self._changes(),
+            **names,
+        )
+        node = Node(settings, state, last, fresh=fresh_id, clock=time.time, uplink=uplink, now=now)
+        machine.start(node, epochs=epochs, now=now)
+        return node
+
+    def _changes(self) -> str:
+        """Where sessions find the changes, as Welcome tells it."""
+        if self._config.advertise.changes is not None:
+            return self._config.advertise.changes
+        listen = self._config.listen.changes
+        return "" if listen is None else ":" + listen.rsplit(":", 1)[1]
+
+    def _loop(
+        self, node: Node, writer: tega_log.LogThread, wake: int, context: zmq.Context[Any]
+    ) -> Loop:
+        config = self._config
+        return Loop(
+            node,
+            writer,
+            wake,
+            context=context,
+            requests=config.requests,
+            changes=config.listen.changes,
+            uplink=list(config.uplink) if isinstance(config, AgentConfig) else None,
+            queue=config.limits.queue,
+            snapshot_after=config.log.snapshot_after,
+            logger=self._logger,
+            hooks=self,
+        )
+
+    def _serve(self, loop: Loop, ready: Callable[[], None]) -> None:
+        notifier = Notifier()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: loop.stop())
+        signal.signal(signal.SIGHUP, lambda *_: self.reload())
+        _calm_collector()
+        self._start_plugins()
+        self._logger.info(
+            "ready",
+            extra={
+                "fields": {
+                    "tega_id": self._config.tega_id,
+                    "requests": ",".join(loop.requests),
+                    "changes": loop.changes,
+                    "uplink": ",".join(self._config.uplink) if isinstance(self._config, AgentConfig) else None,
+                }
+            },
+        )
+        notifier.ready()
+        ready()
+        try:
+            loop.run(before_closing=self._stop_plugins)
+        finally:
+            notifier.stopping()
+
+    # -- plugins -----------------------------------------------------------------------------------
+
+    def _start_plugins(self) -> None:
+        config = self._config
+        if not config.plugins:
+            return
+        from tega_zmq.client.blocking import connect
+        from tega_zmq.plugins.host import PluginHost
+
+        endpoint = _dialable(config.requests[0])
+        self._plugins = PluginHost(
+            lambda kind: connect(endpoint, config.tega_id, kind=kind),
+            config.tega_id,
+            config.plugins,
+            config.plugin,
+            Path(config.data_dir),
+            self._logger.getChild("plugins"),
+        )
+        self._plugins.start()
+
+    def _stop_plugins(self, tick: Callable[[], None]) -> None:
+        """Stop the plugins while the loop still answers them: `tick` is one pass of it."""
+        if self._plugins is None:
+            return
+        self._plugins.begin_stop(3.0)
+        until = time.monotonic() + 5.0
+        while not self._plugins.stopped and time.monotonic() < until:
+            tick()
+
+    # -- hooks of the loop -------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        if self._plugins is not None:
+            self._plugins.reload()
+
+    def remember_uplink(self, session: str, token: str) -> None:
+        path = os.path.join(self._config.data_dir, "uplink.json")
+        if not session:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            return
+        temporary = path + ".new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with contextlib.suppress(OSError):
+            with os.fdopen(os.open(temporary, flags, 0o600), "w") as file:
+                json.dump({"session": session, "token": token}, file)
+            os.replace(temporary, path)
+
+    def _resume_uplink(self, uplink: ClientSession) -> None:
+        path = os.path.join(self._config.data_dir, "uplink.json")
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with open(path, encoding="utf-8") as file:
+                known = json.load(file)
+            uplink.resume(str(known["session"]), str(known["token"]))
+
+    def idle(self) -> None:
+        """Let the collector look when nobody waits, and never again at what it has seen."""
+        if gc.get_count()[0] > _COLLECT_AFTER // 10 and time.monotonic() - self._collected > 10:
+            gc.collect()
+            gc.freeze()
+            self._collected = time.monotonic()
+
+
+def _calm_collector() -> None:
+    """Keep the cycle collector from stalling the loop.
+
+    The tree and its history have no cycles and are, for the most part, invisible to the collector; what is
+    not would be looked at in full again and again. So what is there after the start is frozen, and the rest
+    is collected in idle moments, or after very many allocations.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 50, 1000)
+
+
+def _raise_descriptors(logger: logging.Logger) -> None:
+    """Raise the limit of file descriptors as far as the system lets; a session takes two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 1 << 20
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError) as error:
+            logger.warning("descriptor limit stays low", extra={"fields": {"limit": soft, "why": str(error)}})
+
+
+def _dialable(endpoint: str) -> str:
+    """Return the endpoint that reaches a listener on `endpoint` from this host."""
+    for wildcard, host in (("//0.0.0.0:", "//127.0.0.1:"), ("//*:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+        if wildcard in endpoint:
+            return endpoint.replace(wildcard, host)
+    return endpoint
+
