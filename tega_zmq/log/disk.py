@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from typing import Final, Protocol
 
 __all__ = ["Disk", "File", "HeldError", "Lock", "OsDisk"]
@@ -145,11 +146,9 @@ class _OsFile:
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            try:
+            # What counts was synced; a late error of what does not count is no reason to stop.
+            with suppress(OSError):
                 os.close(fd)
-            except OSError:
-                # What counts was synced; a late error of what does not count is no reason to stop.
-                pass
 
 
 class _OsLock:

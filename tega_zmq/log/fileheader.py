@@ -1,14 +1,14 @@
-"""The header that segments and snapshots begin with: whose file it is, and which part of the log it holds. Pure.
+"""The header of segments and snapshots: whose file it is, and which part of the log it holds. Pure.
 
-    0    magic       8 bytes  `tega-log` or `tegasnap`
-    8    format      u32      1. A program refuses what is newer than itself
-    12   (zero)      u32
-    16   store       48 bytes id of the store, ASCII, filled up with zeros
-    64   generation  u64      how often the log was begun anew after a failure, from 1
-    72   base        u64      the first lsn of this generation
-    80   lsn         u64      segment: its first lsn; snapshot: the last lsn that is in it
-    88   size        u64      segment: how long the file was made; snapshot: 0
-    96   crc         u32      CRC-32 of the 96 bytes before
+0    magic       8 bytes  `tega-log` or `tegasnap`
+8    format      u32      1. A program refuses what is newer than itself
+12   (zero)      u32
+16   store       48 bytes id of the store, ASCII, filled up with zeros
+64   generation  u64      how often the log was begun anew after a failure, from 1
+72   base        u64      the first lsn of this generation
+80   lsn         u64      segment: its first lsn; snapshot: the last lsn that is in it
+88   size        u64      segment: how long the file was made; snapshot: 0
+96   crc         u32      CRC-32 of the 96 bytes before
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Header(NamedTuple):
 
 
 def check_store(store: str) -> str:
-    """Return `store` if it can be the id of a store: 1 to 48 printable ASCII characters. Raises `ValueError`."""
+    """Return `store` if it is 1 to 48 printable ASCII characters, as the id of a store. Else `ValueError`."""
     if not (1 <= len(store) <= 48 and store.isascii() and store.isprintable()):
         raise ValueError(f"the id of a store is 1 to 48 printable ASCII characters, not {store!r}")
     return store

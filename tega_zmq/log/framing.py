@@ -103,7 +103,7 @@ def record_size(length: int) -> int:
 
 def encode(payloads: Sequence[bytes], lsn: int, synced: int, seed: int, offset: int) -> bytes:
     """Return the records of `payloads`, numbered from `lsn`, as they stand from `offset` on."""
-    parts = []
+    parts: list[bytes] = []
     for payload in payloads:
         length = len(payload)
         mask = 0

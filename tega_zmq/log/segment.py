@@ -69,7 +69,7 @@ def create(disk: Disk, folder: str, header: Header) -> File:
 
 
 def read_header(file: File, first: int) -> Header | str:
-    """Return the header of the segment whose name says `first`, or what is wrong with it. Raises `OSError`."""
+    """Return the header of the segment with `first` in its name, or what is wrong. Raises `OSError`."""
     header = unpack(SEGMENT, file.read(0, FILE_HEADER))
     if isinstance(header, Header) and header.lsn != first:
         return f"it holds the records from {header.lsn} on, not those that its name says: files were mixed up"

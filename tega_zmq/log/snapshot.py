@@ -85,7 +85,7 @@ class SnapshotWriter:
         self._put(_CHUNK.pack(0, crc32(count, self._crc)))
         self._put(count)
         self._flush()
-        assert self._file is not None  # noqa: S101  (for the type checker)
+        assert self._file is not None
         self._file.sync()
 
     def publish(self) -> None:
@@ -95,7 +95,7 @@ class SnapshotWriter:
         self._disk.sync_folder(self._folder)
 
     def abandon(self) -> None:
-        """Leave it. What is left of the file is removed, here if possible or at the next start. Never fails."""
+        """Leave it. The file is removed, here if possible, else at the next start. Never fails."""
         self._close()
         try:
             self._disk.remove(self._path + ".tmp")
@@ -107,7 +107,7 @@ class SnapshotWriter:
         self.size += len(data)
 
     def _flush(self) -> None:
-        assert self._file is not None  # noqa: S101  (for the type checker)
+        assert self._file is not None
         self._file.write(self.size - len(self._buffer), bytes(self._buffer))
         self._buffer.clear()
 
@@ -118,7 +118,7 @@ class SnapshotWriter:
 
 
 def verify(disk: Disk, folder: str, lsn: int) -> tuple[Header, int] | str:
-    """Return `(header, bytes)` of the snapshot after record `lsn` if it is whole, else what is wrong and where.
+    """Return `(header, bytes)` of the snapshot after record `lsn` if it is whole, else what is wrong where.
 
     Raises `OSError`.
     """
@@ -138,7 +138,7 @@ def verify(disk: Disk, folder: str, lsn: int) -> tuple[Header, int] | str:
 
 
 def read(disk: Disk, folder: str, lsn: int) -> Iterator[bytes]:
-    """Yield the chunks of a snapshot that `verify` found whole. Raises `OSError`, also if it is not any more."""
+    """Yield the chunks of a snapshot that `verify` found whole. Raises `OSError`, also if it has changed."""
     file = disk.open(f"{folder}/{FOLDER}/{name_of(lsn)}")
     try:
         reader = _Reader(file)

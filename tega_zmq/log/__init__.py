@@ -1,0 +1,25 @@
+"""The commit log: records, segments, snapshots, recovery, the writer thread. See docs/log-format.md."""
+
+from tega_zmq.log.commitlog import Log, Opened, Options, Report, open_log
+from tega_zmq.log.disk import Disk, File, HeldError, OsDisk
+from tega_zmq.log.recovery import Torn
+from tega_zmq.log.writer import Durable, Event, Failed, LogThread, SnapshotDone, SnapshotFailed
+
+__all__ = [
+    "Disk",
+    "Durable",
+    "Event",
+    "Failed",
+    "File",
+    "HeldError",
+    "Log",
+    "LogThread",
+    "Opened",
+    "Options",
+    "OsDisk",
+    "Report",
+    "SnapshotDone",
+    "SnapshotFailed",
+    "Torn",
+    "open_log",
+]

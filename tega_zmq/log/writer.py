@@ -1,0 +1,324 @@
+"""The log's own threads: one that writes and syncs what gathers, and one while a snapshot is written.
+
+The loop of a node never waits for the disk: it appends, goes on, and is woken when there is something to
+`poll`. While one sync runs, what is appended gathers, and goes to the disk in one go after it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Final, NamedTuple, TypeAlias
+
+from tega_zmq.errors import StorageError
+from tega_zmq.log.commitlog import Log, Options
+from tega_zmq.log.framing import MAX_PAYLOAD, record_size
+
+__all__ = ["Durable", "Event", "Failed", "LogThread", "SnapshotDone", "SnapshotFailed"]
+
+MAX_BATCH: Final = 4096
+"""Most records that are written in one go."""
+
+MAX_BATCH_BYTES: Final = 1024 * 1024
+"""No further record is taken into a batch of this many bytes."""
+
+_WORK: Final = 0.001
+_PAUSE: Final = 0.001
+"""The snapshot thread works and pauses in turn, in seconds: it takes no more than half of the time."""
+
+
+class Durable(NamedTuple):
+    """All records up to `lsn` are durable, as `sync` has it."""
+
+    lsn: int
+
+
+class Failed(NamedTuple):
+    """A write or sync failed. All records after `durable_lsn` are dropped; none are taken until `restart`."""
+
+    reason: str
+    durable_lsn: int
+
+
+class SnapshotDone(NamedTuple):
+    """The snapshot of the state after record `lsn` is durable; it has `bytes` and took `seconds`."""
+
+    lsn: int
+    bytes: int
+    seconds: float
+
+
+class SnapshotFailed(NamedTuple):
+    """The snapshot was not made; what was there before still is."""
+
+    reason: str
+
+
+Event: TypeAlias = Durable | Failed | SnapshotDone | SnapshotFailed
+
+
+class _Sync:
+    """Asks the writer to make all that was appended so far durable."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.problem = ""
+
+
+class _Restarted:
+    """Tells the writer that the log may be used again."""
+
+
+class _Close(NamedTuple):
+    clean: bool
+
+
+_Item: TypeAlias = "bytes | _Sync | _Restarted | _Close"
+
+
+class LogThread:
+    """A `Log` and the threads around it. All methods are for one thread, the node's loop; none waits for
+    the disk, but for `close`."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        wake: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`wake` is called from other threads after events were queued. `clock`, `sleep`: in seconds."""
+        self._log = log
+        self._options: Options = log.options
+        self._wake = wake
+        self._clock = clock
+        self._sleep = sleep
+        self._queue: SimpleQueue[_Item] = SimpleQueue()
+        self._events: deque[tuple[Event, bool]] = deque()
+        self._next = log.last
+        self._failed = ""
+        self._restarting = False
+        self._stopping = False
+        self._snapshots: threading.Thread | None = None
+        self._size = log.size_since_snapshot
+        self._size_at_snapshot = 0
+        self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+
+    @property
+    def size_since_snapshot(self) -> int:
+        """Bytes of records that a start would read after the newest snapshot, about."""
+        return self._size
+
+    def start(self) -> None:
+        """Start the writer thread."""
+        self._thread.start()
+
+    def append(self, payload: bytes) -> int:
+        """Hand a record over, and return its number. `Durable` tells when it is.
+
+        Raises `StorageError` after `Failed` was polled, until a `restart` is done; `ValueError` for a payload
+        of more than `MAX_PAYLOAD` bytes.
+        """
+        if self._failed:
+            raise StorageError(
+                f"the log takes no writes: {self._failed}", reason=self._failed, outcome="none"
+            )
+        if len(payload) > MAX_PAYLOAD:
+            raise ValueError(f"a record of {len(payload)} bytes; at most {MAX_PAYLOAD} are allowed")
+        self._next = lsn = self._next + 1
+        self._size += record_size(len(payload))
+        self._queue.put(payload)
+        return lsn
+
+    def poll(self) -> list[Event]:
+        """Return what happened since the last time. Does not wait."""
+        events: list[Event] = []
+        while self._events:
+            event, restart = self._events.popleft()
+            match event:
+                case Failed():
+                    self._failed = event.reason
+                case SnapshotDone():
+                    self._size -= self._size_at_snapshot
+                    if restart:
+                        self._failed = ""
+                        self._restarting = False
+                        self._next = event.lsn
+                        self._size = 0
+                case SnapshotFailed() if restart:
+                    self._restarting = False
+                case _:
+                    pass
+            events.append(event)
+        return events
+
+    def snapshot(self, lsn: int, chunks: Callable[[], Iterable[bytes]]) -> None:
+        """Write a snapshot of the state after record `lsn`, a durable one, in a thread of its own.
+
+        `chunks` is called there, and gives the payload in parts, best of some 16 KiB: after each the thread
+        may pause for the loop. `SnapshotDone` or `SnapshotFailed` follows; the latter at once if another
+        one is being written, or the log has failed.
+        """
+        if self._failed or self._restarting:
+            self._events.append((SnapshotFailed(f"the log takes no writes: {self._failed}"), False))
+        elif self._snapshots is not None and self._snapshots.is_alive():
+            self._events.append((SnapshotFailed("another snapshot is being written"), False))
+        else:
+            self._size_at_snapshot = self._size
+            self._snapshots = self._job(lsn, chunks, None)
+            return
+        self._wake()
+
+    def restart(self, lsn: int, chunks: Callable[[], Iterable[bytes]]) -> None:
+        """After `Failed`: go on after record `lsn`, its `durable_lsn`, in a new file, beside a snapshot.
+
+        `SnapshotDone` follows when records are taken again, or `SnapshotFailed`, and it may be tried again.
+        Raises `ValueError` if the log has not failed, or a restart is going on.
+        """
+        if not self._failed or self._restarting:
+            raise ValueError("the log is being restarted" if self._restarting else "the log has not failed")
+        self._restarting = True
+        self._snapshots = self._job(lsn, chunks, self._snapshots)
+
+    def close(self, clean: bool = True) -> bool:
+        """Write and sync all that was appended, note the orderly stop if `clean`, and let go of the folder.
+
+        Waits for it. A snapshot that is being written is given up. Returns whether all is durable; if not,
+        `poll` has a `Failed`.
+        """
+        self._stopping = True
+        if self._snapshots is not None:
+            self._snapshots.join()
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._queue.put(_Close(clean))
+        self._thread.join()
+        return not self._log.failed
+
+    # -- the writer thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        queue = self._queue
+        log = self._log
+        timed = self._options.sync == "interval"
+        due = 0.0
+        while True:
+            try:
+                if timed and log.synced < log.last and not log.failed:
+                    item = queue.get(timeout=max(0.0, due - self._clock()))
+                else:
+                    item = queue.get()
+            except Empty:
+                self._guard(log.sync)
+                continue
+            batch: list[bytes] = []
+            size = 0
+            while type(item) is bytes:
+                batch.append(item)
+                size += len(item)
+                if len(batch) == MAX_BATCH or size >= MAX_BATCH_BYTES or not queue.qsize():
+                    break
+                item = queue.get()
+            if batch and not log.failed:
+                if timed and log.synced == log.last:
+                    due = self._clock() + self._options.interval
+                if self._guard(lambda: log.append_batch(batch)):  # noqa: B023  (called at once)
+                    self._tell(Durable(log.last))
+            if timed and log.synced < log.last and not log.failed and self._clock() >= due:
+                self._guard(log.sync)
+            if isinstance(item, _Sync):
+                if not log.failed:
+                    self._guard(log.sync)
+                item.problem = log.failed
+                item.done.set()
+            elif isinstance(item, _Restarted):
+                log.restarted()
+            elif isinstance(item, _Close):
+                self._guard(lambda: log.close(item.clean))  # noqa: B023  (called at once)
+                return
+
+    def _guard(self, action: Callable[[], object]) -> bool:
+        """Run `action`; if it fails, tell of it, and return false."""
+        try:
+            action()
+        except StorageError as error:
+            self._tell(Failed(error.reason or error.message, self._log.last))
+            return False
+        except Exception as error:  # noqa: BLE001  (whatever it is, what was not written must not be taken for it)
+            self._log.give_up(repr(error))
+            self._tell(Failed(repr(error), self._log.last))
+            return False
+        return True
+
+    def _tell(self, event: Event, restart: bool = False) -> None:
+        self._events.append((event, restart))
+        with suppress(OSError):
+            self._wake()
+
+    # -- the snapshot thread ---------------------------------------------------------------------------
+
+    def _job(
+        self, lsn: int, chunks: Callable[[], Iterable[bytes]], before: threading.Thread | None
+    ) -> threading.Thread:
+        restart = self._restarting
+        thread = threading.Thread(
+            target=self._snapshot, args=(lsn, chunks, restart, before), name="log snapshot", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def _snapshot(
+        self,
+        lsn: int,
+        chunks: Callable[[], Iterable[bytes]],
+        restart: bool,
+        before: threading.Thread | None,
+    ) -> None:
+        if before is not None:
+            before.join()
+        started = self._clock()
+        try:
+            size = self._write(lsn, chunks, restart)
+        except Exception as error:  # noqa: BLE001  (the thread ends here; whatever it was, the loop must hear of it)
+            reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or repr(error)
+            self._tell(SnapshotFailed(reason), restart)
+            return
+        self._tell(SnapshotDone(lsn, size, self._clock() - started), restart)
+        # What cannot be removed now stays until the next snapshot; it does no harm.
+        with suppress(OSError):
+            self._log.prune()
+
+    def _write(self, lsn: int, chunks: Callable[[], Iterable[bytes]], restart: bool) -> int:
+        """Write the snapshot, and return its size."""
+        writer = self._log.restart(lsn) if restart else self._log.snapshot(lsn)
+        try:
+            since = self._clock()
+            for chunk in chunks():
+                writer.add(chunk)
+                self._refuse("the program stops" if self._stopping else "")
+                if self._clock() - since >= _WORK:
+                    self._sleep(_PAUSE)
+                    since = self._clock()
+            writer.sync()
+            if not restart:
+                sync = _Sync()
+                self._queue.put(sync)
+                sync.done.wait()
+                self._refuse(sync.problem)
+            writer.publish()
+        except BaseException:
+            writer.abandon()
+            raise
+        if restart:
+            self._queue.put(_Restarted())
+        return writer.size
+
+    @staticmethod
+    def _refuse(problem: str) -> None:
+        if problem:
+            raise OSError(problem)
