@@ -110,7 +110,7 @@ def _refuse_extension(code: int, _: bytes) -> Any:
 
 
 def _check_shape(raw: list[Any], deepest: int) -> None:
-    """Raise `ProtocolError` for a key that is not text, or for more than `deepest` containers in one another."""
+    """Raise `ProtocolError` for a key that is not text, or for containers more than `deepest` deep."""
     level: list[Any] = [raw]
     for _ in range(deepest):
         below: list[Any] = []
@@ -145,7 +145,7 @@ def encode(message: AnyMessage) -> bytes:
         data: bytes = msgpack.packb((_CODE_OF[cls], *message))
     except Exception as error:  # noqa: BLE001  # as many classes as there are reasons
         raise InvalidValue(f"{cls.__name__} cannot be sent: {_reason(error)}") from None
-    if len(data) > MAX_DEPTH:
+    if len(data) > _MAX_SENT:  # a shorter one cannot be too deep either
         if len(data) > MAX_FRAME:
             text = f"{cls.__name__} would be a frame of {len(data)} bytes, more than {MAX_FRAME}"
             raise TooLarge(text, size=len(data), limit=MAX_FRAME)
@@ -159,8 +159,6 @@ def _reason(error: Exception) -> str:
         return "text that is not valid Unicode"
     if isinstance(error, OverflowError):
         return "an integer beyond 64 bits"
-    if isinstance(error, RecursionError):
-        return "too many containers within one another"
     return str(error) or type(error).__name__
 
 
