@@ -41,7 +41,8 @@ class Change(NamedTuple):
     value: Any = None
     """The new value, plain (dicts, leaves), if present."""
     session: str = ""
-    """The session that an ephemeral node belongs to; empty for a lasting one."""
+    """The session that an ephemeral node, or the one above that it is part of, belongs to; empty for a
+    lasting one. Containers that are missing above an ephemeral node come into being by it."""
 
 
 class Update(NamedTuple):
@@ -98,13 +99,18 @@ class ResetEnd(NamedTuple):
     present: bool
     """False: the root is deleted at its owner."""
     ephemerals: tuple[tuple[Path, str], ...]
+    """As `replicas.ephemeral_entries` lists them: (path, session), and (path, "") for a born container."""
     time: float
     tega_id: str
     message: str
 
 
 class Owned(NamedTuple):
-    """From now on `root` belongs to `owner`; empty: to this node, under the new `epoch`."""
+    """From now on `root` belongs to `owner`; empty: to this node, under the new `epoch`.
+
+    A root of this node can be given away only while it is empty. One that comes to this node loses the
+    ephemeral nodes of its former owner's sessions, by an update of its own if there are any.
+    """
 
     root: str
     owner: str
@@ -138,9 +144,7 @@ class Ended(NamedTuple):
     session: str
 
 
-Record: TypeAlias = (
-    Commit | Replicated | ResetPart | ResetEnd | Owned | NewEpochs | Cleared | Opened | Ended
-)
+Record: TypeAlias = Commit | Replicated | ResetPart | ResetEnd | Owned | NewEpochs | Cleared | Opened | Ended
 
 Outcome: TypeAlias = tuple[int, tuple[tuple[str, int], ...]]
 """What a write led to: the revision, and the new version of each root that it changed."""
@@ -153,12 +157,27 @@ class Lease(NamedTuple):
     tega_id: str
     token: str
     via: str
-    outcomes: HashTrieMap[int, Outcome]
-    """By request id; at most `MAX_OUTCOMES`."""
+    outcomes: tuple[tuple[int, Outcome], ...]
+    """(request id, outcome), by ascending id; at most `MAX_OUTCOMES`, the newest."""
+    ephemerals: HashTrieMap[Path, bool]
+    """Where its ephemeral nodes stand, in roots of this node: an index, made anew when a store is loaded."""
 
 
-MAX_OUTCOMES = 1024
+MAX_OUTCOMES: Final = 1024
 """Most outcomes that are kept for a session."""
+
+KeptChange: TypeAlias = "tuple[Path, Node | None, str]"
+"""(path, the new node or None, session): a `Change` as history keeps it."""
+
+KeptUpdate: TypeAlias = tuple[str, int, tuple[KeptChange, ...], float, str, str, "int | None"]
+"""(epoch, before, changes, time, tega_id, message, backto): an `Update` as history keeps it.
+
+An exact tuple of exact tuples, whose values are tree nodes: so the garbage collector does not see it, and
+what was put is not held twice. `history.update_at` makes an `Update` of it.
+"""
+
+KeptVersion: TypeAlias = "tuple[Node | None, HashTrieMap[Path, str], HashTrieMap[Path, bool]]"
+"""(tree, ephemeral nodes in it, born containers in it): one kept version of a root."""
 
 
 class Root(NamedTuple):
@@ -169,30 +188,32 @@ class Root(NamedTuple):
     """The tega_id of the agent that owns it, or empty: this node."""
     epoch: str
     version: int
-    """The present version; it goes on when the root is deleted."""
+    """The present version, or `ABSENT`: there was none yet. It goes on when the root is deleted."""
     node: Node | None
     """The present tree, or None: deleted."""
     ephemerals: HashTrieMap[Path, str]
-    """Whose session each ephemeral node belongs to, by whole path."""
+    """Whose session each ephemeral node belongs to, by whole path. None stands below another."""
     born: HashTrieMap[Path, bool]
     """Containers that an ephemeral node brought into being; they go when they are empty."""
-    trees: HashTrieMap[int, tuple[Node | None, HashTrieMap[Path, str]]]
-    """Kept versions: the tree and the ephemeral nodes in it."""
+    trees: HashTrieMap[int, KeptVersion]
+    """Kept versions, the present one too."""
     oldest: int
     """The oldest version in `trees`."""
-    updates: HashTrieMap[int, Update]
-    """Kept updates, by the version after."""
+    updates: HashTrieMap[int, KeptUpdate]
+    """Kept updates, by the version after. Read them with `history.update_at`."""
     oldest_update: int
     """The oldest version in `updates`; greater than `version` if there is none."""
+    last: tuple[float, str, str]
+    """(time, tega_id, message) of the present version."""
 
 
 class Kept(NamedTuple):
     """How much history a store keeps in memory, per root."""
 
     versions: int = 100
-    """Versions that can be read."""
+    """Versions that can be read, the present one included; at least 1."""
     updates: int = 2000
-    """Updates for replicas and subscribers to catch up by; at least `versions`."""
+    """Updates for replicas and subscribers to catch up by; no fewer than `versions` are kept."""
 
 
 class Store(NamedTuple):
@@ -205,3 +226,13 @@ class Store(NamedTuple):
     leases: HashTrieMap[str, Lease]
     staged: HashTrieMap[str, Node]
     """Trees that are being received (`ResetPart`)."""
+
+
+class Written(NamedTuple):
+    """What `write` made."""
+
+    store: Store
+    """The store after the write; the one before it if nothing changed."""
+    commit: Commit | None
+    """The record that leads to it, or None: nothing changed."""
+    outcome: Outcome

@@ -1,0 +1,87 @@
+"""What a root keeps of its past."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from rpds import HashTrieMap
+
+from tega_zmq.store.model import ABSENT, Change, Kept, KeptChange, KeptUpdate, Root, Update
+from tega_zmq.tree.node import Node, plain
+
+__all__ = ["NO_MARKS", "NO_PATHS", "advance", "keep", "new_root", "update_at"]
+
+NO_MARKS: Final[HashTrieMap[Any, str]] = HashTrieMap()
+NO_PATHS: Final[HashTrieMap[Any, bool]] = HashTrieMap()
+_NONE: Final[HashTrieMap[int, Any]] = HashTrieMap()
+
+
+def new_root(name: str, owner: str, epoch: str) -> Root:
+    """Return a root that never had a version."""
+    return Root(name, owner, epoch, ABSENT, None, NO_MARKS, NO_PATHS, _NONE, 0, _NONE, 0, (0.0, "", ""))
+
+
+def advance(
+    root: Root,
+    kept: Kept,
+    update: Update,
+    node: Node | None,
+    ephemerals: HashTrieMap[Any, str],
+    born: HashTrieMap[Any, bool],
+    changes: tuple[KeptChange, ...],
+) -> Root:
+    """Return `root` one version on, with `update` and the tree in its history, pruned to what is `kept`."""
+    version = update[3]
+    versions, most = kept
+    trees = root[7].insert(version, (node, ephemerals, born))
+    oldest = root[8]
+    while oldest <= version - versions and oldest < version:
+        trees = trees.discard(oldest)
+        oldest += 1
+    updates = root[9].insert(version, keep(update, changes))
+    oldest_update = root[10]
+    most = max(most, versions)
+    while oldest_update <= version - most and oldest_update < version:
+        updates = updates.discard(oldest_update)
+        oldest_update += 1
+    return Root(
+        root[0],
+        root[1],
+        update[1],
+        version,
+        node,
+        ephemerals,
+        born,
+        trees,
+        oldest,
+        updates,
+        oldest_update,
+        (update[5], update[6], update[7]),
+    )
+
+
+def keep(update: Update, changes: tuple[KeptChange, ...]) -> KeptUpdate:
+    """Return `update` as history keeps it."""
+    return (update[1], update[2], changes, update[5], update[6], update[7], update[8])
+
+
+def update_at(root: Root, version: int) -> Update | None:
+    """Return the update that led to `version`, or None if it is not kept."""
+    kept: KeptUpdate | None = root.updates.get(version)
+    if kept is None:
+        return None
+    epoch, before, changes, time, tega_id, message, backto = kept
+    return Update(
+        root.name,
+        epoch,
+        before,
+        version,
+        tuple(
+            Change(path, False) if node is None else Change(path, True, plain(node), session)
+            for path, node, session in changes
+        ),
+        time,
+        tega_id,
+        message,
+        backto,
+    )

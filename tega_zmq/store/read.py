@@ -1,0 +1,235 @@
+"""Reading: values, versions, attributes, finding, history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from rpds import HashTrieMap
+
+from tega_zmq import tree
+from tega_zmq.errors import Compacted, NotFound
+from tega_zmq.paths import Path, format_path
+from tega_zmq.patterns import OidPattern
+from tega_zmq.store.history import update_at
+from tega_zmq.store.model import ABSENT, KeptUpdate, KeptVersion, Root, Store, Update
+from tega_zmq.tree.changes import Difference
+from tega_zmq.tree.node import Node, get, is_container, pairs
+
+__all__ = [
+    "attributes",
+    "diff",
+    "find",
+    "is_ephemeral",
+    "kept_version",
+    "log",
+    "lookup",
+    "owned_roots",
+    "resolve",
+    "roots",
+]
+
+
+def resolve(root: Root, version: int | None) -> int:
+    """Return the version that is meant: None is the present one, a negative one counts back from it.
+
+    Raises `NotFound` for one that is before the first or after the present.
+    """
+    if version is None:
+        return root.version
+    meant = version if version >= 0 else root.version + version
+    if not 0 <= meant <= root.version:
+        raise NotFound(
+            f"{format_path((root.name,))} has no version {version}; it is at version {root.version}"
+            if root.version != ABSENT
+            else f"{format_path((root.name,))} has no versions yet",
+            path=format_path((root.name,)),
+            version=version,
+        )
+    return meant
+
+
+def kept_version(root: Root, version: int) -> KeptVersion:
+    """Return the tree and marks of `version`, which `resolve` gave. Raises `Compacted`."""
+    kept = root.trees.get(version)
+    if kept is None:
+        raise Compacted(
+            f"version {version} of {format_path((root.name,))} is no longer kept; the oldest is {root.oldest}",
+            root=root.name,
+            version=version,
+            oldest=root.oldest,
+        )
+    return kept
+
+
+def _at(store: Store, path: Path, version: int | None) -> KeptVersion:
+    root = store.roots.get(path[0])
+    if root is None:
+        _missing(path, version)
+    if version is None:
+        return (root.node, root.ephemerals, root.born)
+    return kept_version(root, resolve(root, version))
+
+
+def _missing(path: Path, version: int | None) -> NoReturn:
+    text = format_path(path)
+    if version is None:
+        raise NotFound(f"there is no {text}", path=text)
+    raise NotFound(f"there is no {text} at version {version}", path=text, version=version)
+
+
+def lookup(store: Store, path: Path, version: int | None = None) -> Node:
+    """Return the node at `path`, now or at a kept version; a negative version counts back.
+
+    Raises `NotFound` (no such path, or the root never had that version) or `Compacted` (not kept any more).
+    """
+    if version is None:
+        root = store[2].get(path[0])
+        node = None if root is None else get(root[4], path[1:])
+    else:
+        node = get(_at(store, path, version)[0], path[1:])
+    if node is None:
+        _missing(path, version)
+    return node
+
+
+def roots(store: Store) -> list[tuple[str, int, str, bool]]:
+    """Return (name, version, owner, is it there now) of each root, also of deleted ones, by name."""
+    return sorted(
+        (name, root.version, root.owner, root.node is not None) for name, root in pairs(store.roots)
+    )
+
+
+def owned_roots(store: Store) -> list[str]:
+    """Return the names of the roots that this node owns, deleted ones too."""
+    return sorted(name for name, root in pairs(store.roots) if not root.owner)
+
+
+def is_ephemeral(store: Store, path: Path, version: int | None = None) -> bool:
+    """Tell whether `path` is an ephemeral node or part of one. Raises as `lookup`, but not for the path."""
+    return _is_marked(_at(store, path, version)[1], path)
+
+
+def _is_marked(ephemerals: HashTrieMap[Path, str], path: Path) -> bool:
+    if ephemerals:
+        for length in range(1, len(path) + 1):
+            if path[:length] in ephemerals:
+                return True
+    return False
+
+
+def attributes(store: Store, path: Path, version: int | None = None) -> dict[str, Any]:
+    """Return `_oid _parent _version _ephemeral _value` of a node; `_value` of a container maps oids to such.
+
+    `_parent` is the text of the parent's path, empty for a root. Raises as `lookup`.
+    """
+    node = lookup(store, path, version)
+    ephemerals = _at(store, path, version)[1]
+    return _attributes(node, path, ephemerals, _is_marked(ephemerals, path[:-1]))
+
+
+def _attributes(
+    node: Node, path: Path, ephemerals: HashTrieMap[Path, str], ephemeral: bool
+) -> dict[str, Any]:
+    ephemeral = ephemeral or path in ephemerals
+    value = node[1]
+    if is_container(node):
+        value = {
+            oid: _attributes(child, (*path, oid), ephemerals, ephemeral) for oid, child in pairs(node[1])
+        }
+    return {
+        "_oid": path[-1],
+        "_parent": format_path(path[:-1]),
+        "_version": node[0],
+        "_ephemeral": ephemeral,
+        "_value": value,
+    }
+
+
+def find(store: Store, pattern: OidPattern) -> Iterator[tuple[Path, list[list[str | None]], Node]]:
+    """Yield (path, groups, node) of every node whose path matches, in order of path.
+
+    `groups` holds, for each oid of the pattern that has groups, the list of what they matched.
+    """
+    for name, root in sorted(pairs(store.roots), key=_first):
+        if root.node is not None:
+            first = pattern.step(0, name)
+            if first is not None:
+                yield from _find(pattern, (name,), [first] if first else [], root.node)
+
+
+def _first(pair: tuple[str, Any]) -> str:
+    return pair[0]
+
+
+def _find(
+    pattern: OidPattern, path: Path, groups: list[list[str | None]], node: Node
+) -> Iterator[tuple[Path, list[list[str | None]], Node]]:
+    if len(path) == len(pattern.oids):
+        yield path, groups, node
+        return
+    if not is_container(node):
+        return
+    matching = []
+    for oid, child in pairs(node[1]):
+        found = pattern.step(len(path), oid)
+        if found is not None:
+            matching.append((oid, found, child))
+    matching.sort(key=_first_of_three)
+    for oid, found, child in matching:
+        yield from _find(pattern, (*path, oid), [*groups, found] if found else groups, child)
+
+
+def _first_of_three(match: tuple[str, Any, Any]) -> str:
+    return match[0]
+
+
+def log(store: Store, path: Path, limit: int) -> list[Update]:
+    """Return the newest `limit` kept updates that changed something at, below or above `path`, newest first.
+
+    Raises `NotFound` if there is no such root.
+    """
+    root = store.roots.get(path[0])
+    if root is None:
+        _missing(path[:1], None)
+    found: list[Update] = []
+    for version in range(root.version, root.oldest_update - 1, -1):
+        if len(found) >= limit:
+            break
+        kept = root.updates.get(version)
+        if kept is not None and (len(path) == 1 or _touches(root, kept, path)):
+            update = update_at(root, version)
+            assert update is not None
+            found.append(update)
+    return found
+
+
+def _touches(root: Root, kept: KeptUpdate, path: Path) -> bool:
+    length = len(path)
+    for changed, node, _ in kept[2]:
+        if changed[:length] == path:
+            return True
+        if path[: len(changed)] == changed:
+            # A change above: it touches the path if that is there after it, or was before.
+            if node is not None and get(node, path[len(changed) :]) is not None:
+                return True
+            before = root.trees.get(kept[1])
+            if before is None or get(before[0], path[1:]) is not None:
+                return True
+    return False
+
+
+def diff(
+    store: Store, path: Path, version: int | None, other_path: Path, other_version: int | None
+) -> Iterator[Difference]:
+    """Yield what leads from `path` at `version` to `other_path` at `other_version`.
+
+    Each is (relative path, old node or None, new node or None). None as a version is the present. Where
+    nothing stands at one side, everything at the other differs. Raises `NotFound` (at once) if neither side
+    is there, or a root or version is not, and `Compacted`.
+    """
+    old = get(_at(store, path, version)[0], path[1:])
+    new = get(_at(store, other_path, other_version)[0], other_path[1:])
+    if old is None and new is None:
+        _missing(path, version)
+    return tree.diff(old, new)

@@ -1,0 +1,53 @@
+"""The difference between two trees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from rpds import HashTrieMap
+
+from tega_zmq.paths import Path
+from tega_zmq.tree.node import Node, pairs
+from tega_zmq.values import same
+
+__all__ = ["Difference", "diff"]
+
+Difference: TypeAlias = tuple[Path, "Node | None", "Node | None"]
+"""(relative path, old node or None, new node or None)."""
+
+
+def diff(old: Node | None, new: Node | None) -> Iterator[Difference]:
+    """Yield the least that leads from `old` to `new`, by value, in order of path.
+
+    A subtree that is only in one of them is one difference, and so is a container that became a leaf or the
+    other way round. Shared subtrees are skipped unseen, so that neighbouring versions cost what they differ.
+    Versions are not compared.
+    """
+    return _diff(old, new, ())
+
+
+def _diff(old: Node | None, new: Node | None, path: Path) -> Iterator[Difference]:
+    if old is new:
+        return
+    if old is None or new is None:
+        yield path, old, new
+        return
+    was, now = old[1], new[1]
+    if type(was) is not HashTrieMap or type(now) is not HashTrieMap:
+        if type(was) is HashTrieMap or type(now) is HashTrieMap or not same(was, now):
+            yield path, old, new
+        return
+    differing: list[str] = []
+    shared = 0
+    for oid, child in pairs(now):
+        other = was.get(oid)
+        if other is not None:
+            shared += 1
+        if other is not child:
+            differing.append(oid)
+    if shared < len(was):
+        differing.extend(oid for oid, _ in pairs(was) if oid not in now)
+    differing.sort()
+    for oid in differing:
+        yield from _diff(was.get(oid), now.get(oid), (*path, oid))
