@@ -1,0 +1,198 @@
+"""The node and those who are connected to it: agents, status, listings, and what an operator can do."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from tega_zmq.shell.output import Paint, Result, age, safe, table
+from tega_zmq.shell.session import Session, path_of
+from tega_zmq.shell.spec import Argument, Command, UsageError
+
+CATEGORY = "Fleet"
+OPERATION = "Operation"
+
+
+def agents(session: Session, _: argparse.Namespace) -> Result:
+    """List the agents: state, replicas, plugins."""
+    found: list[dict[str, Any]] = session.client.inspect("agents")
+    return Result(found, lambda paint: _agents_text(found, paint) if found else "no agents")
+
+
+def _agents_text(found: list[dict[str, Any]], paint: Paint) -> str:
+    rows = [
+        (
+            agent["tega_id"],
+            agent["state"],
+            "-" if agent["heard"] is None else age(agent["heard"]) + " ago",
+            ", ".join(_replica(each) for each in agent["config"]) or None,
+            ", ".join(_owned(each) for each in agent["operational"]) or None,
+            ", ".join(agent["sessions"]) or None,
+        )
+        for agent in found
+    ]
+    parts = [table(rows, ("agent", "state", "heard", "config", "operational", "sessions"), paint)]
+    plugins = [(agent["tega_id"], *_plugin(each)) for agent in found for each in _list(agent.get("plugins"))]
+    if plugins:
+        parts.append(table(plugins, ("agent", "plugin", "handler of", "applied", "error"), paint))
+    return "\n\n".join(parts)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _replica(entry: dict[str, Any]) -> str:
+    if entry["version"] is None:
+        return f"{entry['root']} (none yet)"
+    at = f"{entry['root']}@{entry['version']}"
+    if entry["behind"] is None:
+        return f"{at} (starting over)"
+    return f"{at} ({entry['behind']} behind)" if entry["behind"] else at
+
+
+def _owned(entry: dict[str, Any]) -> str:
+    return entry["root"] if entry["version"] is None else f"{entry['root']}@{entry['version']}"
+
+
+def _plugin(entry: Any) -> tuple[Any, ...]:
+    """What a plugin host reports of one plugin or handler; peers may report anything, so it is read with care."""
+    if not isinstance(entry, dict):
+        return (entry, None, None, None)
+    return (
+        entry.get("plugin") or entry.get("name"),
+        entry.get("path"),
+        entry.get("version"),
+        entry.get("error"),
+    )
+
+
+def plugins(session: Session, _: argparse.Namespace) -> Result:
+    """List the plugins of this node."""
+    found = _list(session.client.inspect("plugins"))
+    heads = ("plugin", "handler of", "applied", "error")
+    return Result(
+        found, lambda paint: table([_plugin(each) for each in found], heads, paint) if found else "no plugins"
+    )
+
+
+def status(session: Session, _: argparse.Namespace) -> Result:
+    """Show the state of the node."""
+    return Result(session.client.inspect("status"))
+
+
+def id_(session: Session, _: argparse.Namespace) -> Result:
+    """Show who this session is."""
+    data = {"tega_id": session.client.tega_id, "server": session.server, "state": session.client.state}
+    return Result(data)
+
+
+def ids(session: Session, _: argparse.Namespace) -> Result:
+    """List who is connected."""
+    found = session.client.inspect("sessions")
+    rows = [
+        (
+            each["tega_id"],
+            each["kind"],
+            each["state"],
+            f"{age(each['heard'])} ago",
+            each["via"],
+            each["queued"],
+            each["dropped"],
+        )
+        for each in found
+    ]
+    heads = ("tega_id", "kind", "state", "heard", "via", "queued", "dropped")
+    return Result(found, lambda paint: table(rows, heads, paint) if rows else "nobody")
+
+
+def _listing(what: str, empty: str) -> Callable[[Session, argparse.Namespace], Result]:
+    """Return a command that shows the listing `what` as it is; `empty` is said if there is nothing."""
+
+    def show(session: Session, _: argparse.Namespace) -> Result:
+        found = session.client.inspect(what)
+        return Result(found, None if found else empty)
+
+    return show
+
+
+# -- acting ----------------------------------------------------------------------------------------
+
+
+def _acting(what: str) -> Callable[[Session, argparse.Namespace], Result]:
+    def act(session: Session, _: argparse.Namespace) -> Result:
+        return Result(session.client.manage(what))
+
+    return act
+
+
+def clear(session: Session, args: argparse.Namespace) -> Result:
+    """Empty the store."""
+    if not args.yes:
+        question = "Delete all roots of this node, with their history?"
+        if not session.around.confirm(question):
+            raise UsageError("nothing was cleared; --yes clears without asking")
+    return Result(session.client.manage("clear"))
+
+
+def disown(session: Session, args: argparse.Namespace) -> Result:
+    """Give a root to the broker."""
+    path = path_of(args.root)
+    if len(path) != 1:
+        raise UsageError(f"{args.root}: only a whole root can be disowned")
+    session.client.manage("disown", path[0])
+    return Result({"disowned": path[0]}, safe(f"{args.root} belongs to the broker now"))
+
+
+COMMANDS = (
+    Command(
+        "agents",
+        CATEGORY,
+        "Show the agents: state, replicas, plugins with what they applied and their last error",
+        agents,
+        details="config: roots that the agent follows, and how many versions it is behind.\n"
+        "operational: roots that the agent owns, at the version that this node has of them.",
+    ),
+    Command("status", CATEGORY, "Show the state of the node", status),
+    Command("id", CATEGORY, "Show this shell's tega_id and connection", id_),
+    Command("ids", CATEGORY, "Show who has a session at the node", ids),
+    Command("plugins", CATEGORY, "Show the plugins of the node", plugins),
+    Command("channels", CATEGORY, "Show who listens to which channel", _listing("channels", "no channels")),
+    Command(
+        "subscribers",
+        CATEGORY,
+        "Show who is subscribed to which path",
+        _listing("subscribers", "no subscribers"),
+    ),
+    Command(
+        "global",
+        CATEGORY,
+        "Show which subscriptions and channels are announced upwards",
+        _listing("global", "nothing is announced upwards"),
+    ),
+    Command(
+        "forwarders",
+        CATEGORY,
+        "Show the nodes that forward the sessions of others",
+        _listing("forwarders", "no forwarders"),
+    ),
+    Command("ss", OPERATION, "Write a snapshot of the store", _acting("snapshot")),
+    Command("sync", OPERATION, "Reconcile replicas now", _acting("sync")),
+    Command("reload", OPERATION, "Load the node's plugins anew", _acting("reload")),
+    Command(
+        "clear",
+        OPERATION,
+        "Empty the store: all roots of the node, with their history",
+        clear,
+        (Argument("--yes", "flag", "do not ask"),),
+    ),
+    Command(
+        "disown",
+        OPERATION,
+        "Give the operational root of a device that is gone to the broker",
+        disown,
+        (Argument("ROOT", "root", "the root"),),
+        examples=("disown ops-pi1",),
+    ),
+)

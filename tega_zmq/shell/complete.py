@@ -1,0 +1,225 @@
+"""What Tab offers: commands, options, file names, and the paths that the node has right now.
+
+`candidates` is a function of the typed text and a `Source`; how a terminal shows them is not its business.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from tega_zmq import paths
+from tega_zmq.errors import InvalidPath, TegaError
+from tega_zmq.paths import Path, format_oid, format_path
+from tega_zmq.shell.lexer import split_open
+from tega_zmq.shell.spec import Argument, Command
+
+if TYPE_CHECKING:
+    from tega_zmq.client.blocking import Client
+
+__all__ = ["Candidate", "Live", "Source", "candidates"]
+
+FRESH = 2.0
+"""Seconds for which an answer of the node is good enough for Tab."""
+
+PATIENCE = 0.5
+"""Seconds that Tab waits for the node."""
+
+MOST = 1000
+"""Most candidates of one Tab."""
+
+
+class Candidate(NamedTuple):
+    """One way to go on with the last word."""
+
+    text: str
+    """Takes the place of the whole last word."""
+    display: str
+    final: bool
+    """The word is complete: a space may follow."""
+
+
+class Source(Protocol):
+    """What the node has."""
+
+    def children(self, path: Path) -> Sequence[tuple[str, bool]]:
+        """Return the oids below `path` (of the roots, for an empty one), each with whether it is a container."""
+
+    def handlers(self) -> Sequence[str]:
+        """Return the paths, in text, that can be called."""
+
+    def channels(self) -> Sequence[str]:
+        """Return the channels that somebody listens to."""
+
+
+class Live:
+    """A `Source` that asks the node, for `PATIENCE` at most, and keeps answers for `FRESH` seconds.
+
+    Tab must never hold up who types: what cannot be had in time is not offered.
+    """
+
+    def __init__(self, client: Client, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._kept: dict[object, tuple[float, Any]] = {}
+
+    def children(self, path: Path) -> Sequence[tuple[str, bool]]:
+        """See `Source`."""
+        if path:
+            return self._ask(
+                path, lambda: [(oid, bool(more)) for oid, more in self._client.oids(path, timeout=PATIENCE)]
+            )
+        return self._ask(path, lambda: [(each["root"], True) for each in self._inspect("roots")])
+
+    def handlers(self) -> Sequence[str]:
+        """See `Source`."""
+        return self._ask("handlers", lambda: list(self._inspect("handlers")))
+
+    def channels(self) -> Sequence[str]:
+        """See `Source`."""
+        return self._ask("channels", lambda: list(self._inspect("channels")))
+
+    def _inspect(self, what: str) -> Any:
+        return self._client.inspect(what, timeout=PATIENCE)
+
+    def _ask(self, key: object, ask: Callable[[], Any]) -> Any:
+        now = self._clock()
+        kept = self._kept.get(key)
+        if kept is not None and now - kept[0] < FRESH:
+            return kept[1]
+        try:
+            answer = ask()
+        except TegaError:
+            answer = []
+        if len(self._kept) > 200:
+            self._kept.clear()
+        self._kept[key] = (now, answer)
+        return answer
+
+
+def candidates(
+    line: str, commands: Mapping[str, Command], source: Source, others: Sequence[str] = ()
+) -> tuple[int, list[Candidate]]:
+    """Return where the last word of `line` (the text before the cursor) begins, and how it may go on.
+
+    `others` are words that a line may begin with besides the commands.
+    """
+    words = split_open(line)
+    word, start = words[-1]
+    if len(words) == 1:
+        names = [name for name in sorted({*commands, *others}) if name.startswith(word)]
+        found = [Candidate(name, name, True) for name in names]
+        if word and ("." in word or not names):
+            calls = [handler for handler in source.handlers() if handler.startswith(word)]
+            found += [Candidate(f"{handler}(", f"{handler}(", False) for handler in sorted(calls)]
+        return start, found[:MOST]
+    command = commands.get(words[0].text)
+    if command is None:
+        return start, []
+    return start, _arguments(command, [each.text for each in words[1:-1]], word, source)[:MOST]
+
+
+def _arguments(command: Command, before: Sequence[str], word: str, source: Source) -> list[Candidate]:
+    options = {
+        name: argument for argument in command.arguments if argument.option for name in _names(argument)
+    }
+    places = [argument for argument in command.arguments if not argument.option]
+    used: set[str] = set()
+    waiting: Argument | None = None
+    at = 0
+    for each in before:
+        if waiting is not None:
+            waiting = None
+        elif each in options:
+            used.add(options[each].name)
+            waiting = None if options[each].kind == "flag" else options[each]
+        elif at < len(places) and places[at].kind != "value":
+            at += 1
+    if waiting is not None:
+        return _values(waiting, word, source)
+    if word.startswith("-"):
+        names = [argument.name for argument in options.values() if argument.name not in used]
+        return [
+            Candidate(name, name, True)
+            for name in sorted({*names, "--json", "--help"})
+            if name.startswith(word)
+        ]
+    return _values(places[at], word, source) if at < len(places) else []
+
+
+def _names(argument: Argument) -> list[str]:
+    return [name for name in (argument.name, argument.short) if name]
+
+
+def _values(argument: Argument, word: str, source: Source) -> list[Candidate]:
+    match argument.kind:
+        case "path" | "path@version":
+            return _paths(word, source)
+        case "root":
+            return [each._replace(final=True) for each in _paths(word, source) if "." not in word]
+        case "channel":
+            return _starting(source.channels(), word)
+        case "expected":
+            return _starting(["absent"], word)
+        case "choice":
+            return _starting(argument.choices, word)
+        case "file":
+            return _files(word)
+        case _:
+            return []
+
+
+def _starting(names: Sequence[str], word: str) -> list[Candidate]:
+    return [Candidate(name, name, True) for name in sorted(names) if name.startswith(word)]
+
+
+def _paths(word: str, source: Source) -> list[Candidate]:
+    cut = _last_dot(word)
+    try:
+        above = paths.parse(word[:cut]) if cut >= 0 else ()
+    except InvalidPath:
+        return []
+    part = word[cut + 1 :]
+    begun = part[1:].replace('\\"', '"').replace("\\\\", "\\").removesuffix('"') if part[:1] == '"' else part
+    matching = sorted((oid, container) for oid, container in source.children(above) if oid.startswith(begun))
+    if [oid for oid, _ in matching] == [begun] and matching[0][1]:
+        # It is all typed: go one level down.
+        whole = format_path((*above, begun)) + "."
+        return [Candidate(whole, whole, False)]
+    lead = format_path(above) + "." if above else ""
+    return [
+        Candidate(lead + format_oid(oid), format_oid(oid) + ("." if container else ""), not container)
+        for oid, container in matching
+    ]
+
+
+def _last_dot(word: str) -> int:
+    """Return where the last dot outside quotes stands, or -1."""
+    quoted, found, at = False, -1, 0
+    while at < len(word):
+        if word[at] == '"':
+            quoted = not quoted
+        elif quoted and word[at] == "\\":
+            at += 1
+        elif word[at] == "." and not quoted:
+            found = at
+        at += 1
+    return found
+
+
+def _files(word: str) -> list[Candidate]:
+    folder, name = os.path.split(word)
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+    except OSError:
+        return []
+    return [
+        Candidate(
+            os.path.join(folder, entry) + ("/" if is_dir else ""), entry + ("/" if is_dir else ""), not is_dir
+        )
+        for entry, is_dir in found
+        if entry.startswith(name) and (name.startswith(".") or not entry.startswith("."))
+    ]

@@ -1,0 +1,365 @@
+"""The interactive shell, on cmd2: `tega` at a terminal.
+
+The commands are those of one-shots; cmd2 gives the line editing, the help and the history. Lines are cut by
+`tega_zmq.shell.lexer`, so that YAML and calls can be typed as they are: there are no output pipes, no
+redirection, no shell escapes, and nothing that runs Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path as File
+from typing import Any
+
+import cmd2
+from cmd2.parsing import Statement, StatementParser
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from rich.console import Console, ConsoleOptions
+from rich.text import Text
+
+from tega_zmq.errors import TegaError
+from tega_zmq.shell import complete, oneshot
+from tega_zmq.shell.commands import COMMANDS, calls
+from tega_zmq.shell.lexer import LineError, split, unquote
+from tega_zmq.shell.literals import looks_like_call
+from tega_zmq.shell.oneshot import Lines, Options
+from tega_zmq.shell.output import Paint, render, safe, want_colour
+from tega_zmq.shell.run import ALIASES, execute, unknown
+from tega_zmq.shell.session import Session, Surroundings, one_line
+from tega_zmq.shell.spec import Command, UsageError, convert, describe, fill
+
+__all__ = ["Shell", "history_file", "run"]
+
+MAX_WAITING = 1000
+"""Most lines of events that wait for the prompt; older ones are dropped and counted."""
+
+HISTORY = 1000
+"""Most lines of history that are kept from one shell to the next."""
+
+
+def run(options: Options) -> int:
+    """Run the shell until the user leaves; return the exit status. Raises `TegaError`: no node."""
+    with oneshot.dial(options) as client:
+        shell = Shell(client, options, history=history_file())
+        try:
+            return shell.cmdloop()
+        finally:
+            shell.session.end()
+
+
+def history_file(environ: dict[str, str] | None = None) -> str:
+    """Return where the history is kept, after making its folder; "" if that cannot be."""
+    found = dict(os.environ) if environ is None else environ
+    state = found.get("XDG_STATE_HOME") or os.path.join(
+        found.get("HOME") or os.path.expanduser("~"), ".local", "state"
+    )
+    folder = File(state) / "tega"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = folder / "history"
+        # Values that were typed stand in it: nobody else's business.
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError:
+        return ""
+    return str(file)
+
+
+# -- lines -----------------------------------------------------------------------------------------
+
+
+class _Typed(Statement):
+    """A statement whose words are those of `tega_zmq.shell.lexer`, quotes and all."""
+
+    @property
+    def arg_list(self) -> list[str]:
+        return [word.text for word in split(self.args)]
+
+
+class _Parser(StatementParser):
+    """Takes a line as command and rest; nothing in the rest is special."""
+
+    def parse(self, line: str) -> Statement:
+        expanded = self._expand(line).strip()
+        if expanded.startswith("#"):
+            return Statement("", raw=line)
+        command, _, rest = expanded.partition(" ")
+        rest = rest.strip()
+        if command not in COMMANDS:
+            return Statement(rest, raw=line, command=command)
+        try:
+            split(rest)
+        except LineError as error:
+            raise cmd2.exceptions.Cmd2ShlexError(str(error)) from None
+        return _Typed(rest, raw=line, command=command)
+
+
+class _CommandParser(cmd2.Cmd2ArgumentParser):
+    """cmd2's argument parser, with options allowed anywhere."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return self.parse_intermixed_args(args, namespace)
+
+
+def _parser_of(command: Command) -> Callable[[], cmd2.Cmd2ArgumentParser]:
+    def build() -> cmd2.Cmd2ArgumentParser:
+        parser = _CommandParser(
+            prog=command.name,
+            description=Text(describe(command).replace("%%", "%")),
+            allow_abbrev=False,
+        )
+        fill(parser, command)
+        parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+        return parser
+
+    return build
+
+
+# -- events ----------------------------------------------------------------------------------------
+
+
+class _Events:
+    """What happened and is not shown yet: bounded, drawn all at once when the prompt is there."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=MAX_WAITING)
+        self._dropped = 0
+
+    def add(self, text: str) -> bool:
+        """Keep `text`; return whether nothing was waiting before."""
+        first = not self._lines
+        if len(self._lines) == MAX_WAITING:
+            self._dropped += 1
+        self._lines.append(text)
+        return first
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Text]:
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            yield Text(f"{dropped} older events were not shown: too many came at once")
+        for _ in range(len(self._lines)):
+            yield Text.from_ansi(self._lines.popleft())
+
+
+class _Completer(Completer):
+    """Offers what `tega_zmq.shell.complete` finds; cmd2's own commands are left to cmd2."""
+
+    def __init__(self, shell: Shell, own: Completer | None) -> None:
+        self._shell = shell
+        self._own = own
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        line = document.text_before_cursor
+        words = line.split(maxsplit=1)
+        first = len(words) < 2 and not line.endswith(" ")
+        if not first and words and words[0] not in COMMANDS and self._own is not None:
+            yield from self._own.get_completions(document, complete_event)
+            return
+        start, found = complete.candidates(line, COMMANDS, self._shell.source, self._shell.other_commands())
+        for each in found:
+            space = " " if each.final and len(found) == 1 else ""
+            yield Completion(each.text + space, start - len(line), display=safe(each.display, lines=False))
+
+
+# -- the shell -------------------------------------------------------------------------------------
+
+
+class Shell(cmd2.Cmd):
+    """The interactive shell of one client. The commands are added to the class below."""
+
+    DEFAULT_CATEGORY = "Shell"
+
+    def __init__(self, client: Any, options: Options, *, history: str = "") -> None:
+        # Off: what runs programs or Python, and what only cmd2's own syntax needs.
+        for name in ("edit", "macro", "run_pyscript", "set", "shell", "shortcuts", "_relative_run_script"):
+            setattr(self, f"do_{name}", None)
+        super().__init__(
+            allow_cli_args=False,
+            allow_clipboard=False,
+            allow_redirection=False,
+            auto_suggest=False,
+            persistent_history_file=history,
+            persistent_history_length=HISTORY,
+            shortcuts={},
+            suggest_similar_command=True,
+            terminators=[],
+        )
+        self.statement_parser = _Parser(terminators=[], shortcuts={}, aliases=ALIASES)
+        self._options = options
+        self._paint = Paint(want_colour(self.stdout))
+        self._events = _Events()
+        self.session = Session(
+            client,
+            Surroundings(
+                mode="interactive",
+                show=self._show,
+                note=self.perror,
+                read_body=self._read_body,
+                confirm=self._confirm,
+                paint=self._paint,
+                as_json=options.as_json,
+            ),
+            options.server,
+        )
+        self.source = complete.Live(client)
+        self.main_session.completer = _Completer(self, self.main_session.completer)
+        self._state = client.state
+        client.on_state(self._state_changed)
+        client.on_dropped(lambda count: self._show(f"{count} messages were dropped: this shell was too slow"))
+        self.intro = self._paint(
+            f"{client.tega_id} at {safe(client.server or options.server)}. `help` lists the commands, Tab completes.",
+            "dim",
+        )
+        self.prompt = self._prompt()
+
+    # -- what the user sees -------------------------------------------------------------------------
+
+    def _prompt(self) -> str:
+        inside = []
+        if self._state != "connected":
+            inside.append(self._state)
+        if self.session.transaction is not None:
+            inside.append(f"transaction {self.session.transaction.txid[:8]}")
+        return self._paint("tega", "bold") + (f" ({', '.join(inside)})" if inside else "") + "> "
+
+    def pre_prompt(self) -> None:
+        """Show in the prompt what is open."""
+        self.prompt = self._prompt()
+
+    def _say(self, text: str) -> None:
+        if text:
+            self.stdout.write(text + "\n")
+            self.stdout.flush()
+
+    def _show(self, text: str) -> None:
+        """Show an event above the prompt; called by the client's thread."""
+        if self._events.add(text):
+            self.add_alert(msg=self._events)
+
+    def _state_changed(self, state: str) -> None:
+        before, self._state = self._state, state
+        server = self._options.server
+        if state == "connected":
+            text = f"connected to {server} again"
+            if before == "lost":
+                text += "; it is a new session, with the subscriptions of this one"
+        elif state == "suspended":
+            text = f"the connection to {server} is lost; dialling again"
+        elif state == "lost":
+            text = (
+                f"no connection to {server} for so long that the session is over; a new one follows by itself"
+            )
+        elif state == "taken over":
+            text = f"another program said hello as {self.session.client.tega_id}: this session is over"
+        else:
+            return
+        if state == "lost" and self.session.transaction is not None:
+            self.session.transaction = None
+            text += "; the open transaction went with it"
+        self._events.add(self._paint(text, "yellow"))
+        self.add_alert(msg=self._events, prompt=self._prompt())
+
+    def _read_body(self) -> str:
+        lines: list[str] = []
+        while True:
+            try:
+                line = self.read_input("> ")
+            except EOFError:
+                break
+            if not line.strip():
+                break
+            lines.append(line)
+        return "\n".join(lines)
+
+    def _confirm(self, question: str) -> bool:
+        try:
+            return self.read_input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        except EOFError:
+            return False
+
+    def run_editor(self, file_path: str | None = None) -> None:
+        """Start no editor: this shell starts no programs."""
+        self.perror("this shell starts no programs")
+
+    def other_commands(self) -> list[str]:
+        """Return the words besides the table's that a line may begin with."""
+        return [*self.get_visible_commands(), *self.statement_parser.aliases]
+
+    # -- what the user types ------------------------------------------------------------------------
+
+    def run_command(self, command: Command, args: argparse.Namespace) -> None:
+        """Run one command of the table."""
+        self.guard(lambda: execute(self.session, command, convert(command, args, typed=True)))
+
+    def guard(self, function: Callable[[], str]) -> None:
+        """Print what `function` returns, or in one line why it failed."""
+        try:
+            self._say(function())
+        except UsageError as error:
+            self.perror(safe(str(error)))
+            if error.usage:
+                self.perror(safe(error.usage), style=None)
+        except TegaError as error:
+            self.session.failed(error)
+            self.perror(one_line(error))
+
+    def default(self, statement: Statement) -> bool | None:
+        """Run a call as it is typed, `a.b.x(1)`; anything else is no command."""
+        line = statement.raw.strip()
+        if looks_like_call(line):
+            self.history.append(statement)
+            self.guard(self._caller(line))
+        else:
+            self.perror(str(unknown(statement.command)))
+        return None
+
+    def _caller(self, line: str) -> Callable[[], str]:
+        def caller() -> str:
+            result = calls.call(self.session, line, None)
+            return render(result, as_json=self._options.as_json, paint=self._paint)
+
+        return caller
+
+    _script = cmd2.Cmd2ArgumentParser(description="Run the commands in a file, up to the first that fails.")
+    _script.add_argument("file", metavar="FILE", completer=cmd2.Cmd.path_complete)
+
+    @cmd2.with_argparser(_script)
+    def do_run_script(self, args: argparse.Namespace) -> None:
+        """Run the commands in a file, up to the first that fails."""
+        name = unquote(args.file)
+        try:
+            file = open(os.path.expanduser(name), encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            self.perror(f"{safe(name)}: cannot be read: {error.strerror or error}")
+            return
+        with file:
+            lines = Lines(file)
+            around = self.session.around
+            self.session.around = around._replace(read_body=lines.body)
+            try:
+                oneshot.run_lines(self.session, lines, name, None)
+            finally:
+                self.session.around = around
+
+
+def _method(command: Command) -> Callable[[Shell, argparse.Namespace], None]:
+    def method(self: Shell, args: argparse.Namespace) -> None:
+        self.run_command(command, args)
+
+    method.__name__ = f"do_{command.name}"
+    method.__qualname__ = f"Shell.do_{command.name}"
+    method.__doc__ = command.summary
+    return method
+
+
+for _command in COMMANDS.values():
+    setattr(
+        Shell,
+        f"do_{_command.name}",
+        cmd2.with_category(_command.category)(
+            cmd2.with_argparser(_parser_of(_command), preserve_quotes=True)(_method(_command))
+        ),
+    )

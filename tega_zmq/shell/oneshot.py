@@ -1,0 +1,238 @@
+"""`tega COMMAND ...`, and scripts: no terminal needed, exit statuses for other programs.
+
+0: done; 1: refused, with one line on standard error that begins with the error's name; 2: typed wrongly.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TextIO
+
+from tega_zmq.errors import TegaError
+from tega_zmq.shell.commands import COMMANDS, calls
+from tega_zmq.shell.literals import looks_like_call
+from tega_zmq.shell.output import Paint, render, safe, want_colour
+from tega_zmq.shell.run import Quit, execute, run_line, unknown
+from tega_zmq.shell.session import Session, Surroundings, one_line
+from tega_zmq.shell.spec import Command, Finished, UsageError, build_parser, convert
+
+__all__ = [
+    "DONE",
+    "INTERRUPTED",
+    "REFUSED",
+    "WRONG",
+    "Options",
+    "complain",
+    "dial",
+    "run_command",
+    "run_script",
+]
+
+DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+_FOLLOWING = frozenset(("sub", "subr"))
+
+
+class Options(NamedTuple):
+    """What was given before the command."""
+
+    server: str
+    tega_id: str | None
+    timeout: float
+    """Seconds to wait for the node, and for an answer."""
+    as_json: bool
+
+
+def dial(options: Options) -> Any:
+    """Return a client of the node that `options` name. Raises `TegaError`."""
+    from tega_zmq.client.blocking import connect
+
+    return connect(options.server, tega_id=options.tega_id, timeout=options.timeout, kind="shell")
+
+
+def complain(text: str) -> None:
+    """Print one line for the user on standard error."""
+    print(safe(text, lines=False), file=sys.stderr, flush=True)
+
+
+def tell_usage(error: UsageError) -> None:
+    """Print what was typed wrongly, and how it should be."""
+    complain(f"tega: {error}")
+    if error.usage:
+        print(safe(error.usage), file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Print a result, if there is any."""
+    if text:
+        print(text, flush=True)
+
+
+# -- one command -----------------------------------------------------------------------------------
+
+
+def run_command(words: Sequence[str], options: Options) -> int:
+    """Run one command in a session of its own; return the exit status."""
+    joined = " ".join(words)
+    name = words[0]
+    command = COMMANDS.get(name)
+    args = None
+    if command is not None:
+        if command.session_only:
+            raise UsageError(f"{name}: {command.session_only}")
+        try:
+            args = convert(command, build_parser(command, "tega").parse(words[1:]), typed=False)
+        except Finished:
+            return DONE
+    elif not looks_like_call(joined):
+        raise unknown(name)
+    elif words[-1] == "--json":
+        joined = " ".join(words[:-1])
+        options = options._replace(as_json=True)
+    stop = threading.Event()
+    with dial(options) as client:
+        session = Session(client, _surroundings("one-shot", options, _standard_input), options.server)
+        if command is None or args is None:
+            result = calls.call(session, joined, options.timeout)
+            say(render(result, as_json=options.as_json, paint=session.around.paint))
+            return DONE
+        if name in _FOLLOWING:
+            return _follow(session, command, args, stop)
+        say(execute(session, command, args))
+    return DONE
+
+
+def _follow(session: Session, command: Command, args: Any, stop: threading.Event) -> int:
+    """Subscribe and go on until a signal, or until the session is over for good."""
+    over: list[str] = []
+
+    def state_changed(state: str) -> None:
+        if state in ("taken over", "closed"):
+            over.append(state)
+            stop.set()
+        elif state != "connected":
+            session.around.note(f"the connection to {session.server} is {state}; dialling again")
+
+    def show(text: str) -> None:
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            over.append("")
+            stop.set()
+
+    session.around = session.around._replace(show=show)
+    session.client.on_state(state_changed)
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        execute(session, command, args)
+        while not stop.wait(3600):
+            pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if over == ["taken over"]:
+        complain(f"TakenOver: another program said hello as {session.client.tega_id}")
+        return REFUSED
+    if over == [""]:
+        raise BrokenPipeError
+    return DONE
+
+
+# -- scripts ---------------------------------------------------------------------------------------
+
+
+class Lines:
+    """The lines of a script, one by one; commands that take a body take it from here."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline()
+        if not line:
+            raise StopIteration
+        self.number += 1
+        return line.rstrip("\r\n")
+
+    def body(self) -> str:
+        """Return the lines up to an empty one."""
+        lines: list[str] = []
+        for line in self:
+            if not line.strip():
+                break
+            lines.append(line)
+        return "\n".join(lines)
+
+
+def run_script(file: TextIO, name: str, options: Options) -> int:
+    """Run every line of `file` in one session; stop at the first that fails. Returns the exit status."""
+    with dial(options) as client:
+        lines = Lines(file)
+        session = Session(client, _surroundings("script", options, lines.body), options.server)
+        try:
+            status = run_lines(session, lines, name, options.timeout)
+            if session.transaction is not None:
+                complain(
+                    f"tega: {name} ends within a transaction: it is cancelled, nothing of it was committed"
+                )
+                status = status or REFUSED
+        finally:
+            session.end()
+    return status
+
+
+def run_lines(session: Session, lines: Lines, name: str, timeout: float | None) -> int:
+    """Run `lines` in `session`; return the exit status of the first that fails, or 0."""
+    for line in lines:
+        at = lines.number
+        try:
+            say(run_line(session, line, timeout))
+        except Quit:
+            return DONE
+        except Finished:
+            continue
+        except UsageError as error:
+            complain(f"tega: {name}:{at}: {error}")
+            return WRONG
+        except TegaError as error:
+            session.failed(error)
+            complain(f"{one_line(error)} ({name}:{at})")
+            return REFUSED
+    return DONE
+
+
+# -- surroundings ----------------------------------------------------------------------------------
+
+
+def _surroundings(mode: Any, options: Options, read_body: Any) -> Surroundings:
+    return Surroundings(
+        mode=mode,
+        show=say,
+        note=complain,
+        read_body=read_body,
+        confirm=_confirm,
+        paint=Paint(want_colour(sys.stdout)),
+        as_json=options.as_json,
+    )
+
+
+def _standard_input() -> str:
+    """The value of a command that was given none: standard input, to its end or, typed, to an empty line."""
+    if sys.stdin.isatty():
+        return Lines(sys.stdin).body()
+    return sys.stdin.read()
+
+
+def _confirm(question: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,0 +1,92 @@
+"""Runs one typed line, or the words of one command: the part that one-shots, scripts and the shell share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from tega_zmq.shell.commands import COMMANDS, calls
+from tega_zmq.shell.lexer import LineError, split
+from tega_zmq.shell.literals import looks_like_call
+from tega_zmq.shell.output import Result, render
+from tega_zmq.shell.session import Session
+from tega_zmq.shell.spec import Command, UsageError, build_parser, convert
+
+__all__ = ["ALIASES", "Quit", "execute", "overview", "run_line", "unknown"]
+
+ALIASES = {"h": "help", "q": "quit", "exit": "quit"}
+"""Short names, beside the commands."""
+
+_OWN = ("help", "quit")
+
+
+class Quit(Exception):
+    """`quit` was typed."""
+
+
+def run_line(session: Session, line: str, timeout: float | None = None) -> str:
+    """Run one typed line; return what is to be printed.
+
+    Empty lines and lines that begin with `#` do nothing. Raises `TegaError`, `UsageError`, `Quit`.
+    """
+    line = line.strip()
+    if not line or line.startswith("#"):
+        return ""
+    if looks_like_call(line):
+        return _shown(session, calls.call(session, line, timeout), False)
+    try:
+        words = [word.text for word in split(line)]
+    except LineError as error:
+        raise UsageError(str(error)) from None
+    name = ALIASES.get(words[0], words[0])
+    if name == "quit":
+        raise Quit
+    if name == "help":
+        return help_text(words[1:])
+    command = COMMANDS.get(name)
+    if command is None:
+        raise unknown(name)
+    args = build_parser(command).parse(words[1:])
+    return execute(session, command, convert(command, args, typed=True))
+
+
+def execute(session: Session, command: Command, args: argparse.Namespace) -> str:
+    """Run a command with its arguments; return what is to be printed. Raises `TegaError`, `UsageError`."""
+    return _shown(session, command.run(session, args), args.json)
+
+
+def _shown(session: Session, result: Result, as_json: bool) -> str:
+    return render(result, as_json=as_json or session.around.as_json, paint=session.around.paint)
+
+
+def unknown(name: str) -> UsageError:
+    """Return the error for a command that does not exist, with the nearest that does."""
+    import difflib
+
+    near = difflib.get_close_matches(name, [*COMMANDS, *_OWN], 1)
+    hint = f"; did you mean {near[0]}?" if near else "; `help` lists the commands"
+    return UsageError(f"there is no command {name[:60]!a}{hint}")
+
+
+def help_text(words: Sequence[str]) -> str:
+    """Return the help of the command in `words`, or of all. Raises `UsageError`: no such command."""
+    if not words:
+        return overview()
+    command = COMMANDS.get(words[0])
+    if command is None:
+        raise unknown(words[0])
+    return build_parser(command).format_help().rstrip()
+
+
+def overview() -> str:
+    """Return all commands by category, a line each."""
+    categories: dict[str, list[Command]] = {}
+    for command in COMMANDS.values():
+        categories.setdefault(command.category, []).append(command)
+    width = max(map(len, COMMANDS))
+    parts = [
+        f"{category}\n" + "\n".join(f"  {each.name:{width}}  {each.summary}" for each in members)
+        for category, members in categories.items()
+    ]
+    parts.append("A call of a handler is typed as it is: a.b.x(1, name='Alice')\nhelp COMMAND tells more.")
+    return "\n\n".join(parts)

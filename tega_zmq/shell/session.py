@@ -1,0 +1,154 @@
+"""What lasts from one command to the next: the client, the open transaction, the subscriptions.
+
+A `Session` knows nothing of terminals. Whoever makes it, a one-shot, a script or the interactive shell, tells
+it by `Surroundings` how to show an event, read a body and ask a question.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from tega_zmq.errors import InvalidValue, TegaError, TransactionExpired
+from tega_zmq.paths import Path, format_path, parse
+from tega_zmq.shell.output import Paint
+from tega_zmq.shell.spec import UsageError
+
+if TYPE_CHECKING:
+    from tega_zmq.client.blocking import Client, Subscription, Transaction
+
+__all__ = ["At", "Mode", "Session", "Surroundings", "at_version", "one_line", "path_of", "value_of"]
+
+Mode = Literal["one-shot", "script", "interactive"]
+
+
+class Surroundings(NamedTuple):
+    """How a session reaches its user. `show` and `note` may be called from any thread."""
+
+    mode: Mode
+    show: Callable[[str], None]
+    """An event of a subscription: one or more lines for standard output."""
+    note: Callable[[str], None]
+    """A remark, for standard error."""
+    read_body: Callable[[], str]
+    """Returns the lines up to an empty one, or to the end of the input."""
+    confirm: Callable[[str], bool]
+    """Asks a question; False where nobody can answer."""
+    paint: Paint
+    as_json: bool
+    """Print JSON, unless a command says otherwise."""
+
+
+class Session:
+    """One user's connection to a node, with what was begun on it."""
+
+    def __init__(self, client: Client, surroundings: Surroundings, server: str = "") -> None:
+        self.client = client
+        self.around = surroundings
+        self.server = server
+        """The url, for messages."""
+        self.transaction: Transaction | None = None
+        self.subscriptions: dict[tuple[str, bool], list[Subscription]] = {}
+        """By what was typed, and whether it is a regex."""
+
+    @property
+    def writer(self) -> Any:
+        """What takes writes: the open transaction, else the client."""
+        return self.client if self.transaction is None else self.transaction
+
+    def need_transaction(self) -> Transaction:
+        """Return the open transaction. Raises `UsageError` if there is none."""
+        if self.transaction is None:
+            raise UsageError("no transaction is open; `begin` opens one")
+        return self.transaction
+
+    def failed(self, error: TegaError) -> None:
+        """Take note of the `error` that a command raised: a transaction that expired is not open any more."""
+        if isinstance(error, TransactionExpired) and self.transaction is not None:
+            self.transaction = None
+
+    def value(self, args: argparse.Namespace) -> Any:
+        """Return the value that a command was given: as argument, or as a body. Raises `InvalidValue`."""
+        if args.value is not None:
+            return value_of(args.value)
+        body = self.around.read_body()
+        if not body.strip():
+            raise InvalidValue("no value: type YAML, `{}` for an empty container, `null` for null")
+        return value_of(body)
+
+    def end(self) -> None:
+        """End what was begun: the transaction is cancelled, subscriptions end. Raises nothing."""
+        transaction, self.transaction = self.transaction, None
+        if transaction is not None:
+            try:
+                transaction.cancel()
+            except TegaError:
+                pass  # it goes with the session
+        self.subscriptions.clear()
+
+
+class At(NamedTuple):
+    """A path as it was typed, perhaps with a version."""
+
+    path: Path
+    version: int | None
+
+    def __str__(self) -> str:
+        text = format_path(self.path)
+        return text if self.version is None else f"{text}@{self.version}"
+
+
+def path_of(text: str) -> Path:
+    """Return the path in `text`. Raises `InvalidPath`, and `UsageError` if it has a version."""
+    at = at_version(text)
+    if at.version is not None:
+        raise UsageError(f"{text}: a version can be named only where something is read")
+    return at.path
+
+
+def at_version(text: str) -> At:
+    """Return the path and the version in `PATH`, `PATH@VERSION` or `PATH@-N`.
+
+    Raises `InvalidPath`, and `UsageError` for what is no version.
+    """
+    at = _version_mark(text)
+    if at < 0:
+        return At(parse(text), None)
+    version = text[at + 1 :]
+    try:
+        return At(parse(text[:at]), int(version))
+    except ValueError:
+        raise UsageError(
+            f"{text}: {version[:40]!a} is no version; expected a number, or -N to count back"
+        ) from None
+
+
+def _version_mark(text: str) -> int:
+    """Return where an `@` stands outside quotes, or -1; in a path an oid with `@` is quoted."""
+    quoted = False
+    at = 0
+    while at < len(text):
+        if text[at] == '"':
+            quoted = not quoted
+        elif quoted and text[at] == "\\":
+            at += 1
+        elif text[at] == "@" and not quoted:
+            return at
+        at += 1
+    return -1
+
+
+def value_of(text: str) -> Any:
+    """Return the value of YAML text. Raises `InvalidValue`."""
+    from tega_zmq.runtime import yamlio
+
+    return yamlio.load(text)
+
+
+def one_line(error: TegaError) -> str:
+    """Return an error as the shell prints it: `Collision: what and where`, in one line."""
+    from tega_zmq.shell.output import safe
+
+    message = " ".join(error.message.split())
+    return safe(f"{error.code}: {message}" if message else error.code, lines=False)
