@@ -22,6 +22,7 @@ from tega_zmq.store import (
     Store,
     Update,
     entries,
+    ephemeral_entries,
     update_from_plain,
     update_to_plain,
     updates_since,
@@ -248,7 +249,7 @@ def _tree_chunk(
     if root is not None:
         epoch, version = root.epoch, root.version
         if last:
-            ephemerals = tuple(root.ephemerals.items())
+            ephemerals = ephemeral_entries(root)
             time, tega_id, message = root.last
     present = root is not None and root.node is not None
     return Chunk(
