@@ -3,6 +3,7 @@
 from tega_zmq.log.commitlog import Log, Opened, Options, Report, open_log
 from tega_zmq.log.disk import Disk, File, HeldError, OsDisk
 from tega_zmq.log.recovery import Torn
+from tega_zmq.log.scan import FoundSegment, FoundSnapshot, scan
 from tega_zmq.log.writer import Durable, Event, Failed, LogThread, SnapshotDone, SnapshotFailed
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "Event",
     "Failed",
     "File",
+    "FoundSegment",
+    "FoundSnapshot",
     "HeldError",
     "Log",
     "LogThread",
@@ -22,4 +25,5 @@ __all__ = [
     "SnapshotFailed",
     "Torn",
     "open_log",
+    "scan",
 ]

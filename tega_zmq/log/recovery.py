@@ -30,7 +30,7 @@ from tega_zmq.errors import StorageError
 from tega_zmq.log import marks, segment, snapshot
 from tega_zmq.log.disk import Disk
 from tega_zmq.log.fileheader import Header
-from tega_zmq.log.framing import Stop, seed_of, synced_beyond, walk
+from tega_zmq.log.framing import Stop, seed_of, synced_beyond
 
 __all__ = ["Part", "Plan", "Tail", "Torn", "carry_out", "examine", "records"]
 
@@ -103,6 +103,17 @@ class Plan(NamedTuple):
     """The last stop was orderly."""
 
 
+class _Base(NamedTuple):
+    """What the records are added to: a snapshot, or nothing at all."""
+
+    lsn: int
+    generation: int
+    size: int
+    damaged: tuple[tuple[str, str], ...]
+    newest: int
+    """The record of the newest snapshot, whole or not: up to there all was durable."""
+
+
 def examine(disk: Disk, folder: str) -> Plan | None:
     """Return the plan for the data folder; None if nothing was ever written there.
 
@@ -129,11 +140,11 @@ def examine(disk: Disk, folder: str) -> Plan | None:
             why = f"it belongs to store {header.store}, and this is store {store}"
             raise _refusal(folder, f"{segment.LOG}/{name}", 0, first, why)
 
-    base, size, damaged = _choose(disk, folder, store, snapshots)
-    chain = _chain(folder, headers, base, damaged)
+    base = _choose(disk, folder, store, snapshots)
+    chain = _chain(folder, headers, base)
     orderly = marks.read(disk, folder, "clean")
     stopped = orderly.lsn if isinstance(orderly, marks.Mark) and orderly.store == store else -1
-    return _follow(disk, folder, base, size, damaged, chain, stopped)
+    return _follow(disk, folder, base, chain, stopped)
 
 
 def _header(disk: Disk, folder: str, first: int, name: str) -> Header | str:
@@ -144,30 +155,26 @@ def _header(disk: Disk, folder: str, first: int, name: str) -> Header | str:
         file.close()
 
 
-def _choose(
-    disk: Disk, folder: str, store: str, snapshots: list[tuple[int, str]]
-) -> tuple[Header, int, tuple[tuple[str, str], ...]]:
-    """Return the header and size of the newest whole snapshot, and the damaged ones that are newer."""
+def _choose(disk: Disk, folder: str, store: str, snapshots: list[tuple[int, str]]) -> _Base:
+    newest = snapshots[-1][0] if snapshots else 0
     damaged: list[tuple[str, str]] = []
     for lsn, name in reversed(snapshots):
         found = snapshot.verify(disk, folder, lsn)
         if not isinstance(found, str) and found[0].store != store:
             found = f"at byte 0: it belongs to store {found[0].store}, and this is store {store}"
         if not isinstance(found, str):
-            return found[0], found[1], tuple(damaged)
+            return _Base(found[0].lsn, found[0].generation, found[1], tuple(damaged), newest)
         damaged.append((f"{snapshot.FOLDER}/{name}", found))
-    return Header(store, 0, 1, 0, 0), 0, tuple(damaged)
+    return _Base(0, 0, 0, tuple(damaged), newest)
 
 
-def _chain(
-    folder: str, headers: dict[int, Header | str], base: Header, damaged: tuple[tuple[str, str], ...]
-) -> list[Header]:
+def _chain(folder: str, headers: dict[int, Header | str], base: _Base) -> list[Header]:
     """Return the segments with the records after the snapshot `base`, in order, the last one at least."""
     wanted = base.lsn + 1
     before = [first for first in headers if first <= wanted]
     if not before:
         first = min(headers)
-        why = f"the records {wanted} to {first - 1} are not there" + _no_fallback(damaged)
+        why = f"the records {wanted} to {first - 1} are not there" + _no_fallback(base.damaged)
         raise _refusal(folder, f"{segment.LOG}/{segment.name_of(first)}", 0, wanted, why)
     start = max(before)
     chain: list[Header] = []
@@ -191,9 +198,7 @@ def _supersedes(new: Header, old: Header) -> bool:
 def _follow(
     disk: Disk,
     folder: str,
-    base: Header,
-    snapshot_size: int,
-    damaged: tuple[tuple[str, str], ...],
+    base: _Base,
     chain: list[Header],
     stopped: int,
 ) -> Plan:
@@ -205,27 +210,27 @@ def _follow(
     while True:
         header = chain[len(parts)]
         name = segment.name_of(header.lsn)
-        data = _read(disk, folder, name)
+        data = segment.read(disk, folder, header.lsn)
         if header is chain[-1]:
-            stop = _walk(data, header)
+            stop = segment.end_of(data, header)
             break
         following = chain[len(parts) + 1]
-        stop = _walk(data, header, following.lsn - 1)
+        stop = segment.end_of(data, header, following.lsn - 1)
         if stop.kind != "limit":
-            if following is newest and not damaged and _never_used(disk, folder, header, following):
+            if following is newest and not base.damaged and _never_used(disk, folder, header, following):
                 dropped = segment.name_of(following.lsn)
-                stop = _walk(data, header)
+                stop = segment.end_of(data, header)
                 break
             why = stop.why or f"the records from here on to {following.lsn - 1} are not there"
             raise _refusal(
-                folder, f"{segment.LOG}/{name}", stop.offset, stop.lsn, why + _no_fallback(damaged)
+                folder, f"{segment.LOG}/{name}", stop.offset, stop.lsn, why + _no_fallback(base.damaged)
             )
-        size += stop.offset - _walk(data, header, base.lsn).offset
+        size += stop.offset - segment.end_of(data, header, base.lsn).offset
         parts.append(Part(name, header, following.lsn - 1))
 
     file = f"{segment.LOG}/{name}"
-    seed = _seed(header)
-    durable = max(base.lsn, stopped, header.lsn - 1, stop.synced)
+    seed = seed_of(header.store, header.lsn)
+    durable = max(stopped, header.lsn - 1, stop.synced, base.newest)
     if stop.kind in ("torn", "damage"):
         durable = max(durable, synced_beyond(data, seed, stop.offset))
     if stop.kind == "seal":
@@ -245,13 +250,13 @@ def _follow(
     return Plan(
         store=header.store,
         snapshot=base.lsn,
-        snapshot_size=snapshot_size,
-        damaged=damaged,
+        snapshot_size=base.size,
+        damaged=base.damaged,
         parts=tuple(part for part in parts if part.last > base.lsn),
-        tail=Tail(parts[-1], stop.offset, len(data), _walk(data, header, min(durable, last)).offset),
+        tail=Tail(parts[-1], stop.offset, len(data), segment.end_of(data, header, min(durable, last)).offset),
         torn=torn,
         last=last,
-        size=size + stop.offset - _walk(data, header, base.lsn).offset,
+        size=size + stop.offset - segment.end_of(data, header, base.lsn).offset,
         generation=newest.generation + 1 if dropped else header.generation,
         base=last + 1 if dropped else header.base,
         goes_on=not dropped and torn is None and len(data) >= header.size,
@@ -264,8 +269,8 @@ def _never_used(disk: Disk, folder: str, before: Header, header: Header) -> bool
     """Return whether `header` is of the first segment of a new generation, in which nothing was written."""
     if header.generation == before.generation or header.base != header.lsn:
         return False
-    data = _read(disk, folder, segment.name_of(header.lsn))
-    return _walk(data, header).kind == "end" and _walk(data, header).lsn == header.lsn
+    data = segment.read(disk, folder, header.lsn)
+    return segment.end_of(data, header).kind == "end" and segment.end_of(data, header).lsn == header.lsn
 
 
 def carry_out(disk: Disk, folder: str, plan: Plan) -> None:
@@ -322,10 +327,8 @@ def _keep(disk: Disk, folder: str, torn: Torn) -> None:
 def records(disk: Disk, folder: str, plan: Plan) -> Iterator[tuple[int, bytes]]:
     """Yield `(lsn, payload)` of the records after the snapshot. Raises `OSError`, `StorageError`."""
     for part in plan.parts:
-        data = _read(disk, folder, part.name)
-        stop = yield from _after(
-            walk(data, _seed(part.header), segment.DATA, part.header.lsn, part.last), plan
-        )
+        data = segment.read(disk, folder, part.header.lsn)
+        stop = yield from _after(segment.walk_over(data, part.header, part.last), plan)
         if stop.kind != "limit":
             file = f"{segment.LOG}/{part.name}"
             raise _refusal(folder, file, stop.offset, stop.lsn, f"{stop.why}; it was whole a moment ago")
@@ -342,28 +345,6 @@ def _after(
             return stop
         if lsn > plan.snapshot:
             yield lsn, payload
-
-
-def _seed(header: Header) -> int:
-    return seed_of(header.store, header.lsn)
-
-
-def _read(disk: Disk, folder: str, name: str) -> bytes:
-    file = disk.open(f"{folder}/{segment.LOG}/{name}")
-    try:
-        return file.read(0, file.size())
-    finally:
-        file.close()
-
-
-def _walk(data: bytes, header: Header, limit: int | None = None) -> Stop:
-    walking = walk(data, _seed(header), segment.DATA, header.lsn, limit)
-    while True:
-        try:
-            next(walking)
-        except StopIteration as end:
-            stop: Stop = end.value
-            return stop
 
 
 def _no_fallback(damaged: tuple[tuple[str, str], ...]) -> str:

@@ -10,13 +10,25 @@ that is found is never half made, and writing in it changes no metadata of the f
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Final
 
 from tega_zmq.log.disk import Disk, File
 from tega_zmq.log.fileheader import FILE_HEADER, SEGMENT, Header, pack, unpack
-from tega_zmq.log.framing import record_size
+from tega_zmq.log.framing import Stop, record_size, seed_of, walk
 
-__all__ = ["DATA", "LOG", "create", "name_of", "names", "read_header", "room_for"]
+__all__ = [
+    "DATA",
+    "LOG",
+    "create",
+    "end_of",
+    "name_of",
+    "names",
+    "read",
+    "read_header",
+    "room_for",
+    "walk_over",
+]
 
 LOG: Final = "log"
 """The folder of the segments, within the data folder."""
@@ -74,3 +86,30 @@ def read_header(file: File, first: int) -> Header | str:
     if isinstance(header, Header) and header.lsn != first:
         return f"it holds the records from {header.lsn} on, not those that its name says: files were mixed up"
     return header
+
+
+def read(disk: Disk, folder: str, first: int) -> bytes:
+    """Return the whole content of the segment whose first lsn is `first`. Raises `OSError`."""
+    file = disk.open(f"{folder}/{LOG}/{name_of(first)}")
+    try:
+        return file.read(0, file.size())
+    finally:
+        file.close()
+
+
+def walk_over(
+    data: bytes, header: Header, limit: int | None = None
+) -> Generator[tuple[int, int, bytes], None, Stop]:
+    """Walk over the records of a segment's content, as `framing.walk` does."""
+    return walk(data, seed_of(header.store, header.lsn), DATA, header.lsn, limit)
+
+
+def end_of(data: bytes, header: Header, limit: int | None = None) -> Stop:
+    """Return where a walk over the records ends, and why."""
+    walking = walk_over(data, header, limit)
+    while True:
+        try:
+            next(walking)
+        except StopIteration as end:
+            stop: Stop = end.value
+            return stop

@@ -1,0 +1,44 @@
+"""What the payloads of the log and the chunks of its snapshots hold: plain values as msgpack.
+
+The one module of the log that knows the store. A record is `store.encoding.record_to_plain` of it, a chunk
+one item of `store.snapshot.dump`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from tega_zmq.errors import ProtocolError
+from tega_zmq.store.encoding import record_from_plain, record_to_plain
+from tega_zmq.store.model import Record
+
+__all__ = ["decode_chunk", "decode_record", "encode_chunk", "encode_record"]
+
+
+def encode_record(record: Record) -> bytes:
+    """Return the payload for `record`."""
+    return encode_chunk(record_to_plain(record))
+
+
+def decode_record(payload: bytes) -> Record:
+    """Return the record in `payload`. Raises `ProtocolError` if there is none."""
+    return record_from_plain(decode_chunk(payload))
+
+
+def encode_chunk(item: Any) -> bytes:
+    """Return the plain value `item` as bytes."""
+    data: bytes = msgpack.packb(item)
+    return data
+
+
+def decode_chunk(data: bytes) -> Any:
+    """Return the plain value in `data`. Raises `ProtocolError` if it is not one whole value."""
+    try:
+        return msgpack.unpackb(data)
+    except (ValueError, RecursionError) as error:
+        # All errors of msgpack are ValueErrors, those of its text decoder too.
+        raise ProtocolError(
+            f"{len(data)} bytes are no msgpack value: {str(error) or type(error).__name__}"
+        ) from None
