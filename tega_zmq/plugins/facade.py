@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tega_zmq import paths
+from tega_zmq.client.requests import PathLike, to_path
 from tega_zmq.plugins.base import refuse_async
+from tega_zmq.plugins.events import say
 
 if TYPE_CHECKING:
     import logging
@@ -86,6 +88,7 @@ class Facade:
         self._lock = threading.Lock()
         self._watches: set[_Watch] = set()
         self._paths: set[str] = set()
+        self._state_callbacks: list[Callable[[str], None]] = []
         self._closed = False
         self._dropped = 0
 
@@ -106,17 +109,17 @@ class Facade:
 
     # -- handlers ----------------------------------------------------------------------------------
 
-    def register(self, path: str, function: Callable[..., Any]) -> None:
+    def register(self, path: PathLike, function: Callable[..., Any], **options: Any) -> None:
         """As the client's, until the plugin is unloaded.
 
         Raises `ValueError` if another plugin offers the path, and whatever the client raises.
         """
-        refuse_async(function, f"register({path})")
-        text = paths.format_path(paths.parse(path))
+        text = paths.format_path(to_path(path))
+        refuse_async(function, f"register {text}")
         self._check_open()
         self._offered.take(text, self._plugin)
         try:
-            self._client.register(text, function)
+            self._client.register(text, function, **options)
         except BaseException:
             self._offered.release(text, self._plugin)
             raise
@@ -128,39 +131,47 @@ class Facade:
             self._unregister(text)
             self._check_open()
 
-    def unregister(self, path: str) -> None:
+    def unregister(self, path: PathLike, **options: Any) -> None:
         """As the client's."""
-        text = paths.format_path(paths.parse(path))
+        text = paths.format_path(to_path(path))
         with self._lock:
             self._paths.discard(text)
         self._offered.release(text, self._plugin)
-        self._client.unregister(text)
+        self._client.unregister(text, **options)
 
     # -- subscriptions -----------------------------------------------------------------------------
 
-    def subscribe(self, path: str, callback: Callable[..., Any], **options: Any) -> Any:
+    def subscribe(
+        self, path: PathLike, callback: Callable[..., Any], scope: str = "local", **options: Any
+    ) -> Any:
         """As the client's; `callback` runs in the plugin's own thread."""
-        return self._watch(self._client.subscribe, path, callback, options)
+        return self._watch(self._client.subscribe, path, callback, {"scope": scope, **options})
 
-    def listen(self, channel: str, callback: Callable[..., Any], **options: Any) -> Any:
+    def listen(self, channel: str, callback: Callable[..., Any], scope: str = "local", **options: Any) -> Any:
         """As the client's; `callback` runs in the plugin's own thread."""
-        return self._watch(self._client.listen, channel, callback, options)
+        return self._watch(self._client.listen, channel, callback, {"scope": scope, **options})
 
-    def on_state(self, callback: Callable[..., Any]) -> Any:
+    def on_state(self, callback: Callable[[str], Any]) -> None:
         """As the client's; `callback` runs in the plugin's own thread, until the plugin is unloaded."""
-        return self._client.on_state(self._deferred(callback, "on_state"))
+        self._state_callbacks.append(self._deferred(callback, "on_state"))
+
+    def tell_state(self, state: str) -> None:
+        """The host's: the client has a new state."""
+        if not self._closed:
+            for callback in self._state_callbacks[:]:
+                callback(state)
 
     def wake_on(self, path: str, woken: Callable[[Any], None], *, regex: bool) -> None:
         """Have `woken` called in the client's thread, with each change at `path`: it must return at once."""
         self._begin(self._client.subscribe, path, woken, {"scope": "local", "regex": regex})
 
     def _watch(
-        self, begin: Callable[..., Any], what: str, callback: Callable[..., Any], options: dict[str, Any]
+        self, begin: Callable[..., Any], what: Any, callback: Callable[..., Any], options: dict[str, Any]
     ) -> _Watch:
-        return self._begin(begin, what, self._deferred(callback, what), options)
+        return self._begin(begin, what, self._deferred(callback, str(what)), options)
 
     def _begin(
-        self, begin: Callable[..., Any], what: str, callback: Callable[..., Any], options: dict[str, Any]
+        self, begin: Callable[..., Any], what: Any, callback: Callable[..., Any], options: dict[str, Any]
     ) -> _Watch:
         self._check_open()
         watch = _Watch(self)
@@ -189,10 +200,11 @@ class Facade:
             elif not self._closed:
                 self._dropped += 1
                 if self._dropped == 1:
-                    self._log.warning(
-                        "plugin %s: %d callbacks wait for its thread; those that come now are dropped",
-                        self._plugin,
-                        MAX_WAITING,
+                    say(
+                        self._log,
+                        "warning",
+                        "too many callbacks wait, further ones are dropped",
+                        limit=MAX_WAITING,
                     )
 
         return later
@@ -225,7 +237,7 @@ class Facade:
             try:
                 watch.inner.cancel()
             except Exception as error:  # noqa: BLE001 - whatever it is, the rest must be ended too
-                self._log.warning("plugin %s: cannot cancel a subscription: %s", self._plugin, error)
+                say(self._log, "warning", "a subscription cannot be cancelled", error)
         for text in texts:
             if tell:
                 self._unregister(text)
@@ -237,4 +249,4 @@ class Facade:
         try:
             self._client.unregister(text)
         except Exception as error:  # noqa: BLE001 - as above
-            self._log.warning("plugin %s: cannot take back the handler %s: %s", self._plugin, text, error)
+            say(self._log, "warning", "a handler cannot be taken back", error, path=text)

@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tega_zmq import values
 from tega_zmq.plugins.agenda import backoff
 from tega_zmq.plugins.base import Plugin, check_name
+from tega_zmq.plugins.events import say
 from tega_zmq.plugins.facade import REPORT
 from tega_zmq.plugins.instance import Instance, Shared
 from tega_zmq.plugins.loader import Loader, Unit, describe, find_units
@@ -30,6 +32,10 @@ STALL = 10.0
 
 REPORT_INTERVAL = 1.0
 """Seconds between two reports, at least."""
+
+
+MAX_REPORT = 60 * 1024
+"""Largest report, in bytes; the node takes a little more."""
 
 
 class _Attempt:
@@ -243,7 +249,6 @@ class PluginHost:
             finally:
                 self._shut(client)
         except BaseException as error:
-            self._log.error("the plugin host ends: %s", describe(error), exc_info=error)
             with self._changed:
                 self._error = f"the plugin host ended: {describe(error)}"
             raise
@@ -260,7 +265,7 @@ class PluginHost:
                 failures += 1
                 text = f"cannot connect to the node: {describe(error)}"
                 if text != self._error:
-                    self._log.warning("plugins: %s", text)
+                    say(self._log, "warning", "the plugin host cannot connect to the node", error)
                 with self._changed:
                     self._error = text
                     if not self._stopping:
@@ -271,11 +276,14 @@ class PluginHost:
                 client.on_state(self._state_changed)
                 return client
 
-    def _state_changed(self, *state: Any) -> None:
-        if any(str(getattr(each, "value", each)) == "connected" for each in state):
-            with self._changed:
+    def _state_changed(self, state: str) -> None:
+        with self._changed:
+            instances = self._instances()
+            if state == "connected":
                 self._connected = True
                 self._changed.notify_all()
+        for instance in instances:
+            instance.tell_state(state)
 
     def _notify(self) -> None:
         with self._changed:
@@ -388,7 +396,7 @@ class PluginHost:
         if attempt is None or attempt.error is not None:
             error = attempt.error if attempt is not None else None
             text = describe(error) if error is not None else "not loaded"
-            self._log.error("plugins: %s cannot be loaded: %s", slot.place, text, exc_info=error)
+            say(self._log, "error", "plugins cannot be loaded", error, source=slot.place)
             if slot.instances:
                 text = f"reload failed, the code before it goes on: {text}"
             return _Made((), (("", text),))
@@ -399,7 +407,7 @@ class PluginHost:
         """An import took longer than the host's patience, and is done now."""
         for place, slot in list(self._slots.items()):
             if slot.attempt is attempt:
-                self._log.info("plugins: %s is imported, late", place)
+                say(self._log, "info", "import is done, late", source=place)
                 self._replace(self._slots, [], {place: self._taken(slot)})
 
     def _replace(self, slots: dict[str, _Slot], gone: list[_Slot], made: dict[str, _Made]) -> None:
@@ -429,14 +437,14 @@ class PluginHost:
             instance = self._instance(slot, plugin)
         except Exception as error:  # noqa: BLE001 - one plugin's fault must not end the host
             text = f"{type(error).__name__}: {error}"
-            self._log.error("plugins: %s of %s is refused: %s", name, slot.place, text)
+            say(self._log, "error", "plugin is refused", error, plugin=name, source=slot.place)
             with self._changed:
                 twin = any(other.name == name for other in slot.instances)
                 slot.failed.append((f"{name} ({type(plugin).__name__})" if twin else name, text))
             return
         with self._changed:
             slot.instances.append(instance)
-        self._log.info("plugin %s of %s starts", name, slot.place)
+        say(self._log, "info", "plugin starts", plugin=name, source=slot.place)
         instance.begin()
 
     def _instance(self, slot: _Slot, plugin: Plugin) -> Instance:
@@ -462,10 +470,12 @@ class PluginHost:
         deadline = self._clock() + timeout
         for instance in leaving:
             if not instance.ended(deadline - self._clock()):
-                self._log.error(
-                    "plugin %s of %s hangs; it is left behind, its thread ends with the program",
-                    instance.name,
-                    instance.source,
+                say(
+                    self._log,
+                    "error",
+                    "plugin hangs and is left behind, its thread ends with the program",
+                    plugin=instance.name,
+                    source=instance.source,
                 )
 
     def _check_settings(self) -> None:
@@ -473,10 +483,12 @@ class PluginHost:
         if any(slot.failed or slot.attempt for slot in self._slots.values()):
             return
         for name in sorted(self._settings.keys() - names):
-            self._log.warning(
-                "plugins: the config has settings for plugin %s, but no such plugin is loaded; there are: %s",
-                name,
-                ", ".join(sorted(names)) or "none",
+            say(
+                self._log,
+                "warning",
+                "the config has settings for a plugin that is not loaded",
+                plugin=name,
+                loaded=", ".join(sorted(names)),
             )
 
     # -- reporting and the end ---------------------------------------------------------------------
@@ -492,13 +504,14 @@ class PluginHost:
         report = [entry for slot in slots for entry in self._slot_status(slot, _reported)]
         for entry in report:
             entry.pop("running_for", None)
+        report = _fit(report)
         if report == self._reported:
             return
         try:
             client.report(REPORT, report)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
             self._report_failures += 1
-            self._log.warning("plugins: cannot report their state: %s", describe(error))
+            say(self._log, "warning", "plugins cannot be reported", error)
             with self._changed:
                 self._dirty = True
                 self._report_due = now + backoff(self._report_failures, REPORT_INTERVAL, 60.0)
@@ -548,6 +561,20 @@ def _why(attempt: _Attempt) -> str:
 
 def _reported(instance: Instance) -> dict[str, Any]:
     return instance.report(STALL)
+
+
+def _fit(report: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the report, with parts left out if it would be larger than a node takes."""
+    if values.size(report) <= MAX_REPORT:
+        return report
+    handlers = [len(entry["handlers"]) for entry in report]
+    kept = [
+        entry | {"handlers": [each for each in entry["handlers"] if each["error"]][:5], "left_out": count}
+        for entry, count in zip(report, handlers, strict=True)
+    ]
+    while kept and values.size(kept) > MAX_REPORT:
+        kept = kept[: len(kept) * 3 // 4]
+    return kept
 
 
 def _failed(name: str, source: str, error: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tega_zmq import values
 from tega_zmq.plugins.agenda import backoff
 from tega_zmq.plugins.applied import NOTHING, Applied, AppliedFile, applied
 from tega_zmq.plugins.base import Change, Handler, Plugin, expand, handlers_of
+from tega_zmq.plugins.events import say
 from tega_zmq.plugins.facade import Facade, Offered
 from tega_zmq.plugins.loader import describe
 from tega_zmq.plugins.reading import Present, read
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_CALLS", "Instance", "Shared"]
 
-MAX_CALLS = 8
-"""Calls of one plugin's handlers at a time. More are refused, so that one plugin whose handlers hang leaves
-threads of the client to the others."""
+MAX_CALLS = 16
+"""Calls of one plugin's handlers at a time; others wait. The client has more threads than that, so one plugin
+whose handlers hang leaves some to the others."""
+
+MAX_WAIT = 1.0
+"""Seconds that a call waits for its turn before it is refused. It does not wait at all when the oldest call
+has been running for longer."""
 
 
 class Shared:
@@ -66,8 +71,8 @@ class _Entry:
         """When the last call began, Unix seconds."""
         self.file: AppliedFile | None = None
         self.applied: Applied | None = None
-        self.woken: Any = None
-        """The newest change that the subscription told of."""
+        self.woken: tuple[int, str, str] | None = None
+        """Version, tega_id and message of the newest change that the subscription told of."""
 
 
 class Instance:
@@ -85,6 +90,7 @@ class Instance:
         self._abandoned = False
         self._started = False
         self._calls = 0
+        self._turns = threading.Semaphore(MAX_CALLS)
         self._begun = shared.clock()
         self._log = shared.log.getChild(plugin.name)
         self._entries = [self._entry(handler) for handler in handlers_of(type(plugin))]
@@ -123,7 +129,7 @@ class Instance:
             self.plugin.start()
         except BaseException as error:  # noqa: BLE001 - code of others, that must not harm the program
             self.error = f"start: {describe(error)}"
-            self._log.error("plugin %s failed to start: %s", self.name, describe(error), exc_info=error)
+            say(self._log, "error", "plugin failed to start", error, plugin=self.name, source=self.source)
             self.state = "failed"
             # From this thread nothing may wait for this thread: shut and close do not.
             self._facade.shut(tell=True)
@@ -142,6 +148,10 @@ class Instance:
             for number, entry in enumerate(self._entries):
                 self._plan(number, entry)
 
+    def tell_state(self, state: str) -> None:
+        """The client has a new state: the plugin may want to know."""
+        self._facade.tell_state(state)
+
     def close(self, *, tell: bool) -> None:
         """Take back the handlers and let the thread end, after `Plugin.stop`. Does not wait for the thread.
 
@@ -157,7 +167,7 @@ class Instance:
                 self.plugin.stop()
         except BaseException as error:  # noqa: BLE001 - as in _start
             self.error = f"stop: {describe(error)}"
-            self._log.error("plugin %s failed to stop: %s", self.name, describe(error), exc_info=error)
+            say(self._log, "error", "plugin failed to stop", error, plugin=self.name)
         self.state = "stopped"
         self.shared.notify()
 
@@ -193,7 +203,7 @@ class Instance:
         text = f"{what}: {describe(error)}"
         if text != self.error:
             # The same error again, every few seconds, would only fill the log.
-            self._log.error("plugin %s: %s", self.name, text, exc_info=error)
+            say(self._log, "error", "plugin raised", error, plugin=self.name, where=what)
             self.error = text
             self.shared.notify()
 
@@ -231,21 +241,22 @@ class Instance:
         entry.failures += 1
         delay = backoff(entry.failures)
         text = describe(error)
-        self._log.error(
-            "plugin %s: %s %s: %s; next try in %g s",
-            self.name,
-            entry.handler.kind,
-            entry.path,
-            text,
-            delay,
-            exc_info=error if text != entry.error else None,
+        say(
+            self._log,
+            "error",
+            "handler failed",
+            error,
+            plugin=self.name,
+            kind=entry.handler.kind,
+            path=entry.path,
+            retry_in=delay,
         )
         entry.error = text
         self._plan(number, entry, delay)
 
     def _subscribe(self, number: int, entry: _Entry) -> None:
         def woken(change: Any) -> None:
-            entry.woken = change
+            entry.woken = (change.version, change.tega_id, change.message)
             self._plan(number, entry)
 
         self._facade.wake_on(entry.path, woken, regex=entry.handler.regex)
@@ -290,11 +301,13 @@ class Instance:
             try:
                 entry.applied = entry.file.read() if entry.file is not None else NOTHING
             except (OSError, ValueError) as error:
-                self._log.warning(
-                    "plugin %s: what %s last applied is not known, it is called anew: %s",
-                    self.name,
-                    entry.path,
+                say(
+                    self._log,
+                    "warning",
+                    "what was last applied is not known, the handler is called anew",
                     error,
+                    plugin=self.name,
+                    path=entry.path,
                 )
                 entry.applied = NOTHING
         return entry.applied
@@ -307,15 +320,12 @@ class Instance:
         method = getattr(self.plugin, entry.handler.method)
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if not self._turns.acquire(blocking=False):
+                self._await_turn(entry)
             with self._lock:
-                running = sum(len(each.running) for each in self._entries if each.handler.kind == "rpc")
-                if running >= MAX_CALLS:
-                    raise RuntimeError(
-                        f"{entry.path}: {running} calls of plugin {self.name} are running already; try later"
-                    )
                 self._calls += 1
                 number = self._calls
-                self._began(entry, number)
+            self._began(entry, number)
             try:
                 return method(*args, **kwargs)
             except TypeError as error:
@@ -328,8 +338,17 @@ class Instance:
                 raise RuntimeError(f"{entry.path} raised {describe(error)}") from error
             finally:
                 entry.running.pop(number, None)
+                self._turns.release()
 
         return call
+
+    def _await_turn(self, entry: _Entry) -> None:
+        oldest = self._oldest("rpc")
+        stuck = oldest is not None and self.shared.clock() - oldest > MAX_WAIT
+        if not self._turns.acquire(timeout=0 if stuck else MAX_WAIT):
+            raise RuntimeError(
+                f"{entry.path}: {MAX_CALLS} calls of plugin {self.name} are running already; try later"
+            )
 
     # -- status ------------------------------------------------------------------------------------
 
@@ -376,27 +395,31 @@ class Instance:
 
     def oldest_run(self) -> float | None:
         """Return since when the longest running method under `on_change` runs, monotonic seconds."""
-        begun = [
+        return self._oldest("on_change")
+
+    def _oldest(self, kind: str) -> float | None:
+        begun = (
             started
             for entry in self._entries
-            if entry.handler.kind == "on_change"
+            if entry.handler.kind == kind
             for started in list(entry.running.values())
-        ]
+        )
         return min(begun, default=None)
 
 
-def _change(path: str, old: Any, old_present: bool, present: Present, woken: Any) -> Change:
+def _change(
+    path: str, old: Any, old_present: bool, present: Present, woken: tuple[int, str, str] | None
+) -> Change:
     """Make the argument of a method; who and why are known only if the wake-up was of this very version."""
-    version = getattr(woken, "version", None)
-    fits = version is not None and (present.version is None or version == present.version)
+    fits = woken is not None and present.version in {None, woken[0]}
     return Change(
         path=path,
         old=old,
         new=present.value,
         version=present.version,
         epoch=present.epoch,
-        tega_id=str(getattr(woken, "tega_id", "") or "") if fits else "",
-        message=str(getattr(woken, "message", "") or "") if fits else "",
+        tega_id=woken[1] if woken is not None and fits else "",
+        message=woken[2] if woken is not None and fits else "",
         created=not old_present,
         deleted=not present.there,
     )

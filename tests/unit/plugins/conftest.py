@@ -79,7 +79,7 @@ class FakeNode:
         with self.lock:
             return [(path, [], v) for path, (v, _) in self.values.items() if re.fullmatch(regex, path)]
 
-    def subscribe(self, path: str, callback: Any, scope: str = "local", regex: bool = False) -> Any:
+    def subscribe(self, path: str, callback: Any, scope: str = "local", *, regex: bool = False) -> Any:
         assert scope == "local"
         watcher = (path, regex, callback, object())
         with self.lock:

@@ -86,7 +86,8 @@ def test_a_handler_that_exits_does_not_end_the_thread_of_the_client(fleet: Any) 
         fleet.node.call("a.b")
 
 
-def test_calls_of_one_plugin_are_bounded(fleet: Any) -> None:
+def test_calls_of_one_plugin_are_bounded(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tega_zmq.plugins.instance.MAX_WAIT", 0.01)
     fleet.write(
         "a.py",
         """
@@ -98,18 +99,35 @@ def test_calls_of_one_plugin_are_bounded(fleet: Any) -> None:
     )
     host = fleet.run()
     fleet.until(lambda: fleet.node.handlers)
-    threads = [threading.Thread(target=fleet.node.call, args=("a.hang",)) for _ in range(8)]
+    threads = [threading.Thread(target=fleet.node.call, args=("a.hang",)) for _ in range(16)]
     for thread in threads:
         thread.start()
     fleet.until(lambda: handler(host, "a", "rpc")["running_for"] is not None)
-    fleet.until(lambda: len(host._instances()[0]._entries[0].running) == 8)
-    with pytest.raises(RuntimeError, match="8 calls of plugin a are running"):
+    fleet.until(lambda: len(host._instances()[0]._entries[0].running) == 16)
+    with pytest.raises(RuntimeError, match="16 calls of plugin a are running"):
         fleet.node.call("a.hang")
     fleet.release.set()
     for thread in threads:
         thread.join(10)
     assert handler(host, "a", "rpc")["running_for"] is None
     fleet.node.call("a.hang")
+
+
+def test_many_short_calls_wait_for_their_turn(fleet: Any) -> None:
+    fleet.write("a.py", 'class A(Plugin):\n    @rpc("a.b")\n    def b(self, x): return x\n')
+    fleet.run()
+    fleet.until(lambda: fleet.node.handlers)
+    results: list[int] = []
+
+    def run() -> None:
+        results.extend(fleet.node.call("a.b", number) for number in range(50))
+
+    threads = [threading.Thread(target=run) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(results) == sorted(list(range(50)) * 40)
 
 
 def test_two_plugins_cannot_offer_one_path(fleet: Any) -> None:
@@ -412,7 +430,7 @@ def test_a_damaged_note_counts_as_none(fleet: Any, caplog: pytest.LogCaptureFixt
         ("class Bad(Plugin):\n    @rpc('a..b')\n    def b(self): pass", "empty oid at column 3"),
         ("class Bad(Plugin):\n    name = 'no good'", "the name of plugin class Bad is 'no good'"),
         (
-            "class Bad(Plugin):\n    @rpc('a.b')\n    def b(self): pass\n    @rpc('a.b')\n    def c(self): pass",
+            "class Bad(Plugin):\n    @rpc('a.b')\n    def b(self): 0\n    @rpc('a.b')\n    def c(self): 0",
             "two methods under @rpc at a.b",
         ),
     ],
@@ -422,7 +440,7 @@ def test_a_plugin_that_cannot_run_shows_and_harms_nobody(fleet: Any, text: str, 
     fleet.write("net.py", NET)
     host = fleet.run()
     fleet.until(lambda: "ops-pi1.net.restart" in fleet.node.handlers)
-    assert entry(host, "net")["state"] == "running"
+    fleet.until(lambda: entry(host, "net")["state"] == "running")
     [bad] = [each for each in host.status() if each["name"] != "net"]
     assert bad["state"] == "failed"
     assert error in bad["error"]
@@ -439,8 +457,7 @@ def test_a_plugin_that_cannot_run_shows_and_harms_nobody(fleet: Any, text: str, 
         ),
         ("from fleet import release\nclass Bad(Plugin):\n    def start(self): release.wait(30)", "starting"),
         (
-            "from fleet import release\nclass Bad(Plugin):\n    def start(self): pass\n"
-            "    def stop(self): release.wait(30)",
+            "from fleet import release\nclass Bad(Plugin):\n    def stop(self): release.wait(30)",
             "running",
         ),
     ],
@@ -763,7 +780,8 @@ def test_settings_for_nobody_are_pointed_out(fleet: Any, caplog: pytest.LogCaptu
     fleet.write("a.py", "class A(Plugin): pass")
     with caplog.at_level(logging.WARNING):
         fleet.run(settings={"aa": {}})
-    assert "settings for plugin aa, but no such plugin is loaded; there are: a" in caplog.text
+    fields = [record.fields for record in caplog.records if "not loaded" in record.message]
+    assert fields == [{"plugin": "aa", "loaded": "a"}]
 
 
 # -- the host's client -----------------------------------------------------------------------------
@@ -817,3 +835,14 @@ def test_stop_before_start_and_twice(fleet: Any) -> None:
     host.start()
     assert host.stop(1)
     assert host.stopped
+
+
+def test_a_report_that_would_be_too_large_is_cut(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tega_zmq.plugins.host.MAX_REPORT", 2000)
+    handlers = "".join(f'    @rpc("a.n{n}")\n    def n{n}(self): pass\n' for n in range(100))
+    fleet.write("a.py", "class A(Plugin):\n" + handlers)
+    fleet.run()
+    fleet.until(lambda: len(fleet.node.handlers) == 100)
+    fleet.until(lambda: fleet.node.reports)
+    assert fleet.node.reports[-1][1][0]["left_out"] == 100
+    assert fleet.node.reports[-1][1][0]["handlers"] == []
