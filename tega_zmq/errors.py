@@ -241,8 +241,9 @@ class Compacted(TegaError):
     oldest: int | None
 
 
+_CLASSES: list[type[TegaError]] = [TegaError, *TegaError.__subclasses__()]
 _BY_CODE: Mapping[str, type[TegaError]] = {
-    cls.__name__: cls for cls in [TegaError, *TegaError.__subclasses__()]
+    cls.__name__: cls for cls in _CLASSES
 }
 
 

@@ -168,9 +168,9 @@ def select(
         return tuple(found)
     for change in update.changes:
         at = change.path
-        if pattern.match_prefix(at):
+        if pattern.match_prefix(at) is not None:
             _tell(found, at, before, after, change.session)
-        elif len(at) < pattern.depth:
+        elif len(at) < len(pattern.oids):
             matching = dict.fromkeys(_matching_below(pattern, at, before))
             matching.update(dict.fromkeys(_matching_below(pattern, at, after)))
             for path in matching:
@@ -195,7 +195,7 @@ def _matching_below(pattern: OidPattern, path: Path, tree: Node | None) -> Itera
     waiting = [(path, top)]
     while waiting:
         at, node = waiting.pop()
-        if len(at) == pattern.depth:
+        if len(at) == len(pattern.oids):
             if pattern.match(at) is not None:
                 yield at
         elif is_container(node):

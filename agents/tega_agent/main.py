@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tega_zmq.log.disk import OsDisk
 from tega_zmq.runtime import args, logs
-from tega_zmq.runtime.config import AgentConfig, ConfigError
+from tega_zmq.runtime.config import AgentConfig
 from tega_zmq.runtime.program import run
 
 __all__ = ["main"]
@@ -15,17 +15,13 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent with the command line `argv`; return its exit status."""
-    try:
-        config = args.configure(
-            AgentConfig,
-            "tega-agent",
-            "The agent: keeps a replica of this device's config, works on while the link is down, runs plugins.",
-            argv,
-        )
-    except ConfigError as error:
-        print(f"tega-agent: {error}", file=sys.stderr)
-        return 2
-    logger = logs.start("agent", config.log_level, config.log_format)
+    config = args.parse(
+        AgentConfig,
+        "tega-agent",
+        "The agent: keeps a replica of this device's config, works on while the link is down, runs plugins.",
+        argv,
+    )
+    logger = logs.setup("tega-agent", config.log_level, config.log_format)
     return run(config, logger, OsDisk())
 
 

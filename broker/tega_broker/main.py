@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tega_zmq.log.disk import OsDisk
 from tega_zmq.runtime import args, logs
-from tega_zmq.runtime.config import BrokerConfig, ConfigError
+from tega_zmq.runtime.config import BrokerConfig
 from tega_zmq.runtime.program import run
 
 __all__ = ["main"]
@@ -15,17 +15,13 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the broker with the command line `argv`; return its exit status."""
-    try:
-        config = args.configure(
-            BrokerConfig,
-            "tega-broker",
-            "The broker: holds the versioned tree, publishes its changes, routes calls.",
-            argv,
-        )
-    except ConfigError as error:
-        print(f"tega-broker: {error}", file=sys.stderr)
-        return 2
-    logger = logs.start("broker", config.log_level, config.log_format)
+    config = args.parse(
+        BrokerConfig,
+        "tega-broker",
+        "The broker: holds the versioned tree, publishes its changes, routes calls.",
+        argv,
+    )
+    logger = logs.setup("tega-broker", config.log_level, config.log_format)
     if config.bridge.enabled:
         logger.info("no bridge: the HTTP bridge is not part of this version")
     return run(config, logger, OsDisk())

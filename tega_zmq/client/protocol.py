@@ -58,13 +58,16 @@ GRACE: Final = 0.5
 HELLO_TIMEOUT: Final = 10.0
 """Seconds after which a hello without an answer is given up and the node dialled anew."""
 
+RESUMED_FROM: Final = 1 << 40
+"""First request id of a session that an earlier run of the program began."""
+
 DEFAULT_HEARTBEAT: Final = 3.0
 """Seconds; until `Welcome` says what the node wants."""
 
 _SILENT_HEARTBEATS: Final = 3
 _SHORTEST_HEARTBEAT: Final = 0.02
-_REDIAL_FIRST: Final = 0.25
-_REDIAL_LONGEST: Final = 5.0
+REDIAL_FIRST: Final = 0.25
+REDIAL_LONGEST: Final = 5.0
 _DEADLINE_STEP: Final = 0.02
 """Deadlines are looked at no more often than this many seconds, so that many of them cost little."""
 
@@ -79,6 +82,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[_Input, State]]] = {
     # Before the first Welcome.
     "connecting": {
         "opened": "connected",
+        "resumed": "connected",  # the session of an earlier run, see `ClientSession.resume`
         "cut": "connecting",
         "displaced": "taken over",
         "closed": "closed",
@@ -153,7 +157,7 @@ class MessageReceived(NamedTuple):
 class Dropped(NamedTuple):
     """The node dropped so many messages, because this session read too slowly."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
 
 
 class Invoked(NamedTuple):
@@ -272,6 +276,10 @@ class ClientSession:
         self._events: list[Event] = []
         self._pending: dict[int, tuple[type[Any], tuple[Any, ...], float]] = {}
         """By id, in order: the request's class, its own fields, its deadline."""
+        self.redial_first = REDIAL_FIRST
+        """Seconds before the first attempt to dial again, drawn anew between a half and one and a half of it."""
+        self.redial_longest = REDIAL_LONGEST
+        """It doubles up to this."""
         self._next = 1
         self._low = 1
         """No id below it is pending."""
@@ -290,6 +298,14 @@ class ClientSession:
         self._spoke = 0.0
         self._beat = 0.0
         """When the last heartbeat was sent."""
+
+    def resume(self, session: str, token: str) -> None:
+        """Before the first hello: try to go on with a session of an earlier run of the program.
+
+        Its request ids are not known any more, so they count on from a number that cannot have been reached.
+        """
+        self.session, self.token = session, token
+        self._low = self._next = self._first_unsent = RESUMED_FROM
 
     # -- what the owner takes -----------------------------------------------------------------------
 
@@ -334,8 +350,10 @@ class ClientSession:
 
         Raises `TakenOver`, `Disconnected` (closed), `InvalidValue` (timeout), `TooLarge` (`MAX_PENDING`).
         """
-        if not 0 < timeout <= MAX_TIMEOUT:
-            raise errors.InvalidValue(f"timeout {timeout!r}: more than 0 and at most {MAX_TIMEOUT:.0f} seconds")
+        if type(timeout) not in _NUMBERS or not 0 < timeout <= MAX_TIMEOUT:
+            raise errors.InvalidValue(
+                f"timeout {timeout!r}: more than 0 and at most {MAX_TIMEOUT:.0f} seconds"
+            )
         pending = self._pending
         if len(pending) >= MAX_PENDING:
             raise errors.TooLarge(
@@ -394,7 +412,8 @@ class ClientSession:
     def unsendable(self, message: AnyMessage, error: errors.TegaError) -> None:
         """Say that `message`, from `take_output`, cannot be encoded: if it is a request, it fails."""
         if type(message) in messages.REQUESTS:
-            self.reject(message[0] + self._base, error)
+            id: int = message[0]  # type: ignore[assignment, misc]  # every request's first field
+            self.reject(id + self._base, error)
 
     def send(self, message: AnyMessage) -> bool:
         """Send `message`, which is no request. Returns False, and drops it, if there is no connection."""
@@ -487,7 +506,9 @@ class ClientSession:
             return
         if message.version != VERSION:
             self._events.append(
-                Rejected(errors.ProtocolError(f"the node speaks version {message.version}, this client {VERSION}"))
+                Rejected(
+                    errors.ProtocolError(f"the node speaks version {message.version}, this client {VERSION}")
+                )
             )
             self._redial()
             return
@@ -506,7 +527,9 @@ class ClientSession:
                 self._move("opened")
         self.token = message.token
         self._spoke = self._beat = now
-        self._events.append(Welcomed(message if resumed == message.resumed else message._replace(resumed=resumed)))
+        self._events.append(
+            Welcomed(message if resumed == message.resumed else message._replace(resumed=resumed))
+        )
         self._send_pending(now)
 
     def _refused(self, message: messages.Refused, _now: float) -> None:
@@ -592,7 +615,7 @@ class ClientSession:
 
     def _redial(self) -> None:
         self._cut()
-        longest = min(_REDIAL_FIRST * 2 ** min(self._attempts, 10), _REDIAL_LONGEST)
+        longest = min(self.redial_first * 2 ** min(self._attempts, 10), self.redial_longest)
         self._attempts += 1
         self._events.append(Redial(longest * (0.5 + self._jitter())))
 
@@ -676,6 +699,7 @@ class ClientSession:
             self._move("lapsed")
 
 
+_NUMBERS: Final = frozenset({int, float})
 _NEVER: Final = float("inf")
 _NEVER_ID: Final = 1 << 63
 

@@ -6,7 +6,7 @@ from tega_zmq import errors
 from tega_zmq.errors import ProtocolError, TegaError
 from tega_zmq.node import calling, watching, writing
 from tega_zmq.node.effects import Send, SendUp
-from tega_zmq.node.state import Node
+from tega_zmq.node.state import Node, Waiting
 from tega_zmq.sessions import Session, check_tega_id
 from tega_zmq.store import Ended, Opened, end_session
 from tega_zmq.wire import encode
@@ -183,7 +183,7 @@ def connection_lost(node: Node, session: Session) -> None:
     for other in node.sessions:
         if session.tega_id in other.forwarded_to:
             for id, waiting in list(other.pending.items()):
-                if isinstance(waiting, writing.Waiting) and waiting.to == session.tega_id and not waiting.resend:
+                if isinstance(waiting, Waiting) and waiting.to == session.tega_id and not waiting.resend:
                     node.fail(
                         other, id, errors.Disconnected(f"{session.tega_id} lost its link", outcome="unknown")
                     )

@@ -13,6 +13,7 @@ from tega_zmq.errors import ProtocolError, StorageError, TegaError
 from tega_zmq.node import calling, inspect, lifecycle, reading, replication, uplink, watching, writing
 from tega_zmq.node.effects import Effect, Send
 from tega_zmq.node.state import Node
+from tega_zmq.replica import Follower
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Cleared, Commit, NewEpochs, Replicated, ResetEnd, Store, owned_roots
 from tega_zmq.wire import decode, messages
@@ -87,7 +88,7 @@ def start(node: Node, *, epochs: bool, now: float) -> None:
         uplink.start(node)
     for root in node.tip.roots.values():
         if root.owner not in ("", lifecycle.ABOVE):
-            node.followers[root.name] = replication.Follower(root.name, root.epoch, root.version)
+            node.followers[root.name] = Follower(root.name, root.epoch, root.version)
     lifecycle.restore(node)
 
 

@@ -340,7 +340,7 @@ def changes(node: Node, topic: bytes, message: RootUpdate) -> None:
             replication.update(node, None, message)
 
 
-def _positions(node: Node) -> tuple[tuple[str, str, int], ...]:
+def my_positions(node: Node) -> tuple[tuple[str, str, int], ...]:
     found = []
     for name in (*node.settings.operational, *node.settings.config):
         root = node.durable.roots.get(name)

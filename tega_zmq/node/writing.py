@@ -20,7 +20,7 @@ from tega_zmq.errors import (
 from tega_zmq.node.effects import Send, SendUp
 from tega_zmq.node.state import Node, Waiting
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Op, outcome
+from tega_zmq.store import ABSENT, Op, Store, outcome
 from tega_zmq.store import write as write_store
 from tega_zmq.transactions import MAX_OPEN, MAX_OPS, Transaction
 from tega_zmq.wire import encode
@@ -183,17 +183,24 @@ def _add(node: Node, session: Session, txid: str, ops: tuple[Op, ...]) -> None:
         name = op_owner
         if owner == "" or root in node.durable.roots:
             store = write_store(
-                store,
+                _as_owner(store, root),
                 (op._replace(expected=None),),
                 time=node.clock(),
                 tega_id=session.tega_id,
                 session=session.id,
                 fresh=node.fresh,
                 max_value=node.settings.max_value,
-                replicas=True,
             ).store
     if name is not None:
         transaction.add(ops, name, store, node.now)
+
+
+def _as_owner(store: Store, name: str) -> Store:
+    """Return `store` as if this node owned root `name`: what another's operations would make of a replica."""
+    root = store.roots.get(name)
+    if root is None or root.owner == "":
+        return store
+    return store._replace(roots=store.roots.insert(name, root._replace(owner="")))
 
 
 # -- committing ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from tega_zmq import paths
 from tega_zmq.errors import InvalidPath, InvalidValue
 from tega_zmq.runtime import yamlio
-from tega_zmq.runtime.schema import ConfigError, Setting, build, key, section
+from tega_zmq.runtime.schema import ConfigError, Setting, build, key, section, unfold
 
 __all__ = [
     "AgentConfig",
@@ -468,18 +468,14 @@ def _from_flag(flag: str) -> dict[str, Any]:
     return _nested(names, _value(text, f"--set {flag if len(flag) <= 60 else name}"))
 
 
-def _value(text: str, origin: str) -> Any:
+def _value(text: str, origin: str) -> Setting:
+    """What was typed: YAML, or text as it is where that is no YAML, `{hostname}-b` for example."""
     try:
         value = yamlio.load(text, origin)
     except InvalidValue as error:
-        raise ConfigError(error.message) from None
-    return _tree(value, origin, text)
-
-
-def _tree(value: Any, origin: str, text: str | None) -> Any:
-    """A value that was typed, a map of them as a tree of settings."""
-    if isinstance(value, dict) and value:
-        return {name: _tree(item, origin, None) for name, item in value.items()}
+        if text.lstrip().startswith("["):
+            raise ConfigError(f"{error}; in a list, texts with braces stand in quotes") from None
+        value = text
     return Setting(value, origin, text)
 
 
@@ -492,10 +488,15 @@ def _nested(names: Sequence[str], leaf: Any) -> dict[str, Any]:
 def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
     """Put `more` into `into`, key by key; a value replaces what stood there."""
     for name, item in more.items():
-        if isinstance(item, dict) and isinstance(into.get(name), dict):
-            _merge(into[name], item)
-        else:
-            into[name] = item
+        old = into.get(name)
+        if isinstance(item, dict) or isinstance(old, dict):
+            new = unfold(item) if isinstance(item, Setting) else item
+            if isinstance(old, Setting):
+                old = into[name] = unfold(old)
+            if isinstance(new, dict) and isinstance(old, dict):
+                _merge(old, new)
+                continue
+        into[name] = item
 
 
 # -- the whole -------------------------------------------------------------------------------------

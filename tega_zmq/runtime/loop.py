@@ -34,8 +34,8 @@ from tega_zmq.node.effects import (
     Topics,
 )
 from tega_zmq.node.state import Node
-from tega_zmq.runtime.link import Link
-from tega_zmq.runtime.sockets import publisher_socket, router_socket
+from tega_zmq.runtime.sockets import bound, publisher_socket, router_socket
+from tega_zmq.runtime.uplink import Uplink
 from tega_zmq.store.encoding import record_to_plain
 from tega_zmq.wire import decode, encode, request_id
 from tega_zmq.wire.messages import RootUpdate
@@ -106,13 +106,13 @@ class Loop:
         self._router, self._monitor, self.requests = router_socket(context, requests)
         """`requests`: where it listens for sessions, ports as the system gave them."""
         self._publisher = publisher_socket(context, changes) if changes is not None else None
-        self.changes = self._publisher.last_endpoint.decode().rstrip("\0") if self._publisher else None
+        self.changes = bound(self._publisher) if self._publisher is not None else None
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
         self._poller.register(wake, zmq.POLLIN)
         if self._publisher is not None:
             self._poller.register(self._publisher, zmq.POLLIN)
-        self._link = Link(context, self._poller, uplink) if uplink else None
+        self._link = Uplink(context, self._poller, uplink) if uplink else None
         self._dial_at: float | None = 0.0 if uplink else None
         self._peers: dict[bytes, int] = {}
         self._by_fd: dict[int, bytes] = {}
@@ -176,7 +176,7 @@ class Loop:
 
     def _close(self) -> None:
         if self._link is not None:
-            self._link.close()
+            self._link.close(linger=500)
         self._router.disable_monitor()
         self._router.close()
         if self._publisher is not None:
@@ -264,12 +264,9 @@ class Loop:
     def _uplink(self, now: float) -> None:
         link, node = self._link, self.node
         assert link is not None
-        for came in link.happened():
-            if came:
-                machine.uplink_connected(node, now)
-            else:
-                machine.uplink_lost(node, now)
-                break
+        happened = link.happened()
+        if happened == "up":
+            machine.uplink_connected(node, now)
         for data in link.receive():
             try:
                 message = decode(data)
@@ -285,11 +282,14 @@ class Loop:
             else:
                 if isinstance(message, RootUpdate):
                     machine.uplink_changes(node, topic, message, now)
+        if happened == "down":
+            machine.uplink_lost(node, now)
         if link.flush():
             self._retry_at = min(self._retry_at, now + _RETRY)
         if self._dial_at is not None and now >= self._dial_at:
             self._dial_at = None
-            link.dial()
+            if not link.dial():
+                machine.uplink_lost(node, now)
 
     # -- effects -----------------------------------------------------------------------------------
 

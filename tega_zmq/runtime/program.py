@@ -113,10 +113,10 @@ class _Program(Hooks):
         began = time.monotonic()
         kept = store.Kept(config.history.versions, config.history.kept_updates)
         try:
-            state = store.load((msgpack.unpackb(chunk, use_list=True) for chunk in opened.snapshot), kept)
-            records = (
-                record_from_plain(msgpack.unpackb(payload, use_list=True)) for _, payload in opened.records
-            )
+            state = store.empty(kept)
+            if report.snapshot:
+                state = store.load((msgpack.unpackb(chunk) for chunk in opened.snapshot), kept)
+            records = (record_from_plain(msgpack.unpackb(payload)) for _, payload in opened.records)
             state = store.replay(state, records)
         except TegaError as error:
             raise StorageError(f"{config.data_dir}: the log cannot be replayed: {error}") from error

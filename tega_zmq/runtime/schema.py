@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-__all__ = ["ConfigError", "Key", "Setting", "build", "describe", "key", "section"]
+__all__ = ["ConfigError", "Key", "Setting", "build", "describe", "key", "section", "unfold"]
 
 T = TypeVar("T")
 
@@ -108,7 +108,9 @@ def build(cls: type[T], settings: Mapping[str, Any], prefix: str = "") -> T:
         hint = hints[name]
         if dataclasses.is_dataclass(hint):
             if isinstance(given, Setting):
-                if given.value is not None:
+                given = unfold(given)
+            if isinstance(given, Setting):
+                if given.value is not None and given.value != {}:
                     shown = _show(given.value)
                     raise ConfigError(f"{given.origin}: {prefix}{name} is a section of keys, not {shown}")
                 given = {}
@@ -117,6 +119,13 @@ def build(cls: type[T], settings: Mapping[str, Any], prefix: str = "") -> T:
             field = next(field for field in dataclasses.fields(typing.cast("Any", cls)) if field.name == name)
             found[name] = _convert(field.metadata["facts"], hint, given, prefix + name)
     return cls(**found)
+
+
+def unfold(setting: Setting) -> Any:
+    """A setting that is a map, as a tree of settings; another as it is."""
+    if not isinstance(setting.value, dict) or not setting.value:
+        return setting
+    return {name: unfold(Setting(item, setting.origin)) for name, item in setting.value.items()}
 
 
 # -- one value -------------------------------------------------------------------------------------

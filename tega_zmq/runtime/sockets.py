@@ -11,7 +11,7 @@ import zmq
 
 from tega_zmq.wire.codec import MAX_FRAME
 
-__all__ = ["ListenError", "publisher_socket", "router_socket"]
+__all__ = ["ListenError", "bound", "publisher_socket", "router_socket"]
 
 
 class ListenError(Exception):
@@ -33,17 +33,17 @@ def router_socket(
     router.rcvhwm = 2000
     monitor = router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     try:
-        bound = tuple(_bind(router, endpoint) for endpoint in endpoints)
+        endpoints = tuple(_bind(router, endpoint) for endpoint in endpoints)
     except ListenError:
         router.disable_monitor()
         router.close(linger=0)
         raise
-    return router, monitor, bound
+    return router, monitor, endpoints
 
 
 def publisher_socket(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
     """Return an XPUB that listens on `endpoint` and shows every subscription. Raises `ListenError`."""
-    publisher = context.socket(zmq.XPUB)
+    publisher: zmq.Socket[Any] = context.socket(zmq.XPUB)
     _harden(publisher)
     publisher.xpub_verbose = 1
     publisher.sndhwm = 2000
@@ -67,7 +67,6 @@ def _harden(socket: zmq.Socket[Any]) -> None:
     socket.tcp_keepalive_idle = 60
     socket.tcp_keepalive_intvl = 30
     socket.tcp_keepalive_cnt = 3
-    socket.ipv6 = True
 
 
 def _bind(socket: zmq.Socket[Any], endpoint: str) -> str:
@@ -75,6 +74,7 @@ def _bind(socket: zmq.Socket[Any], endpoint: str) -> str:
         path = endpoint[len("ipc://") :]
         with contextlib.suppress(FileNotFoundError):
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    socket.ipv6 = "[" in endpoint
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
@@ -84,4 +84,11 @@ def _bind(socket: zmq.Socket[Any], endpoint: str) -> str:
                 " listen.requests or listen.changes"
             ) from None
         raise ListenError(f"cannot listen on {endpoint}: {error.strerror}") from None
-    return str(socket.last_endpoint.decode().rstrip("\0"))
+    return bound(socket)
+
+
+def bound(socket: zmq.Socket[Any]) -> str:
+    """Return the endpoint on which `socket` listens, its port as the system gave it."""
+    endpoint = socket.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(endpoint, bytes)
+    return endpoint.decode().rstrip("\0")

@@ -82,7 +82,7 @@ def load(text: str | bytes, name: str = "value") -> Any:
 
 
 def load_with_lines(text: str | bytes, name: str) -> tuple[Any, dict[Where, int]]:
-    """As `load`, with the line, from 1, on which each place of the document begins."""
+    """As `load`, with the line, from 1, of each place: where its key, or it itself in a list, begins."""
     lines: dict[Where, int] = {}
     return _Builder(name, lines).build(_text(text, name)), lines
 
@@ -285,16 +285,17 @@ class _Builder:
         if key in top.value:
             raise self.error(line, f"the key {key!a} stands twice in one map")
         top.keys.append(key)
+        if self.lines is not None:
+            self.lines[tuple(self.place())] = line
 
     def add(self, value: Any, line: int) -> None:
+        if self.stack and type(self.stack[-1].value) is dict:
+            self.stack[-1].value[self.stack[-1].keys[0]] = value
+            return
         if not self.stack:
             self.result = value
         else:
-            top = self.stack[-1]
-            if type(top.value) is dict:
-                top.value[top.keys[0]] = value
-            else:
-                top.value.append(value)  # type: ignore[union-attr]
+            self.stack[-1].value.append(value)  # type: ignore[union-attr]
         if self.lines is not None:
             self.lines[tuple(self.place())] = line
 
