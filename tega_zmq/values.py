@@ -76,17 +76,11 @@ def same(a: Any, b: Any) -> bool:
     if kind is list:
         if len(a) != len(b):
             return False
-        for one, other in zip(a, b, strict=True):
-            if not same(one, other):
-                return False
-        return True
+        return all(same(one, other) for one, other in zip(a, b, strict=True))
     if kind is dict:
         if len(a) != len(b):
             return False
-        for key, one in a.items():
-            if key not in b or not same(one, b[key]):
-                return False
-        return True
+        return all(key in b and same(one, b[key]) for key, one in a.items())
     return bool(a == b)
 
 
@@ -110,7 +104,8 @@ def _scalar(value: Any, path: str) -> int:
             return _int_size(value)
         # The number itself may be huge, and its text costs quadratic time.
         raise InvalidValue(
-            f"{path or 'the value'}: an integer of {value.bit_length()} bits is out of range; -2^63 to 2^64-1 is allowed",
+            f"{path or 'the value'}: an integer of {value.bit_length()} bits is out of range; "
+            "-2^63 to 2^64-1 is allowed",
             path=path,
         )
     if value is None or kind is bool:
@@ -120,10 +115,10 @@ def _scalar(value: Any, path: str) -> int:
         if value - value == 0.0:
             return 9
         raise InvalidValue(f"{path or 'the value'}: {value} is not a finite number", path=path)
-    _refuse(value, path)
+    raise _refusal(value, path)
 
 
-def _refuse(value: Any, path: str) -> NoReturn:
+def _refusal(value: Any, path: str) -> InvalidValue:
     hint = ""
     if isinstance(value, tuple):
         hint = "; make it a list"
@@ -131,7 +126,7 @@ def _refuse(value: Any, path: str) -> NoReturn:
         hint = "; make it a string, e.g. in base64"
     elif isinstance(value, (int, float, str, dict, list)):
         hint = f"; convert it to a plain {next(t.__name__ for t in _PLAIN if isinstance(value, t))}"
-    raise InvalidValue(
+    return InvalidValue(
         f"{path or 'the value'}: {_name(value)} cannot be stored, only null, bool, integer, float, string, "
         f"list and dict{hint}",
         path=path,
@@ -223,7 +218,7 @@ def _inside(item: Any, path: str, key: int | str, depth: int) -> int:
         return _list(item, _place(path, key), depth + 1)
     if kind is dict:
         return _map(item, _place(path, key), depth + 1)
-    _refuse(item, _place(path, key))
+    raise _refusal(item, _place(path, key))
 
 
 def _place(path: str, key: int | str) -> str:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tega_zmq.store.apply import apply, empty, replay
+from tega_zmq.store.applying import apply, empty, replay
 from tega_zmq.store.encoding import (
     check_entries,
     check_marks,
@@ -38,7 +38,7 @@ from tega_zmq.store.model import (
     Update,
     Written,
 )
-from tega_zmq.store.read import (
+from tega_zmq.store.reading import (
     attributes,
     diff,
     find,
@@ -51,7 +51,7 @@ from tega_zmq.store.read import (
 )
 from tega_zmq.store.replicas import entries, ephemeral_entries, follows, updates_since
 from tega_zmq.store.snapshot import dump, load
-from tega_zmq.store.write import end_session, outcome, write
+from tega_zmq.store.writing import end_session, outcome, write
 
 __all__ = [
     "ABSENT",

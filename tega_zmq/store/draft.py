@@ -1,20 +1,22 @@
 """A draft of one root: what a transaction has made of it so far.
 
-The only mutable thing here, and never shared: `write` makes one, works on it and drops it. `apply` uses one to
-carry out the changes of an update.
+The only mutable thing here, and never shared: `write` makes one, works on it and drops it. `apply` uses one
+to carry out the changes of an update.
 
 Marks are what a root knows beside its tree. An *ephemeral* node is marked with its session; all below it is
 part of it, so no marked node stands below another. A *born* container was brought into being by an ephemeral
 node; it holds nothing lasting, and goes when it is empty. The rules:
 
-* A put above leaves ephemeral nodes where they are, with the containers that they need. What its value says at
-  and below them is ignored; where its value has a leaf above one, it is refused.
+* A put above leaves ephemeral nodes where they are, with the containers that they need. What its value says
+  at and below them is ignored; where its value has a leaf above one, it is refused. A rollback is never
+  refused: such a leaf stays away.
 * A lasting put or patch at or below a born container makes that one, and those above it, lasting.
 * An ephemeral node, and what is below it, is written by its own session only. A lasting put at it, of its own
   session, makes it lasting; below it, it becomes part of it. A delete at, above or below it is open to all.
 * An ephemeral put at a lasting node replaces it; the ephemeral nodes of the same session below become part of
   it, those of others refuse it.
 * Containers that were lasting stay so, also if only ephemeral nodes are left in them.
+* A patch is a put of the leaves in it; a null in it is a delete, of ephemeral nodes too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Records and updates as plain values, for log and wire.
 
-A record is `[kind, field, ...]`, an update `[root, epoch, before, after, changes, time, tega_id, message,
-backto]`, a change `[oids]` (gone), `[oids, value]` or `[oids, value, session]`, where `oids` is the path below
-the root. What comes back in is checked strictly: it may come from a peer.
+A record is `[kind, field, ...]`, an update `[root, epoch, before, after, changes, time, tega_id,
+message, backto]`, a change `[oids]` (gone), `[oids, value]` or `[oids, value, session]`, where `oids` is the
+path below the root. What comes back in is checked strictly: it may come from a peer.
 """
 
 from __future__ import annotations

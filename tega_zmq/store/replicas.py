@@ -10,7 +10,7 @@ from tega_zmq.store.history import update_at
 from tega_zmq.store.model import ABSENT, Root, Update
 from tega_zmq.tree.node import Node, is_container, pairs
 
-__all__ = ["ephemeral_entries", "entries", "follows", "updates_since"]
+__all__ = ["entries", "ephemeral_entries", "follows", "updates_since"]
 
 _AT_ONCE = 1000
 """Children that are listed in one go; of larger containers, one by one, which is slower but never long."""
@@ -19,8 +19,8 @@ _AT_ONCE = 1000
 def updates_since(root: Root, epoch: str, version: int) -> tuple[Update, ...] | None:
     """Return the updates that lead from `version` of `epoch` to the present.
 
-    Empty if that is the present. None if they are not all kept, or it is not of this epoch: then only the tree
-    helps.
+    Empty if that is the present. None if they are not all kept, or it is not of this epoch: then only the
+    tree helps.
     """
     if epoch != root.epoch or version > root.version or version < ABSENT:
         return None
@@ -41,7 +41,7 @@ def updates_since(root: Root, epoch: str, version: int) -> tuple[Update, ...] | 
 
 
 def follows(root: Root | None, update: Update) -> Literal["next", "old", "gap"]:
-    """Tell what `update` is to a replica: to be applied, known already, or after something that is missing."""
+    """Tell what `update` is to a replica: to be applied, known already, or after something missing."""
     if root is None or root.version == ABSENT:
         return "next" if update.before == ABSENT and update.after == 0 else "gap"
     if update.epoch != root.epoch:

@@ -1,9 +1,9 @@
 """A whole store as a stream of small plain values, and back.
 
-Each item is `[kind, field, ...]`, with the kinds below, in this order: the head; then for each root its head,
-the tree of its oldest kept version in parts, its kept updates in parts; then trees that are being received;
-then sessions; then the end, without which a stream is incomplete. The other kept versions come from the oldest
-by the updates after it, as they did at first, so that they share what they shared.
+Each item is `[kind, field, ...]`, with the kinds below, in this order: the head; then for each root its
+head, the tree of its oldest kept version in parts, its kept updates in parts; then trees that are being
+received; then sessions; then the end, without which a stream is incomplete. The other kept versions come from
+the oldest by the updates after it, as they did at first, so that they share what they shared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 from rpds import HashTrieMap
 
 from tega_zmq.errors import ProtocolError, StorageError
-from tega_zmq.store.apply import advanced, apply, empty
+from tega_zmq.store.applying import advanced, apply, empty
 from tega_zmq.store.encoding import check_entries, check_marks, update_from_plain, update_to_plain
 from tega_zmq.store.history import keep, new_root, update_at
 from tega_zmq.store.model import (
@@ -43,7 +43,8 @@ _PART: Final = 200
 _HEAD: Final = 1
 """[1, format, revision]"""
 _ROOT: Final = 2
-"""[2, name, owner, epoch, version, oldest, is the oldest tree there, oldest update, [time, tega_id, message]]"""
+"""[2, name, owner, epoch, version, oldest, is the oldest tree there, oldest update,
+[time, tega_id, message]]"""
 _TREE: Final = 3
 """[3, [[path, version, is it a container, leaf], ...]]: of the oldest kept version, parents first."""
 _MARKS: Final = 4

@@ -32,9 +32,9 @@ from tega_zmq.store.model import (
     Store,
     Update,
 )
-from tega_zmq.tree.node import EMPTY, Node, attach, get, is_container
+from tega_zmq.tree.node import EMPTY, Node, get, is_container, pairs
 
-__all__ = ["advanced", "apply", "empty", "with_outcome"]
+__all__ = ["advanced", "apply", "empty", "removals", "replay", "with_marks", "with_outcome"]
 
 _DEFAULT = Kept()
 
@@ -228,7 +228,7 @@ def _owned(store: Store, record: Owned) -> Store:
     if record.owner and not root.owner:
         if root.node is not None and len(root.node[1]):
             raise StorageError(f"{root.name} holds data of this node; {record.owner} cannot own it")
-        leases = with_marks(leases, {path: session for path, session in root.ephemerals.items()}, NO_MARKS)
+        leases = with_marks(leases, dict(pairs(root.ephemerals)), NO_MARKS)
         root = root._replace(ephemerals=NO_MARKS, born=NO_PATHS)
     if root.owner and not record.owner and root.ephemerals:
         root = _without_ephemerals(root, record.epoch, store.kept)
@@ -240,12 +240,12 @@ def _without_ephemerals(root: Root, epoch: str, kept: Kept) -> Root:
     draft = Draft(root)
     for path in sorted(root.ephemerals):
         draft.delete(path)
-    changes = removals(root, draft)
+    changes = removals(draft)
     update = Update(root.name, epoch, root.version, root.version + 1, changes, root.last[0], "", "disowned")
     return advanced(root, update, kept)[0]
 
 
-def removals(root: Root, draft: Draft) -> tuple[Change, ...]:
+def removals(draft: Draft) -> tuple[Change, ...]:
     """Return the changes of a draft that only had deletes: of each, the topmost node that is gone."""
     gone: list[Path] = []
     for path in sorted({*draft.marks_before, *draft.born_before}):
@@ -264,10 +264,10 @@ def _new_epochs(store: Store, record: NewEpochs) -> Store:
     return store._replace(roots=roots)
 
 
-def _cleared(store: Store, record: Cleared) -> Store:
-    roots = HashTrieMap({name: root for name, root in store.roots.items() if root.owner})
+def _cleared(store: Store, _: Cleared) -> Store:
+    roots = HashTrieMap({name: root for name, root in pairs(store.roots) if root.owner})
     leases = store.leases
-    for session, lease in store.leases.items():
+    for session, lease in pairs(store.leases):
         if lease.ephemerals:
             leases = leases.insert(session, lease._replace(ephemerals=NO_PATHS))
     return store._replace(roots=roots, leases=leases)

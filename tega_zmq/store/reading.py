@@ -54,7 +54,8 @@ def kept_version(root: Root, version: int) -> KeptVersion:
     kept = root.trees.get(version)
     if kept is None:
         raise Compacted(
-            f"version {version} of {format_path((root.name,))} is no longer kept; the oldest is {root.oldest}",
+            f"version {version} of {format_path((root.name,))} is no longer kept; "
+            f"the oldest is {root.oldest}",
             root=root.name,
             version=version,
             oldest=root.oldest,

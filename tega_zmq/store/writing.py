@@ -1,7 +1,7 @@
 """Writers: from operations to a commit.
 
-`write` evaluates all operations in order on drafts, so that each sees those before it, and makes one commit of
-what differs in the end. Rules that a caller should know:
+`write` evaluates all operations in order on drafts, so that each sees those before it, and makes one commit
+of what differs in the end. Rules that a caller should know:
 
 * An expected version is that of the node in the store *before* the transaction, whatever the operations
   before it did; so a transaction may write a node twice and name what it read once.
@@ -19,7 +19,7 @@ from rpds import HashTrieMap
 from tega_zmq import paths, values
 from tega_zmq.errors import Collision, InvalidPath, InvalidValue, NotFound, ReadOnly, TooLarge
 from tega_zmq.paths import Path, format_path
-from tega_zmq.store.apply import advanced, removals, with_marks, with_outcome
+from tega_zmq.store.applying import advanced, removals, with_marks, with_outcome
 from tega_zmq.store.draft import Draft
 from tega_zmq.store.history import advance, new_root
 from tega_zmq.store.model import (
@@ -34,7 +34,7 @@ from tega_zmq.store.model import (
     Update,
     Written,
 )
-from tega_zmq.store.read import kept_version, resolve
+from tega_zmq.store.reading import kept_version, resolve
 from tega_zmq.tree.changes import diff
 from tega_zmq.tree.node import EMPTY, Node, detach, get, is_container, plain
 from tega_zmq.values import same
@@ -137,7 +137,7 @@ def end_session(store: Store, session: str, *, time: float, tega_id: str) -> Com
             drafts[name] = (root, Draft(root))
         drafts[name][1].delete(path)
     updates = tuple(
-        Update(name, root.epoch, root.version, root.version + 1, removals(root, draft), time, tega_id)
+        Update(name, root.epoch, root.version, root.version + 1, removals(draft), time, tega_id)
         for name, (root, draft) in drafts.items()
     )
     return Commit(store.revision + 1, updates)
@@ -187,8 +187,8 @@ def _put_one(
         content = node[1]
         if type(content) is not HashTrieMap:
             raise InvalidPath(
-                f"{format_path(path)}: {format_path(path[: depth + 1])} is a leaf, nothing can stand below it; "
-                "put a container there first",
+                f"{format_path(path)}: {format_path(path[: depth + 1])} is a leaf, nothing can stand below "
+                "it; put a container there first",
                 path=format_path(path),
             )
         chain.append(content)
@@ -330,14 +330,13 @@ def _changes(root: Root, draft: Draft) -> tuple[Change, ...]:
     """Return the least changes that make `draft` of `root`, in the order in which they are to be made."""
     differences = list(diff(root.node, draft.node))
     name = (root.name,)
-    if not draft.marks_before and not draft.born_before:
-        if not draft.ephemerals:
-            return tuple(
-                [
-                    Change(name + oids, False) if new is None else Change(name + oids, True, plain(new))
-                    for oids, _, new in differences
-                ]
-            )
+    if not draft.marks_before and not draft.born_before and not draft.ephemerals:
+        return tuple(
+            [
+                Change(name + oids, False) if new is None else Change(name + oids, True, plain(new))
+                for oids, _, new in differences
+            ]
+        )
     told: list[Change] = []
     covered = {name + oids for oids, _, _ in differences}
     marked = {
