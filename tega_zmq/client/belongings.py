@@ -46,7 +46,9 @@ class Belongings:
 
     def _owner(self, path: Path) -> Path | None:
         """Return the ephemeral node at or above `path`."""
-        return next((path[:depth] for depth in range(len(path), 0, -1) if path[:depth] in self.ephemerals), None)
+        return next(
+            (path[:depth] for depth in range(len(path), 0, -1) if path[:depth] in self.ephemerals), None
+        )
 
     def _change(self, path: Path, value: Any, *, gone: bool = False) -> None:
         """What stands at `path`, within an ephemeral node, is `value` now."""

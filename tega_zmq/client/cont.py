@@ -21,16 +21,18 @@ __all__ = ["Cont", "path_of", "value_of"]
 class Cont:
     """A container of a tree, with its path.
 
-    `cont.oid` and `cont["oid"]` read a leaf's value, or the container there as a `Cont` that shares this tree.
-    Where nothing stands they give an empty `Cont`, which comes into being with the first assignment in it:
-    reading creates nothing. Assigning a dict or a `Cont` copies it. Names that start with `_` are not oids:
-    `_path`, `_value` (a copy, as a dict), `_oid` are for the tree itself. `in`, `del`, `len`, `==`, iteration
-    (over oids) work as for a dict.
+    `cont.oid` and `cont["oid"]` read a leaf's value, or the container there as a `Cont` that shares this
+    tree. Where nothing stands they give an empty `Cont`, which comes into being with the first assignment in
+    it: reading creates nothing. Assigning a dict or a `Cont` copies it. Names that start with `_` are not
+    oids: `_path`, `_value` (a copy, as a dict), `_oid` are for the tree itself. `in`, `del`, `len`, `==`,
+    iteration (over oids) work as for a dict.
     """
 
     __slots__ = ("_base", "_below", "_top")
 
-    def __init__(self, path: str | tuple[str, ...] | list[str], value: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: str | tuple[str, ...] | list[str], value: Mapping[str, Any] | None = None
+    ) -> None:
         base = parse(path) if isinstance(path, str) else check(path)
         top = _copied(value if value is not None else {}, format_path(base))
         if not isinstance(top, dict):
@@ -158,7 +160,9 @@ def _copied(value: Any, where: str) -> Any:
     if isinstance(value, Cont):
         return value._value
     if isinstance(value, Mapping):
-        return {check_oid(oid, f"{where}.{oid}"): _copied(item, f"{where}.{oid}") for oid, item in value.items()}
+        return {
+            check_oid(oid, f"{where}.{oid}"): _copied(item, f"{where}.{oid}") for oid, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_copied_json(item) for item in value]
     return value

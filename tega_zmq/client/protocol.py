@@ -2,8 +2,9 @@
 
 A `ClientSession` does no I/O and reads no clock. Its owner tells it what happened, `connected`,
 `connection_lost`, `received`, `tick`, always with `now` in monotonic seconds, and then takes what is to be
-sent (`take_output`) and what is to be told (`take_events`). `next_deadline` says when `tick` must be called at
-the latest. Before a `tick` that may find the node silent, whatever has arrived must be given to `received`.
+sent (`take_output`) and what is to be told (`take_events`). `next_deadline` says when `tick` must be called
+at the latest. Before a `tick` that may find the node silent, whatever has arrived must be given to
+`received`.
 
 Clients, shells, and the uplink of an agent are all this class; they differ in what they do with the events.
 Messages that only an agent understands pass through as `Other`.
@@ -258,9 +259,9 @@ def _survives(cls: type[Any], fields: tuple[Any, ...]) -> bool:
 class ClientSession:
     """One tega_id's session at a node.
 
-    `jitter` returns a random number from 0 to 1. The attributes `state`, `session`, `token` and `welcome` (the
-    last one, or None) are to be read only. An agent sets `positions` to how far its replicas are; heartbeats
-    carry them.
+    `jitter` returns a random number from 0 to 1. The attributes `state`, `session`, `token` and `welcome`
+    (the last one, or None) are to be read only. An agent sets `positions` to how far its replicas are;
+    heartbeats carry them.
     """
 
     def __init__(self, tega_id: str, kind: str = "client", *, jitter: Callable[[], float]) -> None:
@@ -277,7 +278,7 @@ class ClientSession:
         self._pending: dict[int, tuple[type[Any], tuple[Any, ...], float]] = {}
         """By id, in order: the request's class, its own fields, its deadline."""
         self.redial_first = REDIAL_FIRST
-        """Seconds before the first attempt to dial again, drawn anew between a half and one and a half of it."""
+        """Seconds before the first attempt to dial again; each is drawn from 0.5 to 1.5 times that."""
         self.redial_longest = REDIAL_LONGEST
         """It doubles up to this."""
         self._next = 1
@@ -299,13 +300,14 @@ class ClientSession:
         self._beat = 0.0
         """When the last heartbeat was sent."""
 
-    def resume(self, session: str, token: str) -> None:
+    def resume(self, session: str, token: str, first: int = RESUMED_FROM) -> None:
         """Before the first hello: try to go on with a session of an earlier run of the program.
 
-        Its request ids are not known any more, so they count on from a number that cannot have been reached.
+        Its request ids are not known any more, so they count on from `first`, which no run before may have
+        reached: the node would take a request under an old id for a retry. Unix microseconds will do.
         """
         self.session, self.token = session, token
-        self._low = self._next = self._first_unsent = RESUMED_FROM
+        self._low = self._next = self._first_unsent = first
 
     # -- what the owner takes -----------------------------------------------------------------------
 
@@ -384,8 +386,9 @@ class ClientSession:
     def cancel(self, id: int, now: float) -> None:
         """Give up request `id`: it fails with `Cancelled`.
 
-        The node is asked to end a call; whichever comes first, its result or `Cancelled`, is then the outcome.
-        Anything else ends at once, and if it was a write, it may be done or not. Unknown ids are ignored.
+        The node is asked to end a call; whichever comes first, its result or `Cancelled`, is then the
+        outcome. Anything else ends at once, and if it was a write, it may be done or not. Unknown ids are
+        ignored.
         """
         entry = self._pending.get(id)
         if entry is None:
@@ -553,8 +556,8 @@ class ClientSession:
     def _displaced(self, message: messages.Displaced, _now: float) -> None:
         self._taken_over(
             errors.TakenOver(
-                f"another program said hello as {self.tega_id}; this session is over. Two programs or devices "
-                "must not share a tega_id",
+                f"another program said hello as {self.tega_id}; this session is over. "
+                "Two programs or devices must not share a tega_id",
                 tega_id=message.tega_id,
             )
         )

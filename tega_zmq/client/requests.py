@@ -7,10 +7,11 @@ text, as a sequence of oids, or as a `Cont`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from tega_zmq.client.cont import Cont, path_of, value_of
+from tega_zmq.client.protocol import MAX_TIMEOUT
 from tega_zmq.client.results import (
     CandidateView,
     Committed,
@@ -27,9 +28,18 @@ from tega_zmq.paths import Path, check, format_path, parse
 from tega_zmq.wire import messages
 from tega_zmq.wire.messages import OpField
 
-__all__ = ["NO_DEFAULT", "Expected", "PathLike", "check_tega_id", "check_url", "fresh_tega_id", "to_path", "to_value"]
+__all__ = [
+    "NO_DEFAULT",
+    "Ask",
+    "Expected",
+    "PathLike",
+    "check_tega_id",
+    "check_timeout",
+    "check_url",
+    "fresh_tega_id",
+]
 
-PathLike: TypeAlias = str | Iterable[str] | Cont
+PathLike: TypeAlias = str | tuple[str, ...] | list[str] | Cont
 """What stands for a path in the methods of a client."""
 
 Expected: TypeAlias = int | str | None
@@ -68,8 +78,8 @@ def to_path(path: PathLike) -> Path:
 def to_value(value: Any, where: str = "value") -> Any:
     """Return a copy of `value` that can be sent: a `Cont` as a dict, tuples as lists, exact types.
 
-    A copy, since it may be sent a second time after the caller changed the original. Raises `InvalidValue` for
-    what cannot be sent; `where` names the place in the error.
+    A copy, since it may be sent a second time after the caller changed the original. Raises `InvalidValue`
+    for what cannot be sent; `where` names the place in the error.
     """
     return _plain(value, where, 0)
 
@@ -85,7 +95,9 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     if value is None or kind is bool or kind is float:
         return value
     if depth > _MAX_DEPTH:
-        raise InvalidValue(f"{where[:80]}...: more than {_MAX_DEPTH} containers within one another", path=where[:80])
+        raise InvalidValue(
+            f"{where[:80]}...: more than {_MAX_DEPTH} containers within one another", path=where[:80]
+        )
     if isinstance(value, Mapping):
         return {_key(key, where): _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -137,7 +149,15 @@ def to_version(version: int | None) -> int | None:
     raise InvalidValue(f"version {version!r}: must be an integer")
 
 
-def _string(value: Any, what: str) -> str:
+def check_timeout(timeout: Any) -> float:
+    """Return `timeout` in seconds if a request may wait so long. Raises `InvalidValue`."""
+    if isinstance(timeout, (int, float)) and 0 < timeout <= MAX_TIMEOUT:
+        return timeout
+    raise InvalidValue(f"timeout {timeout!r}: more than 0 and at most {MAX_TIMEOUT:.0f} seconds")
+
+
+def to_text(value: Any, what: str) -> str:
+    """Return `value` if it is text; `what` it is for stands in the error. Raises `InvalidValue`."""
     if isinstance(value, str):
         return _text(str.__str__(value), what)
     raise InvalidValue(f"{what} must be text, not {type(value).__name__}")
@@ -164,7 +184,10 @@ _LONGEST_IPC: Final = 107
 
 
 def check_url(url: Any) -> str:
-    """Return `url` if a node can be dialled by it: `tcp://HOST:PORT` or `ipc://PATH`. Raises `InvalidValue`."""
+    """Return `url` if a node can be dialled by it: `tcp://HOST:PORT` or `ipc://PATH`.
+
+    Raises `InvalidValue`.
+    """
     if not isinstance(url, str):
         raise InvalidValue(f"the url of a node is text, not {type(url).__name__}")
     if url.startswith("tcp://"):
@@ -178,7 +201,9 @@ def check_url(url: Any) -> str:
             return url
         raise InvalidValue(f"{url}: expected ipc://PATH with a path of 1 to {_LONGEST_IPC} bytes, not {size}")
     if url.startswith(("ws://", "wss://")):
-        raise InvalidValue(f"{url}: this version has no tunnel through HTTP yet; use tcp://HOST:PORT or ipc://PATH")
+        raise InvalidValue(
+            f"{url}: this version has no tunnel through HTTP yet; use tcp://HOST:PORT or ipc://PATH"
+        )
     raise InvalidValue(f"{url}: expected tcp://HOST:PORT or ipc://PATH")
 
 
@@ -192,12 +217,12 @@ def get(path: PathLike, version: int | None = None, form: str = "value", txid: s
 
 def find(regex: str, txid: str = "") -> Ask:
     """Read the nodes whose path matches."""
-    return messages.Find, (_string(regex, "a regex"), txid)
+    return messages.Find, (to_text(regex, "a regex"), txid)
 
 
 def write(ops: tuple[OpField, ...], message: str = "", txid: str = "") -> Ask:
     """Change the tree."""
-    return messages.Write, (ops, _string(message, "a message"), txid)
+    return messages.Write, (ops, to_text(message, "a message"), txid)
 
 
 def put(path: PathLike | Cont, value: Any, version: Expected, ephemeral: bool) -> OpField:
@@ -229,10 +254,17 @@ def rollback(root: str, version: int) -> OpField:
     """The operation that restores `version` of `root`."""
     path = to_path(root)
     if len(path) != 1:
-        raise InvalidPath(f"{format_path(path)}: only a whole root can be rolled back", path=format_path(path))
+        raise InvalidPath(
+            f"{format_path(path)}: only a whole root can be rolled back", path=format_path(path)
+        )
     if to_version(version) is None:
         raise InvalidValue("rollback needs the version to restore")
     return ("rollback", path, version, None, False)
+
+
+def commit(txid: str, message: str) -> Ask:
+    """Commit a transaction."""
+    return messages.CommitTransaction, (txid, to_text(message, "a message"))
 
 
 def log(path: PathLike, limit: int) -> Ask:
@@ -251,7 +283,7 @@ def diff(path: PathLike, version: int | None, other: int | None, other_path: Pat
 
 def publish(channel: str, value: Any) -> Ask:
     """Send a message."""
-    return messages.Publish, (_string(channel, "a channel"), to_value(value))
+    return messages.Publish, (to_text(channel, "a channel"), to_value(value))
 
 
 def call(path: PathLike, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ask:
@@ -261,7 +293,7 @@ def call(path: PathLike, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ask:
 
 def call_all(regex: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ask:
     """Call all handlers whose path matches."""
-    return messages.CallAll, (_string(regex, "a regex"), _args(args), to_value(kwargs, "argument"))
+    return messages.CallAll, (to_text(regex, "a regex"), _args(args), to_value(kwargs, "argument"))
 
 
 def _args(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -270,17 +302,17 @@ def _args(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def report(name: str, value: Any) -> Ask:
     """Say something of this session."""
-    return messages.Report, (_string(name, "a name"), to_value(value))
+    return messages.Report, (to_text(name, "a name"), to_value(value))
 
 
 def inspect(what: str) -> Ask:
     """Read a listing of the node."""
-    return messages.Inspect, (_string(what, "what to inspect"),)
+    return messages.Inspect, (to_text(what, "what to inspect"),)
 
 
 def manage(what: str, argument: str) -> Ask:
     """Act on the node."""
-    return messages.Manage, (_string(what, "what to do"), _string(argument, "the argument"))
+    return messages.Manage, (to_text(what, "what to do"), to_text(argument, "the argument"))
 
 
 def check_scope(scope: str) -> str:
@@ -303,6 +335,14 @@ def as_value(reply: Any) -> Any:
     try:
         return reply[0]
     except (TypeError, LookupError):
+        raise _broken("a read", reply) from None
+
+
+def as_oids(reply: Any) -> list[tuple[str, bool]]:
+    """Return the reply to a `get` with `form="oids"`."""
+    try:
+        return [(oid, container) for oid, container in reply]
+    except (TypeError, ValueError):
         raise _broken("a read", reply) from None
 
 

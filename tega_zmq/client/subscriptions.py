@@ -1,8 +1,9 @@
 """What a client follows, and how far it has heard: so that nothing is missed and nothing told twice.
 
 Every subscription to changes remembers per root the last (epoch, version) that it passed on. When the
-connection or the session was lost, and when a `Changed` does not follow on what was passed on last, it is said
-again with these positions (`since`), and the node sends what lies between. All is values; the owner sends.
+connection or the session was lost, and when a `Changed` does not follow on what was passed on last, it is
+said again with these positions (`since`), and the node sends what lies between. All is values; the owner
+sends.
 """
 
 from __future__ import annotations
@@ -107,12 +108,17 @@ class Subscriptions:
         """Return the numbers of the subscriptions of class `cls` to `what`."""
         return [each.number for each in self._by_number.values() if each.cls is cls and each.what == what]
 
-    def welcomed(self) -> list[int]:
-        """After a new or resumed session: the numbers of those to ask for again, in order.
+    def welcomed(self, resumed: bool) -> list[int]:
+        """A session was opened or resumed: the numbers of those to ask for again, in order.
 
-        Those that wait for their first answer are not among them: the session sends their request again.
+        Those that wait for their first answer are not among them: the session sends their request again. What
+        a resumed session listens to stands.
         """
-        again = [each for each in self._by_number.values() if each.standing]
+        again = [
+            each
+            for each in self._by_number.values()
+            if each.standing and not (resumed and each.cls is messages.Listen)
+        ]
         for each in again:
             each.asking = True
         return [each.number for each in again]

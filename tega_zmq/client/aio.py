@@ -1,0 +1,509 @@
+# ruff: noqa: ASYNC109  # a timeout is part of every request: it travels with it
+"""The asyncio client: `connect` and what it returns. It belongs to the event loop that it was made in."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from tega_zmq.client import requests
+from tega_zmq.client.aiodriver import AsyncDriver
+from tega_zmq.client.cont import Cont
+from tega_zmq.client.requests import NO_DEFAULT, Expected, PathLike
+from tega_zmq.client.results import (
+    CandidateView,
+    Change,
+    Committed,
+    Difference,
+    Found,
+    LogEntry,
+    MessageView,
+    NodeView,
+)
+from tega_zmq.errors import InvalidValue, NotFound, TegaError
+from tega_zmq.paths import format_path
+from tega_zmq.wire import messages
+from tega_zmq.wire.messages import OpField
+
+if TYPE_CHECKING:
+    import zmq
+
+__all__ = ["Client", "Connecting", "Subscription", "Transaction", "connect"]
+
+
+class Connecting:
+    """What `connect` returns: to be awaited, or entered with `async with`."""
+
+    def __init__(self, client: Client, timeout: float) -> None:
+        self._client = client
+        self._timeout = timeout
+
+    async def _connect(self) -> Client:
+        await self._client._driver.start(self._timeout)
+        return self._client
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> Client:
+        return await self._connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+
+def connect(
+    url: str,
+    tega_id: str | None = None,
+    *,
+    timeout: float = 10.0,
+    kind: str = "client",
+    context: zmq.Context[Any] | None = None,
+) -> Connecting:
+    """Open a session; `tega = await connect(...)`, or `async with connect(...) as tega`.
+
+    Arguments and errors are those of `tega_zmq.connect`.
+    """
+    requests.check_url(url)
+    if tega_id is None:
+        tega_id = requests.fresh_tega_id(socket.gethostname(), os.getpid(), secrets.token_hex(4))
+    driver = AsyncDriver(url, requests.check_tega_id(tega_id), kind, context)
+    return Connecting(Client(driver, requests.check_timeout(timeout)), timeout)
+
+
+class Client:
+    """A program's session at a node.
+
+    It comes back by itself when the connection was lost, with its subscriptions, handlers and ephemeral
+    nodes; `state` tells how it stands. Every method takes `timeout` in seconds (by default that of
+    `connect`) and may raise `Timeout`, `Disconnected`, `TakenOver`, `Forbidden` and `ProtocolError` besides
+    what it names.
+
+    Paths are text (`'net."eth0.100".mtu'`), sequences of oids, or a `Cont`. Callbacks may be plain or
+    coroutine functions; they run one after another, in order. Handlers that are coroutine functions run as
+    tasks, plain ones in threads of their own.
+    """
+
+    def __init__(self, driver: AsyncDriver, timeout: float) -> None:
+        self._driver = driver
+        self._timeout = timeout
+
+    # -- the client itself --------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.tega_id} at {self._driver.url}: {self.state}>"
+
+    @property
+    def tega_id(self) -> str:
+        """The name under which this program takes part."""
+        return self._driver.engine.session.tega_id
+
+    @property
+    def url(self) -> str:
+        """The node's url."""
+        return self._driver.url
+
+    @property
+    def server(self) -> str:
+        """The tega_id of the node."""
+        welcome = self._driver.engine.session.welcome
+        return welcome.tega_id if welcome is not None else ""
+
+    @property
+    def state(self) -> str:
+        """How the session stands.
+
+        `connected`; `suspended`: no connection, but what the session owns still stands; `lost`: no longer, a
+        new session follows by itself; `taken over`: another program has the tega_id, final; `closed`.
+        """
+        return self._driver.engine.session.state
+
+    def on_state(self, callback: Callable[[str], Any]) -> None:
+        """Call `callback` with each new state."""
+        self._driver.engine.on_state.append(callback)
+
+    def on_dropped(self, callback: Callable[[int], Any]) -> None:
+        """Call `callback` with how many messages were dropped because they were read too slowly."""
+        self._driver.engine.on_dropped.append(callback)
+
+    async def close(self) -> None:
+        """End the session: its ephemeral nodes, subscriptions and handlers go. May be called twice."""
+        await self._driver.close()
+
+    async def _ask(self, ask: requests.Ask, timeout: float | None) -> Any:
+        driver = self._driver
+        return await driver.run(driver.engine.ask, ask, self._timeout if timeout is None else timeout)
+
+    async def _write(self, ops: tuple[OpField, ...], message: str, timeout: float | None) -> Committed:
+        driver = self._driver
+        ask = requests.write(ops, message)
+        reply = await driver.run(driver.engine.write, ask, ops, self._timeout if timeout is None else timeout)
+        return requests.as_committed(reply)
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    async def get(
+        self,
+        path: PathLike,
+        default: Any = NO_DEFAULT,
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return the value at `path`; `version` negative counts back. Raises `NotFound`, `Compacted`.
+
+        `default` is returned where nothing stands, instead of `NotFound`.
+        """
+        try:
+            return requests.as_value(await self._ask(requests.get(path, version), timeout))
+        except NotFound as error:
+            return requests.or_default(error, default)
+
+    async def node(
+        self, path: PathLike, *, version: int | None = None, timeout: float | None = None
+    ) -> NodeView:
+        """Return the node at `path`: value, version, ephemeral. Raises as `get`."""
+        return requests.as_node(await self._ask(requests.get(path, version, "node"), timeout))
+
+    async def attributes(
+        self, path: PathLike, *, version: int | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Return the node at `path` as `_oid _parent _version _ephemeral _value`, all the way down."""
+        reply = await self._ask(requests.get(path, version, "attributes"), timeout)
+        return requests.as_value(reply)  # type: ignore[no-any-return]
+
+    async def oids(
+        self, path: PathLike, *, version: int | None = None, timeout: float | None = None
+    ) -> list[tuple[str, bool]]:
+        """Return the oids right below `path`, each with whether it is a container; a leaf has none."""
+        return requests.as_oids(await self._ask(requests.get(path, version, "oids"), timeout))
+
+    async def cont(self, path: PathLike, *, version: int | None = None, timeout: float | None = None) -> Cont:
+        """Return the container at `path` as a `Cont`. Raises as `get`, and `InvalidValue` for a leaf."""
+        oids = requests.to_path(path)
+        value = await self.get(oids, version=version, timeout=timeout)
+        if not isinstance(value, dict):
+            raise InvalidValue(f"{format_path(oids)} is a leaf, not a container", path=format_path(oids))
+        return Cont(oids, value)
+
+    async def find(self, regex: str, *, timeout: float | None = None) -> list[Found]:
+        """Return the nodes whose path matches `regex` oid by oid (parted by `\\.`), with its groups."""
+        return requests.as_found(await self._ask(requests.find(regex), timeout))
+
+    async def log(self, path: PathLike, limit: int = 20, *, timeout: float | None = None) -> list[LogEntry]:
+        """Return the newest `limit` kept commits that touched `path`, newest first. Raises `NotFound`."""
+        return requests.as_log(await self._ask(requests.log(path, limit), timeout))
+
+    async def diff(
+        self,
+        path: PathLike,
+        version: int | None = None,
+        other_version: int | None = None,
+        *,
+        other_path: PathLike | None = None,
+        timeout: float | None = None,
+    ) -> list[Difference]:
+        """Return what leads from `path` at `version` to `path` (or `other_path`) at `other_version`.
+
+        None means the present. Raises `NotFound`, `Compacted`.
+        """
+        return requests.as_differences(
+            await self._ask(requests.diff(path, version, other_version, other_path), timeout)
+        )
+
+    async def roots(self, *, timeout: float | None = None) -> Any:
+        """Return the listing of all roots."""
+        return await self.inspect("roots", timeout=timeout)
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        path: PathLike,
+        value: Any = NO_DEFAULT,
+        *,
+        version: Expected = None,
+        ephemeral: bool = False,
+        message: str = "",
+        timeout: float | None = None,
+    ) -> Committed:
+        """Replace what stands at `path` by `value`; `put(cont)` puts a `Cont` at its own path.
+
+        `version`: the version that the node must have, or "absent"; another raises `Collision`. `ephemeral`:
+        the node goes when this session ends.
+        """
+        return await self._write((requests.put(path, value, version, ephemeral),), message, timeout)
+
+    async def patch(
+        self,
+        path: PathLike,
+        value: Any = NO_DEFAULT,
+        *,
+        version: Expected = None,
+        message: str = "",
+        timeout: float | None = None,
+    ) -> Committed:
+        """Merge `value` into what stands at `path` (RFC 7396: None removes). Arguments as in `put`."""
+        return await self._write((requests.patch(path, value, version),), message, timeout)
+
+    async def delete(
+        self, path: PathLike, *, version: Expected = None, message: str = "", timeout: float | None = None
+    ) -> Committed:
+        """Delete the node at `path` and all below it. Raises `NotFound`, `Collision`."""
+        return await self._write((requests.delete(path, version),), message, timeout)
+
+    async def rollback(
+        self, root: str, version: int, *, message: str = "", timeout: float | None = None
+    ) -> Committed:
+        """Restore `version` of `root` (negative counts back), as a new commit.
+
+        Raises `NotFound`, `Compacted`.
+        """
+        return await self._write((requests.rollback(root, version),), message, timeout)
+
+    async def begin(self, message: str = "", *, timeout: float | None = None) -> Transaction:
+        """Begin a transaction; it ends with `commit` or `cancel`, or when it is idle for 10 minutes."""
+        return Transaction(self, await self._ask((messages.Begin, ()), timeout), message)
+
+    @asynccontextmanager
+    async def transaction(
+        self, message: str = "", *, timeout: float | None = None
+    ) -> AsyncIterator[Transaction]:
+        """Begin a transaction; commit it at the end of the `with`, or cancel it if that raised."""
+        tx = await self.begin(message, timeout=timeout)
+        try:
+            yield tx
+        except BaseException:
+            if not tx.ended:
+                # What the block raised matters more; the node cancels what is idle.
+                with suppress(TegaError):
+                    await tx.cancel(timeout=timeout)
+            raise
+        if not tx.ended:
+            await tx.commit(timeout=timeout)
+
+    # -- changes and messages -----------------------------------------------------------------------
+
+    async def subscribe(
+        self,
+        path: PathLike,
+        callback: Callable[[Change], Any],
+        scope: str = "local",
+        *,
+        regex: bool = False,
+        timeout: float | None = None,
+    ) -> Subscription:
+        """Call `callback` with every change at, below and above `path` (with `regex`: of what matches).
+
+        `scope` "global": forwarded up an agent's uplink. No change is missed or told twice, across lost
+        connections too; where the node does not keep what lay between, one `Change` says `reset`.
+        """
+        requests.check_scope(scope)
+        subscriptions = self._driver.engine.subscriptions
+        if regex:
+            text = requests.to_text(path, "a regex")
+            return await self._subscribe(lambda: subscriptions.to_regex(text, scope, callback), timeout)
+        oids = requests.to_path(path)
+        return await self._subscribe(lambda: subscriptions.to_path(oids, scope, callback), timeout)
+
+    async def listen(
+        self,
+        channel: str,
+        callback: Callable[[MessageView], Any],
+        scope: str = "local",
+        *,
+        regex: bool = False,
+        timeout: float | None = None,
+    ) -> Subscription:
+        """Call `callback` with every message on `channel` (`regex`: those whose whole name matches)."""
+        requests.check_scope(scope)
+        text = requests.to_text(channel, "a channel")
+        subscriptions = self._driver.engine.subscriptions
+        return await self._subscribe(
+            lambda: subscriptions.to_channel(text, bool(regex), scope, callback), timeout
+        )
+
+    async def _subscribe(self, add: Callable[[], Any], timeout: float | None) -> Subscription:
+        driver = self._driver
+        number = await driver.run(driver.engine.subscribe, add, self._timeout if timeout is None else timeout)
+        return Subscription(self, number)
+
+    async def unsubscribe(self, subscription: Subscription | int, *, timeout: float | None = None) -> None:
+        """End a subscription, to changes or to messages. Raises `NotFound` if it ended already."""
+        number = subscription if isinstance(subscription, int) else subscription.number
+        driver = self._driver
+        await driver.run(driver.engine.unsubscribe, number, self._timeout if timeout is None else timeout)
+
+    async def publish(self, channel: str, value: Any, *, timeout: float | None = None) -> int:
+        """Send `value` to all who listen to `channel`; return how many sessions of the node that were."""
+        return await self._ask(requests.publish(channel, value), timeout)  # type: ignore[no-any-return]
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    async def register(
+        self, path: PathLike, function: Callable[..., Any], *, timeout: float | None = None
+    ) -> None:
+        """Answer calls at `path` with what `function` returns, or with the error that it raises."""
+        driver = self._driver
+        oids = requests.to_path(path)
+        await driver.run(
+            driver.engine.register, oids, function, self._timeout if timeout is None else timeout
+        )
+
+    async def unregister(self, path: PathLike, *, timeout: float | None = None) -> None:
+        """Answer no more at `path`. Raises `NotFound` if this client does not."""
+        driver = self._driver
+        oids = requests.to_path(path)
+        await driver.run(driver.engine.unregister, oids, self._timeout if timeout is None else timeout)
+
+    async def call(self, path: PathLike, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Return the result of the handler at `path`.
+
+        Raises `HandlerError` (it raised), `NoHandler`, `HandlerGone`, `Timeout`, `Cancelled`.
+        """
+        return await self._ask(requests.call(path, args, kwargs), timeout)
+
+    async def call_all(
+        self, regex: str, /, *args: Any, timeout: float | None = None, **kwargs: Any
+    ) -> dict[tuple[str, str], Any]:
+        """Call every handler whose path matches `regex` oid by oid.
+
+        Returns by (path, tega_id) the result, or the error as an exception object. Raises `NoHandler`.
+        """
+        return requests.as_outcomes(await self._ask(requests.call_all(regex, args, kwargs), timeout))
+
+    # -- the node -----------------------------------------------------------------------------------
+
+    async def report(self, name: str, value: Any, *, timeout: float | None = None) -> None:
+        """Say `value` of this session, shown under `name` in the listing of agents."""
+        await self._ask(requests.report(name, value), timeout)
+
+    async def inspect(self, what: str, *, timeout: float | None = None) -> Any:
+        """Return a listing of the node, e.g. "sessions" or "status"; docs/protocol.md has the names."""
+        return await self._ask(requests.inspect(what), timeout)
+
+    async def manage(self, what: str, argument: str = "", *, timeout: float | None = None) -> Any:
+        """Act on the node, e.g. "snapshot"; docs/protocol.md has the names. Returns what was done."""
+        return await self._ask(requests.manage(what, argument), timeout)
+
+
+class Subscription:
+    """A subscription that stands, to changes or to messages. As a context manager it ends with the block."""
+
+    def __init__(self, client: Client, number: int) -> None:
+        self._client = client
+        self.number = number
+
+    async def cancel(self, *, timeout: float | None = None) -> None:
+        """End it. Raises `NotFound` if it ended already."""
+        await self._client.unsubscribe(self, timeout=timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.cancel()
+
+
+class Transaction:
+    """Changes that are made together at `commit`, or not at all. What it reads shows its own writes.
+
+    `txid` names it, `ended` says whether it was committed or cancelled. All methods raise
+    `TransactionExpired` when it is over.
+    """
+
+    def __init__(self, client: Client, txid: str, message: str) -> None:
+        self._client = client
+        self._message = message
+        self._ops: list[OpField] = []
+        self.txid = txid
+        self.ended = False
+
+    async def _add(self, op: OpField, timeout: float | None) -> None:
+        await self._client._ask(requests.write((op,), "", self.txid), timeout)
+        self._ops.append(op)
+
+    async def put(
+        self,
+        path: PathLike,
+        value: Any = NO_DEFAULT,
+        *,
+        version: Expected = None,
+        ephemeral: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """As `Client.put`; an expected version is checked at commit. Raises `MixedOwners`."""
+        await self._add(requests.put(path, value, version, ephemeral), timeout)
+
+    async def patch(
+        self,
+        path: PathLike,
+        value: Any = NO_DEFAULT,
+        *,
+        version: Expected = None,
+        timeout: float | None = None,
+    ) -> None:
+        """As `Client.patch`."""
+        await self._add(requests.patch(path, value, version), timeout)
+
+    async def delete(self, path: PathLike, *, version: Expected = None, timeout: float | None = None) -> None:
+        """As `Client.delete`."""
+        await self._add(requests.delete(path, version), timeout)
+
+    async def rollback(self, root: str, version: int, *, timeout: float | None = None) -> None:
+        """As `Client.rollback`."""
+        await self._add(requests.rollback(root, version), timeout)
+
+    async def get(
+        self,
+        path: PathLike,
+        default: Any = NO_DEFAULT,
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """As `Client.get`, with the transaction's own writes."""
+        try:
+            return requests.as_value(
+                await self._client._ask(requests.get(path, version, txid=self.txid), timeout)
+            )
+        except NotFound as error:
+            return requests.or_default(error, default)
+
+    async def find(self, regex: str, *, timeout: float | None = None) -> list[Found]:
+        """As `Client.find`, with the transaction's own writes."""
+        return requests.as_found(await self._client._ask(requests.find(regex, self.txid), timeout))
+
+    async def candidate(self, *, timeout: float | None = None) -> CandidateView:
+        """Return what a commit would make: the roots that it touches, and the changes."""
+        return requests.as_candidate(await self._client._ask((messages.Candidate, (self.txid,)), timeout))
+
+    async def commit(self, message: str | None = None, *, timeout: float | None = None) -> Committed:
+        """Make the changes. Raises `Collision` and all that a write may raise; nothing is changed then."""
+        driver = self._client._driver
+        self.ended = True
+        ask = requests.commit(self.txid, self._message if message is None else message)
+        wait = self._client._timeout if timeout is None else timeout
+        return requests.as_committed(await driver.run(driver.engine.write, ask, tuple(self._ops), wait))
+
+    async def cancel(self, *, timeout: float | None = None) -> None:
+        """Make none of the changes."""
+        self.ended = True
+        await self._client._ask((messages.CancelTransaction, (self.txid,)), timeout)

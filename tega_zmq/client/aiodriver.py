@@ -1,0 +1,335 @@
+"""What runs an asyncio client's session in an event loop.
+
+The socket is read by its descriptor (`loop.add_reader`), not by `zmq.asyncio`, which costs a multiple. What
+the tasks of one turn of the loop ask for is sent together at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from tega_zmq.client import requests
+from tega_zmq.client.engine import Engine
+from tega_zmq.client.link import Link, readable
+from tega_zmq.client.notices import Notices
+from tega_zmq.client.protocol import ClientSession
+from tega_zmq.client.workers import Workers
+from tega_zmq.errors import Disconnected, TegaError
+from tega_zmq.wire import messages
+
+__all__ = ["AsyncDriver"]
+
+_log = logging.getLogger("tega_zmq.client")
+
+_LINGER: Final = 500
+"""Milliseconds that the last messages may take when the client is closed."""
+
+_BURST: Final = 500
+"""Frames that are read before the loop's other tasks get their turn."""
+
+
+class AsyncDriver:
+    """Runs one client's engine in an event loop. All methods are called in that loop's thread."""
+
+    def __init__(self, url: str, tega_id: str, kind: str, context: zmq.Context[Any] | None) -> None:
+        self.engine = Engine(ClientSession(tega_id, kind, jitter=random.random), self)
+        self.url = url
+        self._name = f"tega-{tega_id}"
+        self._own_context = context is None
+        self._context: zmq.Context[Any] = zmq.Context() if context is None else context
+        self._link = Link(url, self._context)
+        self._loop: asyncio.AbstractEventLoop
+        self._outbox: deque[bytes] = deque()
+        self._up = False
+        self._due_to_turn = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._dial_timer: asyncio.TimerHandle | None = None
+        self._first: asyncio.Future[Any] | None = None
+        self._notices = Notices()
+        self._notices_wake = asyncio.Event()
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self._workers = Workers(f"{self._name}-handler")
+        self.ended = False
+
+    async def start(self, timeout: float) -> None:  # noqa: ASYNC109  # the caller's own
+        """Dial and wait for a session. Raises as the blocking client's `connect`."""
+        self._loop = asyncio.get_running_loop()
+        self._first = first = self._loop.create_future()
+        self._dial()
+        try:
+            async with asyncio.timeout(timeout):
+                await first
+        except TimeoutError:
+            await self.close()
+            raise Disconnected(
+                f"no node answers at {self.url} within {timeout:g} seconds", outcome="none"
+            ) from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call `function(future, *args, now)` and return what the future is told. Raises what it was told."""
+        if self.ended:
+            raise Disconnected("this client is closed", outcome="none")
+        future = self._loop.create_future()
+        function(future, *args, time.monotonic())
+        if not self._due_to_turn:
+            self._due_to_turn = True
+            self._loop.call_soon(self._turn)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not self.ended:
+                self.engine.cancel_waiter(future, time.monotonic())
+                self._turn_soon()
+            raise
+
+    async def close(self) -> None:
+        """End the session in order, and everything with it. May be called twice."""
+        if self.ended:
+            return
+        self.ended = True
+        now = time.monotonic()
+        self.engine.close(now)
+        self._transmit(now)
+        self._hang_up(_LINGER)
+        for timer in (self._timer, self._dial_timer):
+            if timer is not None:
+                timer.cancel()
+        me = asyncio.current_task()
+        tasks = [task for task in (self._dispatcher, *self._calls) if task is not None and task is not me]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=2.0)
+        self._notices.clear()
+        # These wait for threads: not in the loop's way.
+        await self._loop.run_in_executor(None, self._finish)
+
+    def _finish(self) -> None:
+        self._workers.close(1.0)
+        if self._own_context:
+            self._context.term()
+
+    # -- Host ---------------------------------------------------------------------------------------
+
+    def resolve(self, waiter: asyncio.Future[Any], value: Any) -> None:
+        """See `Host`."""
+        if not waiter.done():
+            waiter.set_result(value)
+
+    def reject(self, waiter: asyncio.Future[Any], error: TegaError) -> None:
+        """See `Host`."""
+        if not waiter.done():
+            waiter.set_exception(error)
+
+    def full(self) -> bool:
+        """See `Host`."""
+        return self._notices.full
+
+    def notify(self, callback: Callable[[Any], Any], arguments: tuple[Any, ...]) -> None:
+        """See `Host`."""
+        self._notices.push(callback, arguments)
+        self._rouse_dispatcher()
+
+    def notify_message(self, callback: Callable[[Any], Any], argument: Any) -> int:
+        """See `Host`."""
+        dropped = self._notices.push_message(callback, argument)
+        self._rouse_dispatcher()
+        return dropped
+
+    def _rouse_dispatcher(self) -> None:
+        self._notices_wake.set()
+        if self._dispatcher is None and not self.ended:
+            self._dispatcher = self._loop.create_task(self._dispatch(), name=f"{self._name}-callbacks")
+
+    def invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
+        """See `Host`."""
+        if inspect.iscoroutinefunction(function):
+            task = self._loop.create_task(self._invoke(function, call))
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+            return
+
+        def job() -> None:
+            result: messages.Result | None = None
+            if self.engine.wanted(call, time.monotonic()):
+                try:
+                    result = requests.result_of(call.call, function(*call.args, **call.kwargs))
+                except BaseException as error:  # noqa: BLE001  # whatever a handler raises is its caller's
+                    result = requests.error_of(call.call, error)
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+                self._loop.call_soon_threadsafe(self._result, call, result)
+
+        if not self._workers.run(job):
+            text = "too many calls wait for this client's handlers"
+            self._result(call, messages.Result(call.call, False, ["Busy", text]))
+
+    async def _invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
+        try:
+            async with asyncio.timeout(call.timeout / 1000):
+                value = await function(*call.args, **call.kwargs)
+            result = requests.result_of(call.call, value)
+        except Exception as error:  # noqa: BLE001  # whatever a handler raises is its caller's
+            result = requests.error_of(call.call, error)
+        self._result(call, result)
+
+    def _result(self, call: messages.Invoke, result: messages.Result | None) -> None:
+        if not self.ended:
+            self.engine.result(call, result, time.monotonic())
+            self._turn_soon()
+
+    def redial(self, delay: float) -> None:
+        """See `Host`."""
+        self._hang_up()
+        if self._dial_timer is not None:
+            self._dial_timer.cancel()
+        self._dial_timer = self._loop.call_later(delay, self._dial)
+
+    def welcomed(self, _welcome: messages.Welcome) -> None:
+        """See `Host`."""
+        if self._first is not None and not self._first.done():
+            self._first.set_result(None)
+
+    def rejected(self, error: TegaError) -> None:
+        """See `Host`."""
+        if self._first is not None and not self._first.done():
+            self._first.set_exception(error)
+
+    def over(self) -> None:
+        """See `Host`."""
+        self._hang_up()
+
+    # -- callbacks ----------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        while True:
+            notice = self._notices.pop()
+            if notice is None:
+                self._notices_wake.clear()
+                if self.engine.behind:
+                    self.engine.room(time.monotonic())
+                    self._turn_soon()
+                await self._notices_wake.wait()
+                continue
+            for argument in notice.arguments:
+                try:
+                    outcome = notice.callback(argument)
+                    if inspect.isawaitable(outcome):
+                        await outcome
+                except Exception:  # noqa: BLE001  # nothing of the user's ends this task
+                    _log.exception("a callback raised; it goes on with the next")
+
+    # -- the socket ---------------------------------------------------------------------------------
+
+    def _turn_soon(self) -> None:
+        if not self._due_to_turn:
+            self._due_to_turn = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Send what is to be sent, read what is there, and set the timer."""
+        self._due_to_turn = False
+        if self.ended:
+            return
+        now = time.monotonic()
+        engine = self.engine
+        engine.process(now)
+        for _ in range(_BURST):
+            self._transmit(now)
+            # After every send and receive, since these may have taken the edge of the descriptor.
+            link = self._link.socket
+            if link is None or not readable(link):
+                break
+            self._receive(now, link)
+        else:
+            self._turn_soon()
+        due = engine.session.next_deadline()
+        if due is not None and due <= now:
+            engine.tick(now)
+            self._turn_soon()
+        elif due is not None and (self._timer is None or due < self._timer_at):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self._loop.call_later(due - now, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._turn_soon()
+
+    def _receive(self, now: float, link: zmq.Socket[bytes]) -> None:
+        engine = self.engine
+        try:
+            for _ in range(_BURST):
+                frame = link.recv(zmq.NOBLOCK)
+                while link.getsockopt(zmq.RCVMORE):
+                    link.recv(zmq.NOBLOCK)
+                    frame = b""  # no message of the protocol has several frames
+                engine.received(frame, now)
+                if self._link.socket is not link:
+                    return
+        except zmq.Again:
+            pass
+
+    def _transmit(self, now: float) -> None:
+        outbox = self._outbox
+        outbox.extend(self.engine.frames(now))
+        if not outbox:
+            return
+        link = self._link.socket
+        if link is None or not self._up:
+            outbox.clear()
+            return
+        try:
+            while outbox:
+                link.send(outbox[0], zmq.NOBLOCK)
+                outbox.popleft()
+        except zmq.Again:
+            pass  # the node does not read; the descriptor tells when it does again
+
+    def _on_monitor(self) -> None:
+        self._turn()  # what came before the loss counts
+        if self._link.socket is None:
+            return
+        now = time.monotonic()
+        state = self._link.state()
+        if state == "up":
+            self._up = True
+            self.engine.connected(now)
+        elif state == "down":
+            self.engine.connection_lost(now)
+        self._turn()
+
+    def _dial(self) -> None:
+        self._dial_timer = None
+        try:
+            self._link.dial()
+        except zmq.ZMQError as error:
+            _log.error("%s cannot be dialled: %s", self.url, error)
+            self.engine.connection_lost(time.monotonic())
+            return
+        self._loop.add_reader(self._link.fd, self._turn)
+        self._loop.add_reader(self._link.monitor_fd, self._on_monitor)
+        self._loop.call_soon(self._on_monitor)
+
+    def _hang_up(self, linger: int = 0) -> None:
+        if self._link.socket is not None:
+            self._loop.remove_reader(self._link.fd)
+            self._loop.remove_reader(self._link.monitor_fd)
+        self._link.hang_up(linger if self._up else 0)
+        self._outbox.clear()
+        self._up = False

@@ -1,0 +1,442 @@
+"""The thread behind a blocking client: it owns the socket and the session.
+
+Callers put what they want into a queue and wait on a lock; an eventfd wakes the thread if it sleeps.
+Callbacks run in one dispatcher thread, in order; handlers in a pool. Nothing of the user's runs in the I/O
+thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from tega_zmq.client import requests
+from tega_zmq.client.engine import Engine
+from tega_zmq.client.link import Link, readable
+from tega_zmq.client.notices import Notices
+from tega_zmq.client.protocol import ClientSession
+from tega_zmq.client.workers import Workers
+from tega_zmq.errors import Disconnected, TegaError
+from tega_zmq.wire import messages
+
+__all__ = ["Driver"]
+
+_log = logging.getLogger("tega_zmq.client")
+
+_LINGER: Final = 500
+"""Milliseconds that the last messages may take when the client is closed."""
+
+_JOIN: Final = 2.0
+"""Seconds that `close` waits for a callback or a handler that is running."""
+
+_BURST: Final = 500
+"""Frames that are read before callers get their turn again."""
+
+
+class _Waiter:
+    """Where one caller waits. `lock` is held until the answer is there."""
+
+    __slots__ = ("error", "lock", "value")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.value: Any = None
+        self.error: TegaError | None = None
+
+
+class Driver:
+    """Runs one client's engine. `start` it, then `run` from any thread; `close` ends all."""
+
+    def __init__(self, url: str, tega_id: str, kind: str, context: zmq.Context[Any] | None) -> None:
+        self.engine = Engine(ClientSession(tega_id, kind, jitter=random.random), self)
+        self.url = url
+        self._own_context = context is None
+        self._context: zmq.Context[Any] = zmq.Context() if context is None else context
+        self._link = Link(url, self._context)
+        self._pid = os.getpid()
+        self._inbox: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._told: list[_Waiter] = []
+        """Whose answer is there. They are woken when this thread is about to sleep: a thread that wakes before
+        would only wait for the interpreter lock."""
+        self._asleep = False
+        self._ended = False
+        self._stop = False
+        self._close_lock = threading.Lock()
+        self._wake_lock = threading.Lock()
+        """Held while the eventfd is written or closed."""
+        self._eventfd = -1
+        self._epoll: select.epoll | None = None
+        self._outbox: deque[bytes] = deque()
+        self._dial_at: float | None = None
+        self._up = False
+        self._monitor_ready = False
+        self._first: _Waiter | None = _Waiter()
+        """Who waits for the first session."""
+        self._thread = threading.Thread(target=self._main, name=f"tega-{tega_id}", daemon=True)
+        self._workers = Workers(f"tega-{tega_id}-handler")
+        self._notices = Notices()
+        self._notices_lock = threading.Lock()
+        self._notices_wake = threading.Lock()
+        self._notices_wake.acquire()
+        self._dispatcher: threading.Thread | None = None
+        self._dispatcher_idle = False
+        self._dispatching = True
+
+    # -- from any thread ----------------------------------------------------------------------------
+
+    def start(self, timeout: float) -> None:
+        """Dial, and wait for a session.
+
+        Raises `Disconnected` naming the url, or what the node refuses with.
+        """
+        first = self._first
+        assert first is not None
+        try:
+            self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._epoll = select.epoll()
+            # Edge-triggered: each write wakes, and nobody has to read the count back.
+            self._epoll.register(self._eventfd, select.EPOLLIN | select.EPOLLET)
+            self._dial_at = 0.0
+            self._thread.start()
+        except BaseException:
+            self._release()
+            raise
+        try:
+            answered = first.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+        except BaseException:
+            self.close()
+            raise
+        if not answered:
+            self.close()
+            raise Disconnected(f"no node answers at {self.url} within {timeout:g} seconds", outcome="none")
+        if first.error is not None:
+            self.close()
+            raise first.error
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call `function(waiter, *args, now)` in the I/O thread and return what the waiter is told.
+
+        Raises what it is told.
+        """
+        waiter = _Waiter()
+        self.post(function, waiter, *args)
+        try:
+            waiter.lock.acquire()
+        except BaseException:  # Ctrl-C: nobody waits any more
+            self.post(self.engine.cancel_waiter, waiter)
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.value
+
+    def post(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call `function(*args, now)` in the I/O thread, without waiting.
+
+        After the end, waiters are rejected.
+        """
+        self._inbox.append((function, args))
+        if self._asleep:
+            self._wake()
+        elif self._ended or self._pid != os.getpid():
+            self._reject_inbox()
+
+    def _wake(self) -> None:
+        if self._pid != os.getpid():
+            self._reject_inbox()
+            return
+        with self._wake_lock:
+            if self._eventfd >= 0:
+                os.eventfd_write(self._eventfd, 1)
+
+    def _reject_inbox(self) -> None:
+        """Nobody will empty the inbox: the client is closed, or this is a fork of its process."""
+        if self._pid == os.getpid():
+            error: TegaError = Disconnected("this client is closed", outcome="none")
+        else:
+            error = Disconnected("a client cannot be used after a fork; connect in the child", outcome="none")
+        while True:
+            try:
+                _, args = self._inbox.popleft()
+            except IndexError:
+                return
+            if args and type(args[0]) is _Waiter:
+                args[0].error = error
+                args[0].lock.release()
+
+    def close(self) -> None:
+        """End the session in order and everything with it. May be called from anywhere, and twice."""
+        if self._pid != os.getpid():
+            return
+        me = threading.current_thread()
+        with self._close_lock:
+            self._stop = True
+            self._wake()
+            if self._thread.ident is not None:
+                self._thread.join()
+            with self._notices_lock:
+                self._dispatching = False
+                self._notices.clear()
+                if self._dispatcher_idle:
+                    self._dispatcher_idle = False
+                    self._notices_wake.release()
+            if self._dispatcher is not None and self._dispatcher is not me:
+                self._dispatcher.join(_JOIN)
+            self._workers.close(_JOIN)
+
+    # -- Host, in the I/O thread --------------------------------------------------------------------
+
+    def resolve(self, waiter: _Waiter, value: Any) -> None:
+        """See `Host`."""
+        waiter.value = value
+        self._told.append(waiter)
+
+    def reject(self, waiter: _Waiter, error: TegaError) -> None:
+        """See `Host`."""
+        waiter.error = error
+        self._told.append(waiter)
+
+    def _wake_waiters(self) -> None:
+        for waiter in self._told:
+            waiter.lock.release()
+        self._told.clear()
+
+    def full(self) -> bool:
+        """See `Host`."""
+        return self._notices.full
+
+    def notify(self, callback: Callable[[Any], Any], arguments: tuple[Any, ...]) -> None:
+        """See `Host`."""
+        with self._notices_lock:
+            self._notices.push(callback, arguments)
+            self._rouse_dispatcher()
+
+    def notify_message(self, callback: Callable[[Any], Any], argument: Any) -> int:
+        """See `Host`."""
+        with self._notices_lock:
+            dropped = self._notices.push_message(callback, argument)
+            self._rouse_dispatcher()
+        return dropped
+
+    def _rouse_dispatcher(self) -> None:
+        if self._dispatcher_idle:
+            self._dispatcher_idle = False
+            self._notices_wake.release()
+        elif self._dispatcher is None and self._dispatching:
+            self._dispatcher = threading.Thread(
+                target=self._dispatch, name=f"{self._thread.name}-callbacks", daemon=True
+            )
+            self._dispatcher.start()
+
+    def invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
+        """See `Host`."""
+
+        def job() -> None:
+            if not self.engine.wanted(call, time.monotonic()):
+                self.post(self.engine.result, call, None)
+                return
+            try:
+                result = requests.result_of(call.call, function(*call.args, **call.kwargs))
+            except BaseException as error:  # noqa: BLE001  # whatever a handler raises is its caller's
+                result = requests.error_of(call.call, error)
+            self.post(self.engine.result, call, result)
+
+        if not self._workers.run(job):
+            busy = messages.Result(
+                call.call, False, ["Busy", "too many calls wait for this client's handlers"]
+            )
+            self.engine.result(call, busy, time.monotonic())
+
+    def redial(self, delay: float) -> None:
+        """See `Host`."""
+        self._hang_up()
+        self._dial_at = time.monotonic() + delay
+
+    def welcomed(self, _welcome: messages.Welcome) -> None:
+        """See `Host`."""
+        if self._first is not None:
+            self.resolve(self._first, None)
+            self._first = None
+
+    def rejected(self, error: TegaError) -> None:
+        """See `Host`."""
+        if self._first is not None:
+            self.reject(self._first, error)
+            self._first = None
+
+    def over(self) -> None:
+        """See `Host`."""
+        self._hang_up()
+        self._dial_at = None
+
+    # -- the dispatcher thread ----------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        while True:
+            with self._notices_lock:
+                if not self._dispatching:
+                    return
+                notice = self._notices.pop()
+                if notice is None:
+                    self._dispatcher_idle = True
+            if notice is None:
+                if self.engine.behind:
+                    self.post(self.engine.room)
+                self._notices_wake.acquire()
+                continue
+            callback = notice.callback
+            for argument in notice.arguments:
+                try:
+                    callback(argument)
+                except BaseException:  # noqa: BLE001  # nothing of the user's ends this thread
+                    _log.exception("a callback raised; it goes on with the next")
+            del notice, callback
+
+    # -- the I/O thread -----------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            self._loop()
+            self.engine.close(time.monotonic())
+            self._transmit(time.monotonic())
+        except BaseException:  # noqa: BLE001  # whatever it was, nobody must be left waiting
+            _log.exception("the client's I/O thread failed; the client is closed")
+            with contextlib.suppress(Exception):
+                self.engine.close(time.monotonic())
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Give everything back, and leave nobody waiting."""
+        self._asleep = False
+        self._ended = True
+        self._link.hang_up(_LINGER if self._up else 0)
+        with self._wake_lock:
+            if self._eventfd >= 0:
+                os.close(self._eventfd)
+                self._eventfd = -1
+        if self._epoll is not None:
+            self._epoll.close()
+        if self._own_context:
+            self._context.term()
+        if self._first is not None:
+            self.reject(self._first, Disconnected("this client is closed", outcome="none"))
+            self._first = None
+        self._wake_waiters()
+        self._reject_inbox()
+
+    def _loop(self) -> None:
+        inbox, engine, session, epoll = self._inbox, self.engine, self.engine.session, self._epoll
+        assert epoll is not None
+        monotonic = time.monotonic
+        events_option, pollin = int(zmq.EVENTS), int(zmq.POLLIN)
+        while not self._stop:
+            now = monotonic()
+            while inbox:
+                function, args = inbox.popleft()
+                function(*args, now)
+            engine.process(now)
+            self._transmit(now)
+            socket = self._link.socket
+            # After every send and receive, since these may have taken the edge of the descriptor.
+            if socket is not None and int(socket.getsockopt(events_option)) & pollin:
+                self._receive(now)
+                if len(self._told) > 1:
+                    self._wake_waiters()
+                continue
+            if self._monitor_ready:
+                self._look_at_monitor(now)
+                continue
+            due = session.next_deadline()
+            if due is not None and due <= now:
+                engine.tick(now)
+                continue
+            if self._dial_at is not None:
+                if self._dial_at <= now:
+                    self._dial(now)
+                    continue
+                due = self._dial_at if due is None else min(due, self._dial_at)
+            self._asleep = True
+            if self._told:
+                self._wake_waiters()
+            if inbox or self._stop:
+                self._asleep = False
+                continue
+            happened = epoll.poll(None if due is None else due - now)
+            self._asleep = False
+            for fd, _ in happened:
+                if fd == self._link.monitor_fd:
+                    self._monitor_ready = True
+
+    def _transmit(self, now: float) -> None:
+        frames = self.engine.frames(now)
+        if not frames and not self._outbox:
+            return
+        outbox = self._outbox
+        outbox.extend(frames)
+        socket = self._link.socket
+        if socket is None or not self._up:
+            outbox.clear()
+            return
+        try:
+            while outbox:
+                socket.send(outbox[0], zmq.NOBLOCK)
+                outbox.popleft()
+        except zmq.Again:
+            pass  # the node does not read; the descriptor tells when it does again
+
+    def _receive(self, now: float) -> None:
+        socket = self._link.socket
+        engine = self.engine
+        for _ in range(_BURST):
+            if socket is None or not readable(socket):
+                return
+            frame = socket.recv(zmq.NOBLOCK)
+            while socket.getsockopt(zmq.RCVMORE):
+                socket.recv(zmq.NOBLOCK)
+                frame = b""  # no message of the protocol has several frames
+            engine.received(frame, now)
+            socket = self._link.socket
+
+    def _look_at_monitor(self, now: float) -> None:
+        self._monitor_ready = False
+        state = self._link.state()
+        if state == "up":
+            self._up = True
+            self.engine.connected(now)
+        elif state == "down":
+            self.engine.connection_lost(now)
+
+    def _dial(self, now: float) -> None:
+        self._dial_at = None
+        try:
+            self._link.dial()
+        except zmq.ZMQError as error:
+            _log.error("%s cannot be dialled: %s", self.url, error)
+            self.engine.connection_lost(now)
+            return
+        epoll = self._epoll
+        assert epoll is not None
+        epoll.register(self._link.fd, select.EPOLLIN)
+        epoll.register(self._link.monitor_fd, select.EPOLLIN)
+        self._monitor_ready = True
+
+    def _hang_up(self) -> None:
+        epoll = self._epoll
+        if self._link.socket is not None and epoll is not None:
+            epoll.unregister(self._link.fd)
+            epoll.unregister(self._link.monitor_fd)
+        self._link.hang_up()
+        self._outbox.clear()
+        self._up = False
+        self._monitor_ready = False

@@ -1,0 +1,425 @@
+"""What both clients do with a session's events, without I/O.
+
+An `Engine` joins a `ClientSession` with the client's subscriptions, ephemeral nodes and handlers: it finds
+who waits for an answer, tells callbacks, runs handlers, and announces all that the client owns to each new
+session. The blocking and the asyncio client feed it what happens, and give it a `Host` to act through. It
+belongs to one thread, apart from `wanted`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from tega_zmq.client import protocol, requests
+from tega_zmq.client.belongings import Belongings
+from tega_zmq.client.protocol import ClientSession
+from tega_zmq.client.results import MessageView
+from tega_zmq.client.subscriptions import Ask, Subscribed, Subscriptions
+from tega_zmq.errors import Cancelled, Disconnected, NotFound, ProtocolError, TegaError, Timeout
+from tega_zmq.paths import Path, format_path
+from tega_zmq.wire import messages
+from tega_zmq.wire.codec import decode, encode
+from tega_zmq.wire.messages import OpField
+
+__all__ = ["Engine", "Host"]
+
+_log = logging.getLogger("tega_zmq.client")
+
+_ANNOUNCE_TIMEOUT: Final = 30.0
+"""Seconds that what the client asks by itself may take."""
+
+
+class Host(Protocol):
+    """What a client does for its engine."""
+
+    def resolve(self, waiter: Any, value: Any) -> None:
+        """The request of `waiter` was answered."""
+
+    def reject(self, waiter: Any, error: TegaError) -> None:
+        """The request of `waiter` failed."""
+
+    def full(self) -> bool:
+        """Whether so much waits for callbacks that no further changes must be given to `notify`."""
+
+    def notify(self, callback: Callable[[Any], Any], arguments: tuple[Any, ...]) -> None:
+        """Call `callback` in its turn, with each of `arguments`."""
+
+    def notify_message(self, callback: Callable[[Any], Any], argument: Any) -> int:
+        """Call `callback` with a message in its turn; return how many older messages were dropped for it."""
+
+    def invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
+        """Run `function`, a handler, and give its outcome to `Engine.result`."""
+
+    def redial(self, delay: float) -> None:
+        """Drop the connection; dial after `delay` seconds."""
+
+    def welcomed(self, welcome: messages.Welcome) -> None:
+        """A session stands."""
+
+    def rejected(self, error: TegaError) -> None:
+        """The node refused the hello."""
+
+    def over(self) -> None:
+        """The session was taken over; drop the connection for good."""
+
+
+class Engine:
+    """One client's session with all that hangs on it."""
+
+    def __init__(self, session: ClientSession, host: Host) -> None:
+        self.session = session
+        self.subscriptions = Subscriptions()
+        self.belongings = Belongings()
+        self.on_state: list[Callable[[Any], Any]] = []
+        self.on_dropped: list[Callable[[Any], Any]] = []
+        self._host = host
+        self._waiters: dict[int, Any] = {}
+        self._after: dict[int, Callable[[Any, TegaError | None], None]] = {}
+        """Called with (value, error) before the waiter is told."""
+        self._instead: dict[int, Any] = {}
+        """What the waiter is told instead of the reply."""
+        self._tracks_writes = False
+        """An ephemeral node was asked for once, so every write may concern one."""
+        self._behind: dict[int, None] = {}
+        """Subscriptions whose changes there was no room for."""
+        self._running: dict[int, tuple[messages.Invoke, float]] = {}
+        """Calls that handlers are to answer, with deadline."""
+        self._now = 0.0
+
+    # -- what the client asks -----------------------------------------------------------------------
+
+    def ask(self, waiter: Any, ask: Ask, timeout: float, now: float) -> int | None:
+        """Send a request; `waiter` will be told. Returns its id; None if it was refused here (also told)."""
+        try:
+            id = self.session.request(ask[0], *ask[1], timeout=timeout, now=now)
+        except TegaError as error:
+            if waiter is not None:
+                self._host.reject(waiter, error)
+            else:
+                _log.error("%s could not be sent: %s", ask[0].__name__, error)
+            return None
+        self._waiters[id] = waiter
+        return id
+
+    def _ask_then(
+        self,
+        waiter: Any,
+        ask: Ask,
+        after: Callable[[Any, TegaError | None], None],
+        timeout: float,
+        now: float,
+    ) -> bool:
+        """As `ask`; `after` is called first. Returns whether the request was taken."""
+        id = self.ask(waiter, ask, timeout, now)
+        if id is not None:
+            self._after[id] = after
+        return id is not None
+
+    def write(self, waiter: Any, ask: Ask, ops: tuple[OpField, ...], timeout: float, now: float) -> None:
+        """Send a request that, if it succeeds, has applied `ops`."""
+        if not self._tracks_writes:
+            if not any(op[4] for op in ops):
+                self.ask(waiter, ask, timeout, now)
+                return
+            self._tracks_writes = True
+
+        def after(_value: Any, error: TegaError | None) -> None:
+            if error is None:
+                self.belongings.wrote(ops)
+
+        self._ask_then(waiter, ask, after, timeout, now)
+
+    def cancel(self, id: int, now: float) -> None:
+        """Give up request `id`; its waiter is told nothing more."""
+        if id in self._waiters:
+            self._waiters[id] = None
+            self.session.cancel(id, now)
+            self.process(now)
+
+    def cancel_waiter(self, waiter: Any, now: float) -> None:
+        """Give up the request of `waiter`, which is told nothing more."""
+        for id, each in self._waiters.items():
+            if each is waiter:
+                self.cancel(id, now)
+                return
+
+    def subscribe(self, waiter: Any, add: Callable[[], Subscribed], timeout: float, now: float) -> None:
+        """Add a subscription, by calling `add`, and ask for it; `waiter` is told its number."""
+        try:
+            subscribed = add()
+        except TegaError as error:
+            self._host.reject(waiter, error)
+            return
+        number = subscribed.number
+
+        def after(value: Any, error: TegaError | None) -> None:
+            if error is None:
+                self._confirmed(number, value)
+                return
+            self.subscriptions.remove(number)
+            if isinstance(error, (Cancelled, Timeout)):
+                self.ask(None, (messages.Unsubscribe, (number,)), _ANNOUNCE_TIMEOUT, self._now)
+
+        id = self.ask(waiter, subscribed.ask(), timeout, now)
+        if id is None:
+            self.subscriptions.remove(number)
+        else:
+            self._after[id] = after
+            self._instead[id] = number
+
+    def unsubscribe(self, waiter: Any, number: int, timeout: float, now: float) -> None:
+        """End a subscription: nothing more is told from now on."""
+        if not self.subscriptions.remove(number):
+            self._host.reject(waiter, NotFound(f"there is no subscription {number}; it ended already"))
+            return
+        self._behind.pop(number, None)
+        self.ask(waiter, (messages.Unsubscribe, (number,)), timeout, now)
+
+    def register(
+        self, waiter: Any, path: Path, function: Callable[..., Any], timeout: float, now: float
+    ) -> None:
+        """Offer `function` at `path`; it replaces one that this client offered there before."""
+        handlers = self.belongings.handlers
+        if path in handlers:
+            handlers[path] = function
+            self._host.resolve(waiter, None)
+            return
+        handlers[path] = function
+
+        def after(_value: Any, error: TegaError | None) -> None:
+            if error is not None and handlers.get(path) is function:
+                del handlers[path]
+
+        if not self._ask_then(waiter, (messages.Register, (path,)), after, timeout, now):
+            del handlers[path]
+
+    def unregister(self, waiter: Any, path: Path, timeout: float, now: float) -> None:
+        """Offer nothing at `path` any more."""
+        if self.belongings.handlers.pop(path, None) is None:
+            text = format_path(path)
+            self._host.reject(waiter, NotFound(f"{text}: this client has no handler there", path=text))
+            return
+        self.ask(waiter, (messages.Unregister, (path,)), timeout, now)
+
+    def wanted(self, call: messages.Invoke, now: float) -> bool:
+        """Whether somebody still waits for the result of `call`. May be asked from any thread."""
+        entry = self._running.get(call.call)
+        return entry is not None and entry[0] is call and now < entry[1]
+
+    def result(self, call: messages.Invoke, result: messages.Result | None, now: float) -> None:
+        """A handler ended; a result that nobody waits for, and None, is dropped."""
+        wanted = self.wanted(call, now)
+        entry = self._running.get(call.call)
+        if entry is not None and entry[0] is call:
+            del self._running[call.call]
+        if wanted and result is not None:
+            self.session.send(result)
+
+    def room(self, now: float) -> None:
+        """The notices have been told: ask for the changes that there was no room for."""
+        behind, self._behind = self._behind, {}
+        for number in behind:
+            self._again(number, now)
+
+    @property
+    def behind(self) -> bool:
+        """Whether `room` must be called when the notices have been told."""
+        return bool(self._behind)
+
+    # -- what happens -------------------------------------------------------------------------------
+
+    def connected(self, now: float) -> None:
+        """See `ClientSession.connected`."""
+        self.session.connected(now)
+        self.process(now)
+
+    def connection_lost(self, now: float) -> None:
+        """See `ClientSession.connection_lost`."""
+        self.session.connection_lost(now)
+        self.process(now)
+
+    def tick(self, now: float) -> None:
+        """See `ClientSession.tick`."""
+        self.session.tick(now)
+        self.process(now)
+
+    def close(self, now: float) -> None:
+        """See `ClientSession.close`."""
+        self.session.close(now)
+        self.process(now)
+
+    def received(self, frame: bytes, now: float) -> None:
+        """The node sent `frame`."""
+        try:
+            message = decode(frame)
+        except ProtocolError as error:
+            _log.error("the node sent what cannot be read, ignored: %s", error)
+            return
+        self.session.received(message, now)
+        self.process(now)
+
+    def frames(self, now: float) -> list[bytes]:
+        """Return the frames to send, in order."""
+        output = self.session.take_output()
+        if not output:
+            return _NO_FRAMES
+        frames = []
+        for message in output:
+            try:
+                frames.append(encode(message))
+            except TegaError as error:
+                if type(message) is messages.Result and message.ok:
+                    frames.append(encode(requests.error_of(message.call, error)))
+                else:
+                    self.session.unsendable(message, error)
+                    self.process(now)
+        return frames
+
+    def process(self, now: float) -> None:
+        """Act on what the session has to tell."""
+        events = self.session.take_events()
+        if not events:
+            return
+        self._now = now
+        for event in events:
+            if type(event) is protocol.Completed:
+                if self._after and (after := self._after.pop(event.id, None)) is not None:
+                    after(event.value, None)
+                waiter = self._waiters.pop(event.id, None)
+                if waiter is not None:
+                    value = event.value
+                    if self._instead:
+                        value = self._instead.pop(event.id, value)
+                    self._host.resolve(waiter, value)
+            elif type(event) is protocol.Notified:
+                self._notified(event.changed, now)
+            elif type(event) is protocol.Failed:
+                self._instead.pop(event.id, None)
+                if (after := self._after.pop(event.id, None)) is not None:
+                    after(None, event.error)
+                waiter = self._waiters.pop(event.id, None)
+                if waiter is not None:
+                    self._host.reject(waiter, event.error)
+            else:
+                self._other(event, now)
+
+    def _other(self, event: protocol.Event, now: float) -> None:
+        match event:
+            case protocol.MessageReceived(message):
+                self._message(message)
+            case protocol.Invoked(invoke):
+                self._invoked(invoke, now)
+            case protocol.Abandoned(call):
+                self._running.pop(call, None)
+            case protocol.Dropped(count):
+                self._dropped(count)
+            case protocol.StateChanged(state):
+                if state != "connected":
+                    self._running.clear()
+                for callback in self.on_state:
+                    self._host.notify(callback, (state,))
+                if state == "taken over":
+                    _log.error("%s: taken over by another program of that tega_id", self.session.tega_id)
+                    self._host.over()
+            case protocol.Welcomed(welcome):
+                self._announce(welcome.resumed, now)
+                self._host.welcomed(welcome)
+            case protocol.Rejected(error):
+                _log.warning("the node refused: %s: %s", error.code, error.message)
+                self._host.rejected(error)
+            case protocol.Redial(delay):
+                self._host.redial(delay)
+            case _:
+                pass  # what concerns agents only
+
+    def _notified(self, changed: messages.Changed, now: float) -> None:
+        if changed.subscription in self._behind:
+            return
+        if self._host.full():
+            self._behind[changed.subscription] = None
+            return
+        subscribed, changes, again = self.subscriptions.take(changed)
+        if subscribed is None:
+            return
+        if again:
+            self._again(changed.subscription, now)
+        if changes:
+            self._host.notify(subscribed.callback, changes)
+
+    def _message(self, message: messages.Message) -> None:
+        view = MessageView(message.channel, message.value, message.tega_id)
+        dropped = 0
+        for number in message.subscriptions:
+            subscribed = self.subscriptions.get(number)
+            if subscribed is not None:
+                dropped += self._host.notify_message(subscribed.callback, view)
+        if dropped:
+            self._dropped(dropped)
+
+    def _dropped(self, count: int) -> None:
+        for callback in self.on_dropped:
+            self._host.notify(callback, (count,))
+        if not self.on_dropped:
+            _log.warning("%d messages were dropped, because they were not read fast enough", count)
+
+    def _invoked(self, call: messages.Invoke, now: float) -> None:
+        function = self.belongings.handlers.get(call.path)
+        if function is None:
+            text = f"{format_path(call.path)}: no handler is registered there"
+            self.session.send(messages.Result(call.call, False, ["NoHandler", text]))
+            return
+        self._running[call.call] = (call, now + call.timeout / 1000)
+        self._host.invoke(function, call)
+
+    # -- announcing ---------------------------------------------------------------------------------
+
+    def _announce(self, resumed: bool, now: float) -> None:
+        """Give a new session what the old one owned, and hear what was missed meanwhile."""
+        self._behind.clear()
+        if not resumed:
+            for path in self.belongings.handlers:
+                self._silently((messages.Register, (path,)), f"handler {format_path(path)}", now)
+            for path, value in self.belongings.ephemerals.items():
+                ask = requests.write((("put", path, value, None, True),))
+                self._silently(ask, f"ephemeral node {format_path(path)}", now)
+        for number in self.subscriptions.welcomed(resumed):
+            self._again(number, now)
+
+    def _silently(self, ask: Ask, what: str, now: float) -> None:
+        def after(_value: Any, error: TegaError | None) -> None:
+            if error is not None and not isinstance(error, Disconnected):
+                _log.error("%s could not be announced again: %s: %s", what, error.code, error.message)
+
+        self._ask_then(None, ask, after, _ANNOUNCE_TIMEOUT, now)
+
+    def _confirmed(self, number: int, positions: Any) -> None:
+        try:
+            again = self.subscriptions.confirmed(number, positions)
+        except (TypeError, ValueError):
+            _log.error("the node answered subscription %d with %.80r", number, positions)
+            return
+        if again:
+            self._again(number, self._now)
+
+    def _again(self, number: int, now: float) -> None:
+        """Ask for a subscription from where it stands."""
+        subscribed = self.subscriptions.get(number)
+        if subscribed is None:
+            return
+
+        def after(value: Any, error: TegaError | None) -> None:
+            if error is None:
+                self._confirmed(number, value)
+                return
+            self.subscriptions.refused(number)
+            if isinstance(error, Timeout) and self.session.state == "connected":
+                self._again(number, self._now)
+            elif not isinstance(error, Disconnected):
+                _log.error("subscription %d ended: %s: %s", number, error.code, error.message)
+
+        self._ask_then(None, subscribed.ask(), after, _ANNOUNCE_TIMEOUT, now)
+
+
+_NO_FRAMES: Final[list[bytes]] = []

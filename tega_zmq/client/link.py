@@ -1,0 +1,121 @@
+"""One connection to a node at a time: a DEALER socket and its monitor.
+
+Every dial makes a new socket that never reconnects by itself. So hello is always the first message of a
+connection, nothing that was queued for an old connection slips into a new one, and the host name is looked up
+anew each time. The monitor tells at once when the connection stands and when it is lost.
+
+A `Link` belongs to one thread. `ConnectionState` says what the monitor saw.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import Any, Final, Literal, TypeAlias
+
+import zmq
+
+from tega_zmq.wire.codec import MAX_FRAME
+
+__all__ = ["ConnectionState", "Link", "readable"]
+
+ConnectionState: TypeAlias = Literal["dialling", "up", "down"]
+
+_NEVER_AGAIN: Final = 3_600_000
+"""Milliseconds to the socket's own second attempt; it is closed long before."""
+
+_OPTIONS: Final = (
+    (zmq.LINGER, 0),
+    (zmq.RECONNECT_IVL, _NEVER_AGAIN),
+    (zmq.CONNECT_TIMEOUT, 10_000),
+    (zmq.HANDSHAKE_IVL, 10_000),
+    (zmq.MAXMSGSIZE, MAX_FRAME),
+    (zmq.SNDHWM, 10_000),
+    (zmq.RCVHWM, 10_000),
+    (zmq.HEARTBEAT_IVL, 5_000),
+    (zmq.HEARTBEAT_TIMEOUT, 15_000),
+    (zmq.HEARTBEAT_TTL, 15_000),
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 60),
+    (zmq.TCP_KEEPALIVE_INTVL, 30),
+    (zmq.TCP_KEEPALIVE_CNT, 3),
+)
+
+_UP: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+_DOWN: Final = int(
+    zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+_EVENT: Final = struct.Struct("=H")
+
+
+def readable(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message can be received now."""
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+class Link:
+    """Dials `url` with sockets of `context`.
+
+    `socket` is the present DEALER or None; `fd` and `monitor_fd` are what to poll for reading while there is
+    one: the first is edge-triggered (read `zmq.EVENTS` and drain after every event and every send).
+    """
+
+    def __init__(self, url: str, context: zmq.Context[Any]) -> None:
+        self.url = url
+        self.socket: zmq.Socket[bytes] | None = None
+        self.fd = -1
+        self.monitor_fd = -1
+        self._context = context
+        self._monitor: zmq.Socket[bytes] | None = None
+
+    def dial(self) -> None:
+        """Make a new socket and begin to connect it.
+
+        Raises `zmq.ZMQError`: the url, or no descriptors left.
+        """
+        self.hang_up()
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self.socket = socket
+        try:
+            for option, value in _OPTIONS:
+                socket.setsockopt(option, value)
+            if "[" in self.url:
+                socket.setsockopt(zmq.IPV6, 1)
+            self._monitor = socket.get_monitor_socket(_UP | _DOWN)
+            self._monitor.setsockopt(zmq.LINGER, 0)
+            socket.connect(self.url)
+            self.fd = int(socket.getsockopt(zmq.FD))
+            self.monitor_fd = int(self._monitor.getsockopt(zmq.FD))
+        except zmq.ZMQError:
+            self.hang_up()
+            raise
+
+    def state(self) -> ConnectionState:
+        """Return what the monitor has seen since it was asked last; "dialling" if nothing."""
+        monitor = self._monitor
+        seen: ConnectionState = "dialling"
+        while monitor is not None and readable(monitor):
+            frames = monitor.recv_multipart(zmq.NOBLOCK)
+            event = _EVENT.unpack_from(frames[0])[0]
+            if event & _DOWN:
+                return "down"
+            if event & _UP:
+                seen = "up"
+        return seen
+
+    def hang_up(self, linger: int = 0) -> None:
+        """Close the socket; what was sent is tried for `linger` more milliseconds."""
+        socket, monitor = self.socket, self._monitor
+        self.socket = self._monitor = None
+        self.fd = self.monitor_fd = -1
+        if socket is not None:
+            with contextlib.suppress(zmq.ZMQError):
+                socket.disable_monitor()
+        if monitor is not None:
+            monitor.close(0)
+        if socket is not None:
+            socket.close(linger)
