@@ -39,7 +39,7 @@ MAX_REGEX: Final = 256
 MAX_TEXT: Final = 255
 """Longest text that a regex is run on, in characters."""
 
-MAX_STEPS: Final = 4 * (MAX_TEXT + 1) ** 2
+MAX_STEPS: Final = 8 * (MAX_TEXT + 1) ** 2
 """The most steps that matching one text may take, by the bound above."""
 
 Groups = list[list["str | None"]]
@@ -153,7 +153,7 @@ def _compile(regex: str, start: int, part: str, whole: bool) -> re.Pattern[str]:
     flags = re.DOTALL if whole else 0
     try:
         parsed = _parse(part, flags)
-        end = _Follow(0, True, 1, 1, True) if whole else _Follow(_ALL, False, 0, 1, False)
+        end = _Follow(0, True, 1, 1, True) if whole else _Follow(_ALL, False, 0, 1)
         _sequence(list(parsed), end)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -202,8 +202,10 @@ class _Follow(NamedTuple):
     """Its steps, at most."""
     lead: int
     """The steps until it refuses a character that it cannot begin with."""
-    end: bool
+    end: bool = False
     """Whether it is the end of the text, and nothing else."""
+    once: int = 0
+    """Its steps from where it cannot fail any more: whatever stands before, they are taken once."""
 
 
 def _sequence(items: list[Any], follow: _Follow) -> tuple[int, _Follow]:
@@ -212,7 +214,7 @@ def _sequence(items: list[Any], follow: _Follow) -> tuple[int, _Follow]:
     for op, argument in reversed(items):
         count, follow = _item(str(op), argument, follow)
         ways *= count
-        if max(ways, follow.cost) > MAX_STEPS:
+        if max(ways, follow.cost + follow.once) > MAX_STEPS:
             raise _TooComplex("the repeats in it can share a text in too many ways")
     return ways, follow
 
@@ -220,11 +222,11 @@ def _sequence(items: list[Any], follow: _Follow) -> tuple[int, _Follow]:
 def _item(op: str, argument: Any, follow: _Follow) -> tuple[int, _Follow]:
     mask = _mask(op, argument)
     if mask is not None:
-        return 1, _Follow(mask, True, 1 + follow.cost, 1, False)
+        return 1, _Follow(mask, True, 1 + follow.cost, 1, once=follow.once)
     if op == "AT":
         # At an end, nothing but a line feed can follow.
         first = 1 << 10 if str(argument) in ("AT_END", "AT_END_STRING") else follow.first
-        return 1, _Follow(first, True, 1 + follow.cost, 1 + follow.lead, False)
+        return 1, _Follow(first, True, 1 + follow.cost, 1 + follow.lead, once=follow.once)
     if op == "SUBPATTERN":
         return _sequence(list(argument[3]), follow)
     if op == "ATOMIC_GROUP":
@@ -249,13 +251,16 @@ def _repeat_one(least: int, most: int, mask: int, follow: _Follow) -> tuple[int,
     first = mask if least else mask | follow.first
     if follow.end and mask == _ALL and not least and most > MAX_TEXT:
         # Takes all there is, and is at the end.
-        return 1, _Follow(_ALL, False, count, 1, False)
+        return 1, _Follow(_ALL, False, 0, 1, once=count)
     if not follow.fails:
-        return 1, _Follow(first, least > 0, count + follow.cost, 1 + follow.lead, False)
+        once = count + follow.once
+        return 1, _Follow(first, least > 0, 0, 1 + follow.lead, once=once)
     if not mask & follow.first:
-        return 1, _Follow(first, True, count * (1 + follow.lead) + follow.cost, 1 + follow.lead, False)
+        cost = count * (1 + follow.lead) + follow.cost
+        return 1, _Follow(first, True, cost, 1 + follow.lead, once=follow.once)
     ways = max(count - least + 1, 1)
-    return ways, _Follow(first, True, count + ways * (1 + follow.cost), 1 + follow.lead, False)
+    cost = count + ways * (1 + follow.cost)
+    return ways, _Follow(first, True, cost, 1 + follow.lead, once=follow.once)
 
 
 def _repeat(least: int, most: int, items: list[Any], width: int, follow: _Follow) -> tuple[int, _Follow]:
@@ -266,8 +271,8 @@ def _repeat(least: int, most: int, items: list[Any], width: int, follow: _Follow
         return _branch([items, []], follow)
     if width == 0:
         raise _TooComplex("it repeats something that may be empty")
-    first = _sequence(items, _Follow(0, True, 0, 1, False))[1].first
-    inner_ways, inner = _sequence(items, _Follow(first | follow.first, True, 0, 1, False))
+    first = _sequence(items, _Follow(0, True, 0, 1))[1].first
+    inner_ways, inner = _sequence(items, _Follow(first | follow.first, True, 0, 1))
     count = min(most, MAX_TEXT // width + 1)
     after = first if least else first | follow.first
     if inner_ways > 1:
@@ -278,31 +283,34 @@ def _repeat(least: int, most: int, items: list[Any], width: int, follow: _Follow
             if power > MAX_STEPS:
                 raise _TooComplex("it repeats something that matches in several ways")
         cost = power * count * (1 + inner.cost) + ways * (1 + follow.cost)
-        return ways, _Follow(after, True, cost, inner.lead + follow.lead, False)
+        return ways, _Follow(after, True, cost, inner.lead + follow.lead, once=follow.once)
     apart = not first & follow.first
     ways = 1 if apart or not follow.fails else max(count - least + 1, 1)
     cost = count * (1 + inner.cost + follow.lead) + ways * (1 + follow.cost)
-    return ways, _Follow(after, follow.fails or least > 0, cost, inner.lead + follow.lead, False)
+    fails = follow.fails or least > 0
+    if not fails:
+        return ways, _Follow(after, False, 0, inner.lead + follow.lead, once=cost + follow.once)
+    return ways, _Follow(after, True, cost, inner.lead + follow.lead, once=follow.once)
 
 
 def _branch(branches: list[list[Any]], follow: _Follow) -> tuple[int, _Follow]:
+    made = [_sequence(items, follow) for items in branches]
+    ends = [end for _, end in made]
     seen = 0
     apart = True
-    ways = most_ways = cost = most_cost = lead = 0
-    fails = True
-    for items in branches:
-        count, made = _sequence(items, follow)
-        apart = apart and not seen & made.first
-        seen |= made.first
-        ways += count
-        most_ways = max(most_ways, count)
-        cost += made.cost
-        most_cost = max(most_cost, made.cost)
-        lead += made.lead
-        fails = fails and made.fails
+    for end in ends:
+        apart = apart and not seen & end.first
+        seen |= end.first
+    lead = sum(end.lead for end in ends)
+    once = sum(end.once for end in ends)
+    if not all(end.fails for end in ends):
+        cost = sum(end.cost for end in ends)
+        return sum(ways for ways, _ in made), _Follow(seen, False, 0, lead, once=once + cost)
     if apart:
-        return most_ways, _Follow(seen, fails, most_cost + lead, lead, False)
-    return ways, _Follow(seen, fails, cost + len(branches), lead, False)
+        cost = max(end.cost for end in ends) + lead
+        return max(ways for ways, _ in made), _Follow(seen, True, cost, lead, once=once)
+    cost = sum(end.cost for end in ends) + len(ends)
+    return sum(ways for ways, _ in made), _Follow(seen, True, cost, lead, once=once)
 
 
 def _mask(op: str, argument: Any) -> int | None:

@@ -1,8 +1,8 @@
 """Nodes: build, read and change them. A change makes new nodes along one path and shares all others.
 
 A `Node` is an exact tuple `(version, content)`; content is a leaf value, or a `HashTrieMap` of children. It
-is no class of its own, because the garbage collector leaves exact tuples of such contents alone, and with many
-versions kept the collector decides the tail latency.
+is no class of its own, because the garbage collector leaves exact tuples of such contents alone, and with
+many versions kept the collector decides the tail latency.
 
 All functions take paths relative to the node: `()` is the node itself. Values are taken over, not copied:
 nobody may change a list after it was stored or read.
