@@ -31,7 +31,7 @@ class Setting(NamedTuple):
     origin: str
     """`file:line`, the name of an environment variable, or the flag as it was typed."""
     text: str | None = None
-    """As it was typed (environment, flag): what a key of text takes; one text stands for a list of one."""
+    """As it was typed (environment, flag): what a key of text takes."""
 
 
 class Key(NamedTuple):
@@ -164,6 +164,8 @@ def _as(hint: Any, value: Any, text: str | None) -> Any:
     if shape is tuple:
         if text is not None and not isinstance(value, (list, dict)):
             value = [text]
+        if isinstance(value, str):
+            value = [value]
         if not isinstance(value, (list, tuple)):
             return _WRONG
         items = [_as(get_args(hint)[0], item, None) for item in value]
@@ -188,7 +190,7 @@ def _expected(hint: Any, facts: _Facts) -> str:
     if shape is Literal:
         return "one of " + ", ".join(get_args(hint))
     if shape is tuple:
-        return "a list of texts"
+        return "a text or a list of texts"
     if shape is not None:
         return "a map"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[hint]

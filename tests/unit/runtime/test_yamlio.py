@@ -247,6 +247,8 @@ def test_lines_of_places() -> None:
     assert lines[("a", "b")] == 2
     assert lines[("a", "c", 1, "y")] == 5
     assert lines[("d",)] == 6
+    assert lines[("a",)] == 1
+    assert lines[("a", "c")] == 3
 
 
 def test_files_by_their_ending(tmp_path: Path) -> None:
