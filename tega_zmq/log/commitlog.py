@@ -324,15 +324,24 @@ class Log:
             self._disk.remove(f"{self._folder}/{snapshots.FOLDER}/{snapshots.name_of(lsn)}")
 
     def restart(self, lsn: int) -> snapshots.SnapshotWriter:
-        """After a failure: begin a new generation that goes on after record `lsn`, the last durable one.
+        """After a failure: begin a new generation that goes on after record `lsn`, which must be `last`.
 
         Returns the writer of the snapshot of that state. When it is published, call `restarted`. Raises
-        `OSError`; then the log is as it was, and `restart` may be called again.
+        `OSError`; then the log has still failed, and `restart` may be called again. Raises `ValueError` if
+        the log has not failed, or `lsn` is not the last record.
         """
+        if not self.failed or lsn != self.last:
+            raise ValueError(
+                f"a restart after record {lsn}; the last one is {self.last}, failed: {self.failed!r}"
+            )
+        if self._file is not None:
+            # A restart before this one made a segment, but no snapshot.
+            self._file.close()
+            self._file = None
         self._generation += 1
         self._base = lsn + 1
-        self._file = None
-        self.last = self.synced = lsn
+        # The snapshot holds all that was not synced.
+        self.synced = lsn
         self.begin_segment(0)
         return self.snapshot(lsn)
 

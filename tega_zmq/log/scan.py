@@ -47,7 +47,7 @@ class FoundSegment(NamedTuple):
     length: int
     """Bytes of the file."""
     end: str
-    """How the records end: `end`, `seal`, `torn`, `damage` (as in `framing.Stop`); `header`: it is damaged."""
+    """How the records end: `end`, `seal`, `torn`, `damage` (as in `framing.Stop`); `header`: damaged."""
     offset: int
     """Where they end, in bytes."""
     synced: int

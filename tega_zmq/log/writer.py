@@ -189,8 +189,10 @@ class LogThread:
         """Write and sync all that was appended, note the orderly stop if `clean`, and let go of the folder.
 
         Waits for it. A snapshot that is being written is given up. Returns whether all is durable; if not,
-        `poll` has a `Failed`.
+        `poll` has a `Failed`. A second call does nothing more.
         """
+        if self._stopping:
+            return not self._log.failed
         self._stopping = True
         if self._snapshots is not None:
             self._snapshots.join()
