@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from tega_zmq import paths
 from tega_zmq.errors import InvalidPath, TegaError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tega_zmq.client.blocking import Client
 
 __all__ = ["Candidate", "Live", "Source", "candidates"]
+
+T = TypeVar("T")
 
 FRESH = 2.0
 """Seconds for which an answer of the node is good enough for Tab."""
@@ -45,7 +47,7 @@ class Source(Protocol):
     """What the node has."""
 
     def children(self, path: Path) -> Sequence[tuple[str, bool]]:
-        """Return the oids below `path` (of the roots, for an empty one), each with whether it is a container."""
+        """Return the oids below `path` and whether each is a container; for an empty path the roots."""
 
     def handlers(self) -> Sequence[str]:
         """Return the paths, in text, that can be called."""
@@ -68,9 +70,7 @@ class Live:
     def children(self, path: Path) -> Sequence[tuple[str, bool]]:
         """See `Source`."""
         if path:
-            return self._ask(
-                path, lambda: [(oid, bool(more)) for oid, more in self._client.oids(path, timeout=PATIENCE)]
-            )
+            return self._ask(path, lambda: self._client.oids(path, timeout=PATIENCE))
         return self._ask(path, lambda: [(each["root"], True) for each in self._inspect("roots")])
 
     def handlers(self) -> Sequence[str]:
@@ -84,11 +84,12 @@ class Live:
     def _inspect(self, what: str) -> Any:
         return self._client.inspect(what, timeout=PATIENCE)
 
-    def _ask(self, key: object, ask: Callable[[], Any]) -> Any:
+    def _ask(self, key: object, ask: Callable[[], Sequence[T]]) -> Sequence[T]:
         now = self._clock()
         kept = self._kept.get(key)
         if kept is not None and now - kept[0] < FRESH:
-            return kept[1]
+            known: Sequence[T] = kept[1]
+            return known
         try:
             answer = ask()
         except TegaError:
@@ -213,13 +214,11 @@ def _files(word: str) -> list[Candidate]:
     folder, name = os.path.split(word)
     try:
         with os.scandir(os.path.expanduser(folder) or ".") as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+            found = sorted((entry.name, "/" if entry.is_dir() else "") for entry in entries)
     except OSError:
         return []
     return [
-        Candidate(
-            os.path.join(folder, entry) + ("/" if is_dir else ""), entry + ("/" if is_dir else ""), not is_dir
-        )
-        for entry, is_dir in found
+        Candidate(os.path.join(folder, entry) + slash, entry + slash, not slash)
+        for entry, slash in found
         if entry.startswith(name) and (name.startswith(".") or not entry.startswith("."))
     ]

@@ -210,7 +210,8 @@ class Shell(cmd2.Cmd):
         client.on_state(self._state_changed)
         client.on_dropped(lambda count: self._show(f"{count} messages were dropped: this shell was too slow"))
         self.intro = self._paint(
-            f"{client.tega_id} at {safe(client.server or options.server)}. `help` lists the commands, Tab completes.",
+            f"{client.tega_id} at {safe(client.server or options.server)}."
+            " `help` lists the commands, Tab completes.",
             "dim",
         )
         self.prompt = self._prompt()
@@ -280,7 +281,7 @@ class Shell(cmd2.Cmd):
         except EOFError:
             return False
 
-    def run_editor(self, file_path: str | None = None) -> None:
+    def run_editor(self, file_path: str | None = None) -> None:  # noqa: ARG002 - cmd2 calls it so
         """Start no editor: this shell starts no programs."""
         self.perror("this shell starts no programs")
 
@@ -331,9 +332,9 @@ class Shell(cmd2.Cmd):
         """Run the commands in a file, up to the first that fails."""
         name = unquote(args.file)
         try:
-            file = open(os.path.expanduser(name), encoding="utf-8", errors="surrogateescape")
-        except OSError as error:
-            self.perror(f"{safe(name)}: cannot be read: {error.strerror or error}")
+            file = oneshot.open_script(name)
+        except TegaError as error:
+            self.perror(one_line(error))
             return
         with file:
             lines = Lines(file)

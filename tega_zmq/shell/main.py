@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tega_zmq.errors import InvalidValue, TegaError
+from tega_zmq.errors import TegaError
 from tega_zmq.shell import oneshot
 from tega_zmq.shell.oneshot import DONE, INTERRUPTED, REFUSED, WRONG, Options
 from tega_zmq.shell.session import one_line
@@ -55,7 +55,7 @@ def _run(arguments: list[str]) -> int:
     parser = _parser()
     given, words = _split(parser, arguments)
     if given.version:
-        print(f"tega {__version__}")
+        oneshot.say(f"tega {__version__}")
         return DONE
     options = Options(given.server, given.tega_id, given.timeout, given.json)
     if given.file is not None:
@@ -65,7 +65,7 @@ def _run(arguments: list[str]) -> int:
     if words and words[0] in ("help", "h"):
         from tega_zmq.shell.run import help_text
 
-        print(help_text(words[1:]))
+        oneshot.say(help_text(words[1:]))
         return DONE
     if words:
         return oneshot.run_command(words, options)
@@ -78,8 +78,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="tega",
         usage="tega [options] [COMMAND ...]",
-        description="The shell of a tega node. Without a command it is interactive; commands on standard input,\n"
-        "or in a file given with -f, run in one session. `tega help` lists the commands.",
+        description="The shell of a tega node. Without a command it is interactive; commands on standard\n"
+        "input, or in a file given with -f, run in one session. `tega help` lists the commands.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         epilog="exit status: 0 done, 1 refused (the error is on standard error), 2 wrong usage",
@@ -130,11 +130,7 @@ def _seconds(text: str) -> float:
 def _script(name: str, options: Options) -> int:
     if name == "-":
         return oneshot.run_script(sys.stdin, "standard input", options)
-    try:
-        file = open(name, encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise InvalidValue(f"{name}: cannot be read: {error.strerror or error}") from None
-    with file:
+    with oneshot.open_script(name) as file:
         return oneshot.run_script(file, name, options)
 
 

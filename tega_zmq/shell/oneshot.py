@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from tega_zmq.errors import TegaError
+from tega_zmq.errors import InvalidValue, TegaError
 from tega_zmq.shell.commands import COMMANDS, calls
 from tega_zmq.shell.literals import looks_like_call
 from tega_zmq.shell.output import Paint, render, safe, want_colour
@@ -55,20 +56,22 @@ def dial(options: Options) -> Any:
 
 def complain(text: str) -> None:
     """Print one line for the user on standard error."""
-    print(safe(text, lines=False), file=sys.stderr, flush=True)
+    sys.stderr.write(safe(text, lines=False) + "\n")
+    sys.stderr.flush()
 
 
 def tell_usage(error: UsageError) -> None:
     """Print what was typed wrongly, and how it should be."""
     complain(f"tega: {error}")
     if error.usage:
-        print(safe(error.usage), file=sys.stderr, flush=True)
+        sys.stderr.write(safe(error.usage) + "\n")
 
 
 def say(text: str) -> None:
     """Print a result, if there is any."""
     if text:
-        print(text, flush=True)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 # -- one command -----------------------------------------------------------------------------------
@@ -118,7 +121,7 @@ def _follow(session: Session, command: Command, args: Any, stop: threading.Event
 
     def show(text: str) -> None:
         try:
-            print(text, flush=True)
+            say(text)
         except BrokenPipeError:
             over.append("")
             stop.set()
@@ -143,6 +146,14 @@ def _follow(session: Session, command: Command, args: Any, stop: threading.Event
 
 
 # -- scripts ---------------------------------------------------------------------------------------
+
+
+def open_script(name: str) -> TextIO:
+    """Return the file of that name, open for reading. Raises `InvalidValue`."""
+    try:
+        return open(os.path.expanduser(name), encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise InvalidValue(f"{name}: cannot be read: {error.strerror or error}") from None
 
 
 class Lines:
@@ -234,5 +245,6 @@ def _standard_input() -> str:
 def _confirm(question: str) -> bool:
     if not sys.stdin.isatty():
         return False
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

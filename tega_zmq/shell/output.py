@@ -17,6 +17,7 @@ __all__ = [
     "Paint",
     "Result",
     "age",
+    "ago",
     "flow",
     "leaves",
     "plain",
@@ -199,6 +200,11 @@ def age(seconds: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def ago(seconds: float | None) -> str | None:
+    """Return `age` as a point in time, or None if there is none."""
+    return None if seconds is None else f"{age(seconds)} ago"
 
 
 def render(result: Result, *, as_json: bool, paint: Paint) -> str:

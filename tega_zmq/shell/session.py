@@ -7,6 +7,7 @@ it by `Surroundings` how to show an event, read a body and ask a question.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -81,10 +82,8 @@ class Session:
         """End what was begun: the transaction is cancelled, subscriptions end. Raises nothing."""
         transaction, self.transaction = self.transaction, None
         if transaction is not None:
-            try:
+            with contextlib.suppress(TegaError):  # it goes with the session
                 transaction.cancel()
-            except TegaError:
-                pass  # it goes with the session
         self.subscriptions.clear()
 
 

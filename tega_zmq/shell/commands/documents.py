@@ -6,6 +6,7 @@ A document is `{root: tree, ...}`. What is exported never holds ephemeral nodes 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -109,10 +110,9 @@ def _has_null(value: Any) -> bool:
 
 
 def _cancel(transaction: Any) -> None:
-    try:
+    # It may be over, or go with the session; the first error is the one to tell.
+    with contextlib.suppress(TegaError):
         transaction.cancel()
-    except TegaError:
-        pass  # it is over, or goes with the session; the first error is the one to tell
 
 
 def _count(changes: Any) -> int:

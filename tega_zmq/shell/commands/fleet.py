@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from tega_zmq.shell.output import Paint, Result, age, safe, table
+from tega_zmq.shell.output import Paint, Result, ago, safe, table
 from tega_zmq.shell.session import Session, path_of
 from tega_zmq.shell.spec import Argument, Command, UsageError
 
@@ -25,7 +25,7 @@ def _agents_text(found: list[dict[str, Any]], paint: Paint) -> str:
         (
             agent["tega_id"],
             agent["state"],
-            "-" if agent["heard"] is None else age(agent["heard"]) + " ago",
+            ago(agent["heard"]),
             ", ".join(_replica(each) for each in agent["config"]) or None,
             ", ".join(_owned(each) for each in agent["operational"]) or None,
             ", ".join(agent["sessions"]) or None,
@@ -57,7 +57,7 @@ def _owned(entry: dict[str, Any]) -> str:
 
 
 def _plugin(entry: Any) -> tuple[Any, ...]:
-    """What a plugin host reports of one plugin or handler; peers may report anything, so it is read with care."""
+    """Return one line of a report. Peers may report anything, so it is read with care."""
     if not isinstance(entry, dict):
         return (entry, None, None, None)
     return (
@@ -96,7 +96,7 @@ def ids(session: Session, _: argparse.Namespace) -> Result:
             each["tega_id"],
             each["kind"],
             each["state"],
-            f"{age(each['heard'])} ago",
+            ago(each["heard"]),
             each["via"],
             each["queued"],
             each["dropped"],

@@ -8,7 +8,7 @@ from typing import Any
 from tega_zmq.errors import NotFound
 from tega_zmq.shell.commands.data import MESSAGE, written
 from tega_zmq.shell.commands.transactions import change_data, changes_text
-from tega_zmq.shell.output import Paint, Result, age, flow, leaves, safe, table, when
+from tega_zmq.shell.output import Paint, Result, ago, flow, leaves, safe, table, when
 from tega_zmq.shell.session import Session, at_version, path_of
 from tega_zmq.shell.spec import Argument, Command, UsageError
 
@@ -26,7 +26,7 @@ def roots(session: Session, _: argparse.Namespace) -> Result:
             each["root"],
             each["version"],
             each["owner"],
-            "-" if each["age"] is None else age(each["age"]) + " ago",
+            ago(each["age"]),
         )
         for each in found
     ]

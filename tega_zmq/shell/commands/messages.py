@@ -90,7 +90,7 @@ def pub(session: Session, args: argparse.Namespace) -> Result:
     """Send a message to a channel."""
     value = session.value(args)
     count = session.client.publish(args.channel, value)
-    return Result({"sent_to": count}, f"sent to {count} at this node" if isinstance(count, int) else "")
+    return Result({"sent_to": count}, f"sent to {count} at this node")
 
 
 # -- events ----------------------------------------------------------------------------------------
