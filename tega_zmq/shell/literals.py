@@ -54,6 +54,8 @@ def parse_call(text: str) -> TypedCall:
     for keyword in node.keywords:
         if keyword.arg is None:
             raise InvalidValue("** cannot be used here: name each argument")
+        if keyword.arg in kwargs:
+            raise InvalidValue(f"the argument {keyword.arg} is given twice")
         kwargs[keyword.arg] = _literal(keyword.value, source)
     return TypedCall(path, args, kwargs)
 
