@@ -53,6 +53,9 @@ class _Inode:
         _apply(self.seen, op)
         self.pending.append(op)
 
+    def change_durably(self, offset: int, data: bytes) -> None:
+        _apply(self.durable, _Write(offset, data))
+
     def settle(self) -> None:
         for op in self.pending:
             _apply(self.durable, op)
