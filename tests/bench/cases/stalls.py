@@ -1,0 +1,71 @@
+"""How long the node keeps others waiting. In memory instead of on the disk: the disk's own stalls are not ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.bench.harness import Case, Row, Sample, Sides, baseline, broker, load
+
+SECONDS = 5.0
+
+
+@contextmanager
+def with_versions() -> Iterator[Sides]:
+    """Puts into a root of 100,000 leaves of which 100 versions are kept."""
+    with broker(memory=True) as node, baseline("kv", memory=True) as bare:
+        load("raw-fill", node.url, "big", 100, 1000)
+        yield Sides(
+            lambda: load("raw-sibling-puts", node.url, SECONDS, "big", 100, 1000),
+            lambda: load("bare-put", bare.url, SECONDS),
+        )
+
+
+@contextmanager
+def beside_snapshot() -> Iterator[Sides]:
+    """Gets while a snapshot of 1,000,000 leaves is written, and while nothing is."""
+    with broker() as node:
+        load("raw-fill", node.url, "big", 10, 100_000)
+
+        def busy() -> Sample:
+            load("raw-snapshot", node.url)
+            return load("raw-gets", node.url, SECONDS, "big", "c1", "k1")
+
+        yield Sides(busy, lambda: load("raw-gets", node.url, SECONDS, "big", "c1", "k1"))
+
+
+CASES = (
+    Case(
+        "put-versions",
+        (
+            Row(
+                "max",
+                "put with 100 versions of 100,000 leaves: longest",
+                "ms",
+                "<=",
+                20,
+                ratio=False,
+                worst=True,
+            ),
+            Row("p99", "put with 100 versions of 100,000 leaves: p99", "ms", "", 0, ratio=False),
+        ),
+        with_versions,
+    ),
+    Case(
+        "get-snapshot",
+        (
+            Row(
+                "max",
+                "get beside a snapshot of 1,000,000 leaves: longest",
+                "ms",
+                "",
+                0,
+                ratio=False,
+                worst=True,
+            ),
+            Row("p99", "get beside a snapshot of 1,000,000 leaves: p99", "ms", "", 0, ratio=False),
+        ),
+        beside_snapshot,
+        rounds=2,
+    ),
+)
