@@ -56,7 +56,7 @@ class _Waiter:
 
 
 class Driver:
-    """Runs one client's engine. `start` it, then `run` from any thread; `close` ends all."""
+    """Runs one client's engine: `start` it, then `run` from any thread; `close` ends all."""
 
     def __init__(self, url: str, tega_id: str, kind: str, context: zmq.Context[Any] | None) -> None:
         self.engine = Engine(ClientSession(tega_id, kind, jitter=random.random), self)
