@@ -402,7 +402,7 @@ def raw_watch(url: str, count: str) -> dict[str, float]:
     raws = [Raw(url, f"raw-watch-{number}") for number in range(int(count))]
     poller = zmq.Poller()
     for raw in raws:
-        raw.ask(messages.Subscribe, 1, ("bench",), "local", ())
+        raw.ask(messages.Subscribe, 1, ("bench", "a", "b"), "local", ())
         poller.register(raw.socket, zmq.POLLIN)
 
     def value_of(data: bytes) -> str | None:
@@ -465,9 +465,17 @@ def raw_gets(url: str, seconds: str, *path: str) -> dict[str, float]:
     return one_by_one(lambda _: raw.ask(messages.Get, path, None, "value", ""), float(seconds))
 
 
-def raw_snapshot(url: str) -> dict[str, float]:
-    """Have the node write a snapshot."""
-    Raw(url, "raw-snapshot").ask(messages.Manage, "snapshot", "")
+def raw_snapshots(url: str) -> dict[str, float]:
+    """Have the node write a snapshot, half a second from now and then again and again, until told to stop."""
+    raw = Raw(url, "raw-snapshots")
+    print("ready", flush=True)
+    due = now() + 0.5
+    while not ended():
+        if now() > due and not raw.pending:
+            raw.send(messages.Manage, "snapshot", "")
+            due = now() + 1.0
+        raw.socket.poll(100)
+        raw.answers()
     return {}
 
 

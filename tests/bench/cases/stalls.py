@@ -1,4 +1,4 @@
-"""How long the node keeps others waiting. In memory instead of on the disk: the disk's own stalls are not ours."""
+"""How long the node keeps others waiting: in memory, since the stalls of the disk are not the node's."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def beside_snapshot() -> Iterator[Sides]:
         load("raw-fill", node.url, "big", 10, 100_000)
 
         def busy() -> Sample:
-            load("raw-snapshot", node.url)
-            return load("raw-gets", node.url, SECONDS, "big", "c1", "k1")
+            with helper("raw-snapshots", node.url):
+                return load("raw-gets", node.url, SECONDS, "big", "c1", "k1")
 
         yield Sides(busy, lambda: load("raw-gets", node.url, SECONDS, "big", "c1", "k1"))
 
