@@ -55,7 +55,10 @@ def check(path: Any) -> Path:
         if not isinstance(path, (tuple, list)):
             raise InvalidPath(f"a path is a sequence of oids, not {type(path).__name__}", path=ascii(path)[:64])
         path = tuple(path)
-    return _check_tuple(path) if all(type(oid) is str for oid in path) else _reject(path)
+    try:
+        return _check_tuple(path)
+    except TypeError:  # an oid that is no text cannot be joined, or not even hashed
+        raise _not_text(path) from None
 
 
 @lru_cache(maxsize=4096)
@@ -70,9 +73,9 @@ def _check_tuple(path: Path) -> Path:
     return path
 
 
-def _reject(path: tuple[Any, ...]) -> Path:
-    wrong = next(oid for oid in path if type(oid) is not str)
-    raise InvalidPath(f"an oid must be a string, not {type(wrong).__name__}", path=ascii(path)[:64])
+def _not_text(path: tuple[Any, ...]) -> InvalidPath:
+    wrong = next(oid for oid in path if not isinstance(oid, str))
+    return InvalidPath(f"an oid must be a string, not {type(wrong).__name__}", path=ascii(path)[:64])
 
 
 @lru_cache(maxsize=4096)

@@ -42,6 +42,8 @@ from tega_zmq.wire.messages import RootUpdate
 
 __all__ = ["Hooks", "Loop"]
 
+_ROUTED = zmq.DONTWAIT | zmq.SNDMORE
+
 _DRAIN = 256
 """Most messages that are taken from a socket before their effects are carried out."""
 
@@ -192,11 +194,14 @@ class Loop:
             except zmq.Again:
                 return
             if peer in peers:
-                data = router.recv()
+                frame = router.recv(copy=False)
+                data = frame.bytes
+                more = frame.more
             else:
-                data = self._meet(peer, now)
-            while router.rcvmore:
-                data = router.recv()
+                data, more = self._meet(peer, now)
+            while more:
+                frame = router.recv(copy=False)
+                data, more = frame.bytes, frame.more
             try:
                 message = decode(data)
             except ProtocolError as error:
@@ -204,7 +209,7 @@ class Loop:
             else:
                 machine.receive(node, peer, message, now)
 
-    def _meet(self, peer: bytes, now: float) -> bytes:
+    def _meet(self, peer: bytes, now: float) -> tuple[bytes, bool]:
         """Take the first frame of a new connection, and note the descriptor that it came on.
 
         Descriptors are used again: whatever the monitor knows of earlier connections is taken first.
@@ -217,7 +222,7 @@ class Loop:
             fd = -1
         self._peers[peer] = fd
         self._by_fd[fd] = peer
-        return bytes(frame.buffer)
+        return frame.bytes, frame.more
 
     def _watch(self, now: float) -> None:
         while True:
@@ -329,7 +334,8 @@ class Loop:
         queue = self._queues.get(peer)
         if queue is None:
             try:
-                self._router.send_multipart((peer, data), zmq.DONTWAIT)
+                self._router.send(peer, _ROUTED)  # fails here, if at all, and then nothing is sent
+                self._router.send(data, zmq.DONTWAIT)
                 return
             except zmq.Again:
                 queue = self._queues[peer] = _Queue()
@@ -354,7 +360,8 @@ class Loop:
         for peer, queue in list(self._queues.items()):
             try:
                 while queue.frames:
-                    self._router.send_multipart((peer, queue.frames[0]), zmq.DONTWAIT)
+                    self._router.send(peer, _ROUTED)
+                    self._router.send(queue.frames[0], zmq.DONTWAIT)
                     queue.size -= len(queue.frames.popleft())
             except zmq.Again:
                 continue

@@ -115,8 +115,8 @@ def outcome(store: Store, session: str, request: int) -> Outcome | None:
     lease = store.leases.get(session)
     if lease is not None:
         for number, result in reversed(lease.outcomes):
-            if number == request:
-                return result
+            if number <= request:
+                return result if number == request else None
     return None
 
 
