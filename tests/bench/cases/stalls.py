@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.bench.harness import Case, Row, Sample, Sides, baseline, broker, load
+from tests.bench.harness import Case, Row, Sample, Sides, baseline, broker, helper, load
 
 SECONDS = 5.0
 
