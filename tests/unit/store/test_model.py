@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tega_zmq import store as core
 from tega_zmq.errors import Collision, Compacted, InvalidPath, NotFound, ReadOnly, TegaError
@@ -223,19 +223,34 @@ DICTS = st.dictionaries(OIDS, VALUES, max_size=3)
 PATCHES = st.dictionaries(OIDS, st.none() | VALUES | st.dictionaries(OIDS, st.none() | VALUES), max_size=3)
 
 
-@st.composite
-def operations(draw: st.DrawFn) -> Op:
-    kind = draw(st.sampled_from(["put", "put", "ephemeral", "ephemeral", "patch", "delete", "rollback"]))
-    path = draw(PATHS)
-    expected = draw(st.sampled_from([None] * 8 + [ABSENT, 0, 1, 2]))
-    if kind == "rollback":
-        return Op("rollback", path[:1], draw(st.integers(-4, 6)), expected)
-    if kind == "delete":
-        return Op("delete", path, None, expected)
-    if kind == "patch":
-        return Op("patch", path, draw(PATCHES if len(path) == 1 else PATCHES | LEAVES), expected)
-    value = draw(DICTS if len(path) == 1 else VALUES)
-    return Op("put", path, value, expected, kind == "ephemeral")
+NO = st.just(False)
+EXPECTED = st.sampled_from([None] * 8 + [ABSENT, 0, 1, 2])
+
+
+def puts(*, ephemeral: bool) -> st.SearchStrategy[Op]:
+    return PATHS.flatmap(
+        lambda path: st.builds(
+            Op,
+            st.just("put"),
+            st.just(path),
+            DICTS if len(path) == 1 else VALUES,
+            EXPECTED,
+            st.just(ephemeral),
+        )
+    )
+
+
+PUTS, EPHEMERALS = puts(ephemeral=False), puts(ephemeral=True)
+PATCHING = PATHS.flatmap(
+    lambda path: st.builds(
+        Op, st.just("patch"), st.just(path), PATCHES if len(path) == 1 else PATCHES | LEAVES, EXPECTED, NO
+    )
+)
+DELETES = st.builds(Op, st.just("delete"), PATHS, st.none(), EXPECTED, NO)
+ROLLBACKS = st.builds(
+    Op, st.just("rollback"), st.sampled_from([("r",), ("q",)]), st.integers(-4, 6), EXPECTED, NO
+)
+ANY = PUTS | EPHEMERALS | PATCHING | DELETES | ROLLBACKS
 
 
 def through_the_wire(record: Any) -> Any:
@@ -296,7 +311,30 @@ class Machine(RuleBasedStateMachine):
         for record in records:
             self.replica = core.apply(self.replica, through_the_wire(record))
 
-    @rule(ops=st.lists(operations(), min_size=1, max_size=4), session=st.sampled_from(SESSIONS))
+    @rule(op=PUTS, session=st.sampled_from(SESSIONS))
+    def put(self, op: Op, session: str) -> None:
+        self.write([op], session)
+
+    @rule(op=EPHEMERALS, session=st.sampled_from(SESSIONS))
+    def put_ephemeral(self, op: Op, session: str) -> None:
+        self.write([op], session)
+
+    @rule(op=PATCHING, session=st.sampled_from(SESSIONS))
+    def patch(self, op: Op, session: str) -> None:
+        self.write([op], session)
+
+    @rule(op=DELETES, session=st.sampled_from(SESSIONS))
+    def delete(self, op: Op, session: str) -> None:
+        self.write([op], session)
+
+    @rule(back=st.integers(-4, -1))
+    def rollback(self, back: int) -> None:
+        self.write([Op("rollback", ("r",), back)], "s1")
+
+    @rule(ops=st.lists(ANY, min_size=2, max_size=4), session=st.sampled_from(SESSIONS))
+    def transaction(self, ops: list[Op], session: str) -> None:
+        self.write(ops, session)
+
     def write(self, ops: list[Op], session: str) -> None:
         before = {name: root.copy() for name, root in self.model.items()}
         roots = {name: root.copy() for name, root in self.model.items()}
@@ -396,6 +434,7 @@ class Machine(RuleBasedStateMachine):
             self.model[name].epoch = epoch
             self.reset_replica(name)
 
+    @precondition(lambda self: self.store.revision > 12)
     @rule()
     def clear(self) -> None:
         self.record(core.Cleared())
