@@ -284,17 +284,19 @@ def carry_out(disk: Disk, folder: str, plan: Plan) -> None:
                 disk.remove(f"{folder}/{where}/{name}")
     for bad, _ in plan.damaged:
         disk.rename(f"{folder}/{bad}", f"{folder}/{bad}.damaged")
-        disk.sync_folder(f"{folder}/{snapshot.FOLDER}")
     if plan.dropped:
         disk.remove(f"{folder}/{segment.LOG}/{plan.dropped}")
-        disk.sync_folder(f"{folder}/{segment.LOG}")
+    # A name that was found may not be on the disk yet either, if the last run was killed just then.
+    for where in (segment.LOG, snapshot.FOLDER):
+        disk.sync_folder(f"{folder}/{where}")
+    disk.sync_folder(folder)
     if plan.torn is not None:
         _keep(disk, folder, plan.torn)
     file = disk.open(f"{folder}/{segment.LOG}/{plan.tail.part.name}")
     try:
         if plan.torn is not None:
             file.truncate(plan.tail.offset)
-        if not plan.clean:
+        if not plan.clean or plan.torn is not None:
             # What was read may stand in memory alone: written, but never synced, or its sync failed, and
             # the system then takes it for written. Written anew, it is synced for certain.
             unsynced = file.read(plan.tail.unsynced, plan.tail.offset - plan.tail.unsynced)
