@@ -45,9 +45,9 @@ class AsyncDriver:
         self.engine = Engine(ClientSession(tega_id, kind, jitter=random.random), self)
         self.url = url
         self._name = f"tega-{tega_id}"
-        self._own_context = context is None
-        self._context: zmq.Context[Any] = zmq.Context() if context is None else context
-        self._link = Link(url, self._context)
+        self._context = context
+        """Of the caller; None: one of its own, from `start` on."""
+        self._link: Link
         self._loop: asyncio.AbstractEventLoop
         self._outbox: deque[bytes] = deque()
         self._up = False
@@ -67,6 +67,7 @@ class AsyncDriver:
         """Dial and wait for a session. Raises as the blocking client's `connect`."""
         self._loop = asyncio.get_running_loop()
         self._first = first = self._loop.create_future()
+        self._link = Link(self.url, self._context)
         self._dial()
         try:
             async with asyncio.timeout(timeout):
@@ -121,8 +122,7 @@ class AsyncDriver:
 
     def _finish(self) -> None:
         self._workers.close(1.0)
-        if self._own_context:
-            self._context.term()
+        self._link.close()
 
     # -- Host ---------------------------------------------------------------------------------------
 

@@ -121,7 +121,7 @@ class Client:
 
     def on_dropped(self, callback: Callable[[int], Any]) -> None:
         """Call `callback` with how many messages were dropped because they were read too slowly."""
-        self._driver.engine.on_dropped.append(callback)
+        self._driver.engine.on_dropped(callback)
 
     def close(self) -> None:
         """End the session: its ephemeral nodes, subscriptions and handlers go. May be called twice."""

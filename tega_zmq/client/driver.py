@@ -61,9 +61,9 @@ class Driver:
     def __init__(self, url: str, tega_id: str, kind: str, context: zmq.Context[Any] | None) -> None:
         self.engine = Engine(ClientSession(tega_id, kind, jitter=random.random), self)
         self.url = url
-        self._own_context = context is None
-        self._context: zmq.Context[Any] = zmq.Context() if context is None else context
-        self._link = Link(url, self._context)
+        self._context = context
+        """Of the caller; None: one of its own, from `start` on."""
+        self._link: Link
         self._pid = os.getpid()
         self._inbox: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._told: list[_Waiter] = []
@@ -102,6 +102,7 @@ class Driver:
         """
         first = self._first
         assert first is not None
+        self._link = Link(self.url, self._context)
         try:
             self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._epoll = select.epoll()
@@ -130,8 +131,8 @@ class Driver:
         Raises what it is told.
         """
         waiter = _Waiter()
-        self.post(function, waiter, *args)
         try:
+            self.post(function, waiter, *args)
             waiter.lock.acquire()
         except BaseException:  # Ctrl-C: nobody waits any more
             self.post(self.engine.cancel_waiter, waiter)
@@ -327,8 +328,7 @@ class Driver:
                 self._eventfd = -1
         if self._epoll is not None:
             self._epoll.close()
-        if self._own_context:
-            self._context.term()
+        self._link.close()
         if self._first is not None:
             self.reject(self._first, Disconnected("this client is closed", outcome="none"))
             self._first = None

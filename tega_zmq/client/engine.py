@@ -65,6 +65,34 @@ class Host(Protocol):
         """The session was taken over; drop the connection for good."""
 
 
+class _Drops:
+    """Tells one callback how many messages were dropped since it was told last.
+
+    However many times that happens while callbacks wait, it is one notice. `add` is called in the engine's
+    thread, `tell` wherever callbacks run.
+    """
+
+    def __init__(self, callback: Callable[[int], Any]) -> None:
+        self._callback = callback
+        self._total = 0
+        self._told = 0
+        self._waits = False
+
+    def add(self, count: int) -> bool:
+        """Count; return whether `tell` must be queued."""
+        self._total += count
+        queue = not self._waits
+        self._waits = True
+        return queue
+
+    def tell(self, _argument: None) -> Any:
+        """Call the callback."""
+        self._waits = False  # before the count is read: what is added from now on is told next time
+        count = self._total - self._told
+        self._told += count
+        return self._callback(count)
+
+
 class Engine:
     """One client's session with all that hangs on it."""
 
@@ -73,7 +101,7 @@ class Engine:
         self.subscriptions = Subscriptions()
         self.belongings = Belongings()
         self.on_state: list[Callable[[Any], Any]] = []
-        self.on_dropped: list[Callable[[Any], Any]] = []
+        self._drops: list[_Drops] = []
         self._host = host
         self._waiters: dict[int, Any] = {}
         self._after: dict[int, Callable[[Any, TegaError | None], None]] = {}
@@ -228,6 +256,10 @@ class Engine:
         """Whether `room` must be called when the notices have been told."""
         return bool(self._behind)
 
+    def on_dropped(self, callback: Callable[[int], Any]) -> None:
+        """Tell `callback` from now on how many messages were dropped, here or at the node."""
+        self._drops.append(_Drops(callback))
+
     # -- what happens -------------------------------------------------------------------------------
 
     def connected(self, now: float) -> None:
@@ -318,8 +350,9 @@ class Engine:
             case protocol.StateChanged(state):
                 if state != "connected":
                     self._running.clear()
-                for callback in self.on_state:
-                    self._host.notify(callback, (state,))
+                if not self._host.full():
+                    for callback in self.on_state:
+                        self._host.notify(callback, (state,))
                 if state == "taken over":
                     _log.error("%s: taken over by another program of that tega_id", self.session.tega_id)
                     self._host.over()
@@ -359,9 +392,10 @@ class Engine:
             self._dropped(dropped)
 
     def _dropped(self, count: int) -> None:
-        for callback in self.on_dropped:
-            self._host.notify(callback, (count,))
-        if not self.on_dropped:
+        for drops in self._drops:
+            if drops.add(count):
+                self._host.notify(drops.tell, (None,))
+        if not self._drops:
             _log.warning("%d messages were dropped, because they were not read fast enough", count)
 
     def _invoked(self, call: messages.Invoke, now: float) -> None:

@@ -58,18 +58,19 @@ def readable(socket: zmq.Socket[bytes]) -> bool:
 
 
 class Link:
-    """Dials `url` with sockets of `context`.
+    """Dials `url` with sockets of `context`, or, if that is None, of a context of its own until `close`.
 
     `socket` is the present DEALER or None; `fd` and `monitor_fd` are what to poll for reading while there is
     one: the first is edge-triggered (read `zmq.EVENTS` and drain after every event and every send).
     """
 
-    def __init__(self, url: str, context: zmq.Context[Any]) -> None:
+    def __init__(self, url: str, context: zmq.Context[Any] | None) -> None:
         self.url = url
         self.socket: zmq.Socket[bytes] | None = None
         self.fd = -1
         self.monitor_fd = -1
-        self._context = context
+        self._own_context = context is None
+        self._context: zmq.Context[Any] = zmq.Context() if context is None else context
         self._monitor: zmq.Socket[bytes] | None = None
 
     def dial(self) -> None:
@@ -119,3 +120,9 @@ class Link:
             monitor.close(0)
         if socket is not None:
             socket.close(linger)
+
+    def close(self) -> None:
+        """Hang up and give back the context, if it is its own: that may take as long as something lingers."""
+        self.hang_up()
+        if self._own_context:
+            self._context.term()

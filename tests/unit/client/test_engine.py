@@ -278,13 +278,19 @@ def test_dropped_messages_are_told_wherever_they_were_dropped(lab: Lab) -> None:
     engine = lab.engine
     lab.node(m.Dropped(1))
     counts: list[int] = []
-    engine.on_dropped.append(counts.append)
+    engine.on_dropped(counts.append)
     engine.subscribe("w", lambda: engine.subscriptions.to_channel("c", False, "local", print), 10, 0)
     lab.answer([])
     lab.node(m.Dropped(5))
     lab.host.drops = 1
     lab.node(m.Message((1,), "c", "x", 0))
-    assert [argument for callback, argument in lab.host.notices if callback == counts.append] == [5, 1]
+    tell, (_, view) = lab.host.notices
+    assert view.value == 0
+    tell[0](None)
+    assert counts == [6]
+    lab.node(m.Dropped(2))
+    lab.host.notices[-1][0](None)
+    assert counts == [6, 2]
 
 
 def test_handlers(lab: Lab) -> None:
