@@ -38,6 +38,9 @@ MAX_IPC = 107
 ENVIRONMENT = "TEGA_"
 """What the names of environment variables that hold keys begin with."""
 
+NOT_KEYS = frozenset({"TEGA_SERVER"})
+"""Environment variables of other programs that begin so; no keys."""
+
 _TEGA_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MIB = 1 << 20
 
@@ -420,7 +423,7 @@ def load(
     for name in files:
         _merge(settings, _from_file(name))
     for variable in sorted(environment or ()):
-        if variable.startswith(ENVIRONMENT):
+        if variable.startswith(ENVIRONMENT) and variable not in NOT_KEYS:
             _merge(settings, _from_environment(variable, (environment or {})[variable]))
     for flag in flags:
         _merge(settings, _from_flag(flag))

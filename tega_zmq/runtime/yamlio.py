@@ -374,9 +374,16 @@ def _represent_text(dumper: Any, text: str) -> Any:
 
 _Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
+
+
+def _whole(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """`pattern` for one who only looks at how a text begins."""
+    return re.compile(f"(?:{pattern.pattern})\\Z", pattern.flags)
+
+
 # What this module's reader takes for a number, besides what YAML 1.1 does: texts like that are quoted.
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _OCTAL, ["0"])
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _whole(_FLOAT), list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _whole(_OCTAL), ["0"])
 
 
 def _mode(name: str) -> int:

@@ -216,6 +216,10 @@ def test_wrong_values_are_named(flag: str, message: str) -> None:
     assert len(said) < 300
 
 
+def test_the_variable_of_the_shell_is_no_key() -> None:
+    assert broker({"TEGA_SERVER": "tcp://gw:8740"}) == broker()
+
+
 def test_an_environment_variable_without_a_key() -> None:
     assert "no key" in refused(environment={"TEGA_": "1"})
     assert "no key" in refused(environment={"TEGA_A____B": "1"})

@@ -295,4 +295,8 @@ def test_what_is_written_is_readable() -> None:
         "a:\n- x\n- 1\nb: 'off'\ne: {}\nn: null\nsame:\n- k: 1\n- k: 1\ntext: |\n  first\n  second\n"
     )
     assert yamlio.dump("plain") == "plain\n"
+    assert (
+        yamlio.dump(["10.20.0.1/24", "1.2.3", "0o7x", "3 of 4"])
+        == "- 10.20.0.1/24\n- 1.2.3\n- 0o7x\n- 3 of 4\n"
+    )
     assert yamlio.dump(5) == "5\n"
