@@ -1,4 +1,4 @@
-"""A small node on a real ROUTER, for tests of the client: it keeps one flat dict, and does what a test says."""
+"""A small node on a real ROUTER, for tests of the client: a flat dict, and what a test scripts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import zmq
 
@@ -17,13 +17,17 @@ __all__ = ["FakeNode"]
 
 
 class FakeNode:
-    """Use with `with`. `log` has every message that came, in order; `script[cls]` replaces what is done with one.
+    """Use with `with`. `log` has every message that came, in order.
+
+    `script[cls]` replaces what is done with a message.
 
     A script is called with (peer, message) and returns the reply's value, or None to answer nothing, or a
     message to send instead.
     """
 
-    def __init__(self, endpoint: str = "tcp://127.0.0.1:*", lease: float = 15.0, heartbeat: float = 3.0) -> None:
+    def __init__(
+        self, endpoint: str = "tcp://127.0.0.1:*", lease: float = 15.0, heartbeat: float = 3.0
+    ) -> None:
         self.endpoint = endpoint
         self.lease = lease
         self.heartbeat = heartbeat
@@ -47,7 +51,7 @@ class FakeNode:
 
     # -- for the test -------------------------------------------------------------------------------
 
-    def __enter__(self) -> FakeNode:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -259,7 +263,12 @@ class FakeNode:
         return None
 
     def on_callall(self, _peer: bytes, message: m.CallAll) -> Any:
-        return [[[["a", "f"], "pi1", True, list(message.args)], [["a", "f"], "pi2", False, ["HandlerGone", "", {}]]]]
+        return [
+            [
+                [["a", "f"], "pi1", True, list(message.args)],
+                [["a", "f"], "pi2", False, ["HandlerGone", "", {}]],
+            ]
+        ]
 
     def on_result(self, _peer: bytes, message: m.Result) -> Any:
         peer, number = self.calls[message.call]

@@ -216,7 +216,7 @@ class AsyncDriver:
     # -- callbacks ----------------------------------------------------------------------------------
 
     async def _dispatch(self) -> None:
-        while True:
+        while not self.ended:
             notice = self._notices.pop()
             if notice is None:
                 self._notices_wake.clear()

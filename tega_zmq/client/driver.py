@@ -67,7 +67,7 @@ class Driver:
         self._pid = os.getpid()
         self._inbox: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._told: list[_Waiter] = []
-        """Whose answer is there. They are woken when this thread is about to sleep: a thread that wakes before
+        """Whose answer is there. They are woken when this thread is about to sleep: one that woke before
         would only wait for the interpreter lock."""
         self._asleep = False
         self._ended = False

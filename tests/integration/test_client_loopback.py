@@ -311,7 +311,9 @@ def test_a_url_that_zmq_does_not_take() -> None:
 
 
 def test_the_node_refuses(node: FakeNode) -> None:
-    node.script[m.Hello] = lambda _peer, _hello: m.Refused("Unauthorized", "who are you", {"tega_id": "noc-1"})
+    node.script[m.Hello] = lambda _peer, _hello: m.Refused(
+        "Unauthorized", "who are you", {"tega_id": "noc-1"}
+    )
     with pytest.raises(errors.Unauthorized, match="who are you") as caught:
         connect(node.url, "noc-1")
     assert caught.value.tega_id == "noc-1"

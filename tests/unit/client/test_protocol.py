@@ -639,8 +639,24 @@ def test_the_table_names_only_states_and_leaves_none_out() -> None:
 
 STEPS = st.lists(
     st.sampled_from(
-        ["get", "write", "call", "publish", "cancel", "answer", "fail", "lose", "connect"]
-        + ["welcome new", "welcome back", "gone", "wait", "wait long", "refuse", "junk"]
+        [
+            "get",
+            "write",
+            "call",
+            "publish",
+            "cancel",
+            "answer",
+            "fail",
+            "lose",
+            "connect",
+            "welcome new",
+            "welcome back",
+            "gone",
+            "wait",
+            "wait long",
+            "refuse",
+            "junk",
+        ]
     ),
     max_size=60,
 )

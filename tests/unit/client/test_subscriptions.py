@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -56,7 +57,10 @@ def test_a_change_is_passed_on_with_all_that_is_known_of_it() -> None:
     assert change.versions == (3, 4)
     assert (change.old, change.new, change.tega_id, change.message) == (3, 4, "noc-1", "why")
     assert (change.time, change.epoch, change.backto) == (1.5, "e", None)
-    assert not (change.created or change.deleted or change.reset or change.ephemeral)
+    assert not (change.created)
+    assert not (change.deleted)
+    assert not (change.reset)
+    assert not (change.ephemeral)
 
 
 @pytest.mark.parametrize(
@@ -277,5 +281,5 @@ def test_a_subscriber_ends_where_its_owner_is(steps: list[str]) -> None:
     while owner.line:
         read()
     assert seen[-1][:2] == (owner.epoch, owner.version)
-    for (epoch, version, _), (next_epoch, next_version, reset) in zip(seen, seen[1:], strict=False):
+    for (epoch, version, _), (next_epoch, next_version, reset) in itertools.pairwise(seen):
         assert reset or (next_epoch, next_version) == (epoch, version + 1) or next_version == 0
