@@ -71,8 +71,6 @@ class Tail(NamedTuple):
     """Where the next record would stand."""
     length: int
     """How long the file is."""
-    unsynced: int
-    """Where the first record stands that is not known to be durable; `offset` if all are."""
 
 
 class Plan(NamedTuple):
@@ -89,6 +87,8 @@ class Plan(NamedTuple):
     """Segments with records after the snapshot, in order."""
     tail: Tail
     torn: Torn | None
+    unsynced: tuple[tuple[str, int, int], ...]
+    """What is not known to be durable, though it was read: (segment, from byte, to byte)."""
     last: int
     """The last record."""
     size: int
@@ -205,6 +205,7 @@ def _follow(
     """Walk over the records of the chain, and see where they end."""
     parts: list[Part] = []
     size = 0
+    before = segment.DATA
     newest = chain[-1]
     dropped = ""
     while True:
@@ -226,6 +227,7 @@ def _follow(
                 folder, f"{segment.LOG}/{name}", stop.offset, stop.lsn, why + _no_fallback(base.damaged)
             )
         size += stop.offset - segment.end_of(data, header, base.lsn).offset
+        before = stop.offset
         parts.append(Part(name, header, following.lsn - 1))
 
     file = f"{segment.LOG}/{name}"
@@ -242,6 +244,10 @@ def _follow(
             why += f"; the records up to {durable} were durable"
         raise _refusal(folder, file, stop.offset, stop.lsn, why)
     last = stop.lsn - 1
+    unsynced = [(name, segment.end_of(data, header, min(durable, last)).offset, stop.offset)]
+    if parts and last < header.lsn == header.base:
+        # A generation whose snapshot may never have been made: only in memory is what a sync failed for.
+        unsynced.append((parts[-1].name, segment.DATA, before))
     parts.append(Part(name, header, last))
     torn = None
     if stop.kind == "torn":
@@ -253,8 +259,9 @@ def _follow(
         snapshot_size=base.size,
         damaged=base.damaged,
         parts=tuple(part for part in parts if part.last > base.lsn),
-        tail=Tail(parts[-1], stop.offset, len(data), segment.end_of(data, header, min(durable, last)).offset),
+        tail=Tail(parts[-1], stop.offset, len(data)),
         torn=torn,
+        unsynced=tuple(unsynced),
         last=last,
         size=size + stop.offset - segment.end_of(data, header, base.lsn).offset,
         generation=newest.generation + 1 if dropped else header.generation,
@@ -292,20 +299,32 @@ def carry_out(disk: Disk, folder: str, plan: Plan) -> None:
     disk.sync_folder(folder)
     if plan.torn is not None:
         _keep(disk, folder, plan.torn)
-    file = disk.open(f"{folder}/{segment.LOG}/{plan.tail.part.name}")
+        _cut(disk, folder, plan.tail)
+    for name, start, end in () if plan.clean else plan.unsynced:
+        # What was read may stand in memory alone: written, but never synced, or its sync failed, and the
+        # system then takes it for written. Written anew, it is synced for certain.
+        _write_anew(disk, folder, name, start, end)
+    marks.remove(disk, folder, "clean")
+
+
+def _cut(disk: Disk, folder: str, tail: Tail) -> None:
+    file = disk.open(f"{folder}/{segment.LOG}/{tail.part.name}")
     try:
-        if plan.torn is not None:
-            file.truncate(plan.tail.offset)
-        if not plan.clean or plan.torn is not None:
-            # What was read may stand in memory alone: written, but never synced, or its sync failed, and
-            # the system then takes it for written. Written anew, it is synced for certain.
-            unsynced = file.read(plan.tail.unsynced, plan.tail.offset - plan.tail.unsynced)
-            if unsynced:
-                file.write(plan.tail.unsynced, unsynced)
-            file.sync()
+        file.truncate(tail.offset)
+        file.sync()
     finally:
         file.close()
-    marks.remove(disk, folder, "clean")
+
+
+def _write_anew(disk: Disk, folder: str, name: str, start: int, end: int) -> None:
+    file = disk.open(f"{folder}/{segment.LOG}/{name}")
+    try:
+        data = file.read(start, end - start)
+        if data:
+            file.write(start, data)
+        file.sync()
+    finally:
+        file.close()
 
 
 def _keep(disk: Disk, folder: str, torn: Torn) -> None:

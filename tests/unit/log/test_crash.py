@@ -283,3 +283,27 @@ def test_what_a_failed_sync_left_in_memory_alone_is_made_durable_by_the_next_sta
     assert found == [b"one", b"two"]
     for seed in range(20):
         assert state(start(disk.crashed(random.Random(seed)), options)) == found
+
+
+def test_a_restart_that_was_killed_leaves_nothing_in_memory_alone() -> None:
+    disk = FakeDisk()
+    options = Options(sync="interval", segment=1 << 16)
+    log = start(disk, options).log
+    log.append_batch([b"one", b"two"])
+
+    def fault(operation: str, path: str) -> None:
+        if operation in ("sync", "truncate"):
+            raise OSError(5, "Input/output error")
+
+    disk.fault = fault
+    with pytest.raises(StorageError):
+        log.sync()
+    disk.fault = lambda operation, path: None
+    log.restart(2)  # the segment is there, the snapshot is not
+    disk.killed()
+    opened = start(disk, options)
+    assert state(opened) == [b"one", b"two"]
+    opened.log.append_batch([b"three"])
+    opened.log.sync()
+    for seed in range(20):
+        assert state(start(disk.crashed(random.Random(seed)), options)) == [b"one", b"two", b"three"]
