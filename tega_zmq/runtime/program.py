@@ -195,7 +195,7 @@ class _Program(Hooks):
             signal.signal(number, lambda *_: loop.stop())
         signal.signal(signal.SIGHUP, lambda *_: self.reload())
         _calm_collector()
-        self._start_plugins()
+        self._start_plugins(loop.requests[0])
         self._logger.info(
             "ready",
             extra={
@@ -216,14 +216,15 @@ class _Program(Hooks):
 
     # -- plugins -----------------------------------------------------------------------------------
 
-    def _start_plugins(self) -> None:
+    def _start_plugins(self, listening: str) -> None:
+        """`listening`: where the node listens for sessions, the port as the system gave it."""
         config = self._config
         if not config.plugins:
             return
         from tega_zmq.client.blocking import connect
         from tega_zmq.plugins.host import PluginHost
 
-        endpoint = _dialable(config.requests[0])
+        endpoint = _dialable(listening)
         self._plugins = PluginHost(
             lambda kind: connect(endpoint, config.tega_id, kind=kind),
             config.tega_id,

@@ -88,7 +88,7 @@ class System(Plugin):
 
     def _check_root(self, root: str) -> None:
         uplink = self.tega.inspect("status").get("uplink")
-        # A node without an uplink owns what it is given; an agent would make a root at the broker by accident.
+        # A node without an uplink owns what it is given; an agent would make a root at the broker.
         if uplink is not None and root not in {entry["root"] for entry in uplink["operational"]}:
             raise RuntimeError(
                 f"{root} is not listed under `operational` in the config of this agent, so no readings are"
