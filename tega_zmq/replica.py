@@ -23,6 +23,7 @@ from tega_zmq.store import (
     Update,
     entries,
     ephemeral_entries,
+    stands_alone,
     update_from_plain,
     update_to_plain,
     updates_since,
@@ -96,8 +97,9 @@ class Follower:
             return Step()
         if not update.changes:
             return self._pull(now)
-        if update.epoch == self.epoch and update.before == self.version and self._pulling is None:
-            self.version = update.after
+        same = update.epoch == self.epoch or (stands_alone(update) and update.after > self.version)
+        if same and update.before == self.version and self._pulling is None:
+            self.epoch, self.version = update.epoch, update.after
             return Step((Replicated(update),))
         if len(self._buffer) < _BUFFERED:
             self._buffer[update.before] = update

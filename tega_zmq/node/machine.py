@@ -15,7 +15,7 @@ from tega_zmq.node.effects import Effect, Send
 from tega_zmq.node.state import Node
 from tega_zmq.replica import Follower
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Cleared, Commit, NewEpochs, Replicated, ResetEnd, Store, owned_roots
+from tega_zmq.store import ABSENT, Cleared, Commit, NewEpochs, Replicated, ResetEnd, Store, WentOn, owned_roots
 from tega_zmq.wire import decode, messages
 from tega_zmq.wire.messages import AnyMessage, Failure, RootUpdate
 
@@ -305,7 +305,7 @@ def _show(node: Node, before: Store, after: Store, record: Any) -> None:
         update = record.update
         replication.publish(node, update)
         watching.tell(node, update, before.roots.get(update.root), after.roots.get(update.root))
-    elif kind is ResetEnd:
+    elif kind is ResetEnd or kind is WentOn:
         root = after.roots.get(record.root)
         if root is not None:
             watching.reset(node, root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tega_zmq import paths
-from tega_zmq.errors import InvalidPath, NotFound, ReadOnly
+from tega_zmq.errors import NotFound, ReadOnly
 from tega_zmq.node.effects import Publish, SendUp
 from tega_zmq.node.state import Node
 from tega_zmq.replica import Follower, Step, serve
@@ -27,7 +27,11 @@ def check_root(name: str) -> str:
 
 
 def claim(node: Node, session: Session, request: Claim) -> None:
-    """The agent `session` owns a root, and says where it is."""
+    """The agent `session` owns a root, and says where it is.
+
+    If its epoch is another, it says again where it is when it knows from the reply how far its replica here
+    was: an owner with an empty store goes on from there.
+    """
     name = check_root(request.root)
     if session.via is not None:
         raise ReadOnly(f"{session.name} cannot own {name}: only an agent with a link of its own can", root=name)
@@ -53,10 +57,9 @@ def claim(node: Node, session: Session, request: Claim) -> None:
         follower = node.followers[name] = Follower(name, root.epoch, root.version)
     follower.disconnected()
     node.reply(session, request.id, [follower.epoch, follower.version])
-    if request.version != ABSENT:
+    follower.heard = node.now
+    if request.epoch == follower.epoch:
         follow(node, follower, follower.position(request.epoch, request.version, node.now), session)
-    else:
-        follower.heard = node.now
 
 
 def _empty(root: Root) -> bool:
@@ -119,7 +122,7 @@ def send_beacons(node: Node, *, all: bool = False) -> None:
 def publish(node: Node, update: Update) -> None:
     """An update became durable: to the followers, and up if this node owns the root."""
     topic = node.topics.get(update.root)
-    mine = update.root in node.claimed and node.online
+    mine = node.online and update.root in node.claimed and update.epoch == node.tip.roots[update.root].epoch
     if topic is None and not mine:
         return
     message = RootUpdate(tuple(update_to_plain(update)))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
-from tega_zmq import errors
+from tega_zmq import errors, tree
 from tega_zmq.client import protocol
 from tega_zmq.errors import Disconnected, ProtocolError, TegaError
 from tega_zmq.node import calling, lifecycle, replication, writing
 from tega_zmq.node.effects import Redial, RememberUplink, SendUp, Topics
 from tega_zmq.node.state import Node, Waiting
+from tega_zmq.paths import Path
 from tega_zmq.replica import Follower
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Owned, ResetEnd
+from tega_zmq.store import ABSENT, Change, Commit, Op, Owned, Root, Update, WentOn, update_at
+from tega_zmq.store import write as write_store
+from tega_zmq.store.draft import lasting
 from tega_zmq.subscriptions import ChangeSubscription
 from tega_zmq.wire import decode, encode
 from tega_zmq.wire.messages import (
+    REQUESTS,
     Abandon,
     AnyMessage,
     Changed,
@@ -32,7 +37,6 @@ from tega_zmq.wire.messages import (
     Pull,
     Reply,
     Report,
-    REQUESTS,
     RootUpdate,
     Subscribe,
     SubscribeRegex,
@@ -206,7 +210,6 @@ def _open_roots(node: Node) -> None:
         if name not in node.claimed and ("claim", name) not in asked:
             root = node.durable.roots.get(name)
             epoch, version = (root.epoch, root.version) if root is not None else ("", ABSENT)
-            node.claimed.add(name)
             _ask(node, "claim", name, Claim, name, epoch, version)
     for name in node.settings.config:
         if name not in node.topics_up and ("follow", name) not in asked:
@@ -245,16 +248,56 @@ def _completed(node: Node, id: int, value: object) -> None:
         replication.follow(node, follower, follower.position(epoch, version, node.now), None)
     elif what == "claim":
         epoch, version = _answer(value, str, int)
-        if name not in node.tip.roots and version != ABSENT and node.failure is None:
+        node.claimed.add(name)
+        root = node.tip.roots.get(name)
+        if node.failure is None and version != ABSENT and (root is None or (root.epoch != epoch and _new(root))):
             _go_on_from(node, name, version)
+        else:
+            node.effects.append(SendUp(Heartbeat(my_positions(node))))
+
+
+def _new(root: Root) -> bool:
+    """Whether all that ever happened to `root` happened in its present epoch."""
+    first = update_at(root, 0)
+    return root.version == ABSENT or (first is not None and first.epoch == root.epoch)
 
 
 def _go_on_from(node: Node, name: str, version: int) -> None:
-    """This agent's store is new, but the node above knows the root: versions go on from there."""
+    """This agent's store is new, but the node above knows the root: versions go on from there.
+
+    What was written here meanwhile becomes one commit that begins by deleting the root, so that a replica
+    can take it without knowing more.
+    """
+    root = node.tip.roots.get(name)
     epoch = node.fresh()[:16]
-    node.append(ResetEnd(name, epoch, version, False, (), node.clock(), node.settings.tega_id, ""))
-    node.append(Owned(name, "", epoch))
-    node.note("warning", "root starts over", root=name, after=version)
+    changes = [Change((name,), False)]
+    ephemerals: dict[Path, tuple[str, Any]] = {}
+    if root is not None and root.node is not None:
+        kept = lasting((root.node, root.ephemerals, root.born))
+        if kept is not None:
+            changes.append(Change((name,), True, tree.plain(kept)))
+        for path, session in root.ephemerals.items():
+            found = tree.get(root.node, path[1:])
+            assert found is not None
+            ephemerals[path] = (session, tree.plain(found))
+    node.append(WentOn(name, epoch, version))
+    update = Update(
+        name, epoch, version, version + 1, tuple(changes), node.clock(), node.settings.tega_id, "store is new"
+    )
+    node.append(Commit(node.tip.revision + 1, (update,)))
+    for path, (session, value) in ephemerals.items():
+        again = write_store(
+            node.tip,
+            (Op("put", path, value, None, True),),
+            time=node.clock(),
+            tega_id=node.tip.leases[session].tega_id,
+            session=session,
+            fresh=node.fresh,
+            max_value=node.settings.max_value,
+        )
+        if again.commit is not None:
+            node.append(again.commit, again.store)
+    node.note("warning", "root goes on from the replica's version", root=name, version=version + 1)
 
 
 def _answer(value: object, *kinds: type) -> tuple:  # type: ignore[type-arg]

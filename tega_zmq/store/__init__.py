@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tega_zmq.store.applying import apply, empty, replay
+from tega_zmq.store.applying import apply, empty, replay, stands_alone
 from tega_zmq.store.encoding import (
     check_entries,
     check_marks,
@@ -36,6 +36,7 @@ from tega_zmq.store.model import (
     Root,
     Store,
     Update,
+    WentOn,
     Written,
 )
 from tega_zmq.store.reading import (
@@ -74,6 +75,7 @@ __all__ = [
     "Root",
     "Store",
     "Update",
+    "WentOn",
     "Written",
     "apply",
     "attributes",
@@ -98,6 +100,7 @@ __all__ = [
     "replay",
     "resolve",
     "roots",
+    "stands_alone",
     "update_at",
     "update_from_plain",
     "update_to_plain",

@@ -31,6 +31,7 @@ from tega_zmq.store.model import (
     Root,
     Store,
     Update,
+    WentOn,
 )
 from tega_zmq.tree.node import EMPTY, Node, get, is_container, pairs
 
@@ -138,10 +139,19 @@ def _replica(store: Store, name: str) -> Root:
     return root
 
 
+def stands_alone(update: Update) -> bool:
+    """Whether what `update` makes does not depend on what was before: it begins by deleting the whole root.
+
+    So an owner that lost its store goes on in a new epoch, and its replicas keep their history.
+    """
+    first = update.changes[0] if update.changes else None
+    return first is not None and len(first.path) == 1 and not first.present
+
+
 def _replicated(store: Store, record: Replicated) -> Store:
     update = record.update
     root = _replica(store, update.root)
-    if root.epoch != update.epoch and root.version != ABSENT:
+    if root.epoch != update.epoch and root.version != ABSENT and not stands_alone(update):
         raise StorageError(
             f"an update of {root.name} in epoch {update.epoch} cannot follow epoch {root.epoch}"
         )
@@ -264,6 +274,26 @@ def _new_epochs(store: Store, record: NewEpochs) -> Store:
     return store._replace(roots=roots)
 
 
+def _went_on(store: Store, record: WentOn) -> Store:
+    name = record.root
+    before = store.roots.get(name)
+    leases = store.leases
+    if before is not None:
+        if before.owner:
+            raise StorageError(f"{name} belongs to {before.owner}; its versions are not counted here")
+        leases = with_marks(leases, dict(pairs(before.ephemerals)), NO_MARKS)
+    root = new_root(name, "", record.epoch)
+    root = root._replace(
+        version=record.version,
+        trees=root.trees.insert(record.version, (None, root.ephemerals, root.born)),
+        oldest=record.version,
+        oldest_update=record.version + 1,
+    )
+    return store._replace(
+        roots=store.roots.insert(name, root), leases=leases, staged=store.staged.discard(name)
+    )
+
+
 def _cleared(store: Store, _: Cleared) -> Store:
     roots = HashTrieMap({name: root for name, root in pairs(store.roots) if root.owner})
     leases = store.leases
@@ -296,6 +326,7 @@ _APPLY: dict[type[Any], Callable[[Store, Any], Store]] = {
     ResetEnd: _reset_end,
     Owned: _owned,
     NewEpochs: _new_epochs,
+    WentOn: _went_on,
     Cleared: _cleared,
     Opened: _opened,
     Ended: _ended,

@@ -28,6 +28,7 @@ from tega_zmq.store.model import (
     ResetEnd,
     ResetPart,
     Update,
+    WentOn,
 )
 
 __all__ = [
@@ -307,6 +308,11 @@ def _new_epochs(plain: Any) -> NewEpochs:
     return NewEpochs(tuple(pairs))
 
 
+def _went_on(plain: Any) -> WentOn:
+    root, epoch, version = _fields(plain, 3, "a record of a root that went on")
+    return WentOn(_root(root), _name(epoch, "epoch"), _number(version, "version", 0))
+
+
 def _cleared(plain: Any) -> Cleared:
     _fields(plain, 0, "a clearing")
     return Cleared()
@@ -333,6 +339,7 @@ _READERS: Final[dict[int, Callable[[Any], Record]]] = {
     7: _cleared,
     8: _opened,
     9: _ended,
+    10: _went_on,
 }
 
 _KINDS: Final[dict[type[Any], int]] = {
@@ -343,4 +350,5 @@ _KINDS: Final[dict[type[Any], int]] = {
     Cleared: 7,
     Opened: 8,
     Ended: 9,
+    WentOn: 10,
 }

@@ -124,6 +124,17 @@ class NewEpochs(NamedTuple):
     """(root, epoch)."""
 
 
+class WentOn(NamedTuple):
+    """A root of this node, new as its store is, goes on after `version` under `epoch`: replicas know it.
+
+    It is absent at that version; what stood in it comes again in the commit after.
+    """
+
+    root: str
+    epoch: str
+    version: int
+
+
 class Cleared(NamedTuple):
     """The store was emptied: all roots of this node are gone with their history; replicas stay."""
 
@@ -144,7 +155,9 @@ class Ended(NamedTuple):
     session: str
 
 
-Record: TypeAlias = Commit | Replicated | ResetPart | ResetEnd | Owned | NewEpochs | Cleared | Opened | Ended
+Record: TypeAlias = (
+    Commit | Replicated | ResetPart | ResetEnd | Owned | NewEpochs | WentOn | Cleared | Opened | Ended
+)
 
 Outcome: TypeAlias = tuple[int, tuple[tuple[str, int], ...]]
 """What a write led to: the revision, and the new version of each root that it changed."""
