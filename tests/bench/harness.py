@@ -67,8 +67,8 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def folder(memory: bool = False) -> Iterator[str]:
-    """Make a folder for data, on the disk of `TEGA_BENCH_DIR` (default `var/bench`), or in memory."""
-    where = "/dev/shm" if memory else os.environ.get("TEGA_BENCH_DIR", str(ROOT / "var" / "bench"))
+    """Make a folder for data, on the disk of `BENCH_DIR` (default `var/bench`), or in memory."""
+    where = "/dev/shm" if memory else os.environ.get("BENCH_DIR", str(ROOT / "var" / "bench"))
     os.makedirs(where, exist_ok=True)
     name = tempfile.mkdtemp(prefix="tega-bench-", dir=where)
     try:

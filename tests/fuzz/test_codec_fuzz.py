@@ -1,7 +1,7 @@
 """No bytes get anything but a message or `ProtocolError` out of the codec.
 
-A fixed number of frames by default; `TEGA_FUZZ_SECONDS` says how long to go on instead, and
-`TEGA_FUZZ_SEED` with which frames.
+A fixed number of frames by default; `FUZZ_SECONDS` says how long to go on instead, and
+`FUZZ_SEED` with which frames.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tega_zmq.errors import ProtocolError
 from tega_zmq.wire import decode, encode, messages, request_id
 from tests.wire_samples import sample
 
-SECONDS = float(os.environ.get("TEGA_FUZZ_SECONDS", "0"))
-SEED = int(os.environ.get("TEGA_FUZZ_SEED", "1"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
 FRAMES = 20_000
 
 SAMPLES = [encode(sample(cls)) for cls in messages.CODES.values()]

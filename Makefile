@@ -1,0 +1,72 @@
+# tega-zmq. `make` lists what there is. Each target makes its own .venv first, from a bare checkout too.
+
+PYTHON ?= python3
+PORT ?= 8740
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run demo test lint format unit integration bench fuzz docs clean distclean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PORT=8740 is the broker's port in make run, PYTHON=python3 what makes the .venv, ARGS what is"
+	@echo "  passed on to the tool: make unit ARGS='-k tree -x'"
+
+run: $(READY)  ## a broker and two agents on loopback; Ctrl-C stops all of it
+	@exec $(BIN)/python -m tega_broker.fleet --port $(PORT) $(ARGS)
+
+demo: $(READY)  ## the same fleet, a scripted story, a few seconds
+	@exec $(BIN)/python -m tega_broker.story $(ARGS)
+
+# The tests come last, so that their closing line is the last one that is printed.
+test: lint demo  ## every check that CI makes
+	$(BIN)/python -m pytest --no-skips --cov --cov-report=term $(ARGS)
+
+lint: $(READY)  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## bring the code into the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+unit: $(READY)  ## the unit tests alone
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+integration: $(READY)  ## the tests with real programs alone
+	$(BIN)/python -m pytest tests/integration $(ARGS)
+
+bench: $(READY)  ## measure against the baselines
+	$(BIN)/python tests/bench/run.py $(ARGS)
+
+fuzz: $(READY)  ## random input to all that reads some, FUZZ_SECONDS=60 each
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
+docs: $(READY)  ## check the links and samples in the documents
+	$(BIN)/python -m pytest tests/unit/test_docs.py $(ARGS)
+
+clean:  ## remove what the tools left, not the data of make run
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build *.egg-info var/bench
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean  ## remove the .venv and var/ too: data and logs of make run
+	rm -rf $(VENV) var
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make: Python 3.11 or newer is needed, and '$(PYTHON)' is not: $$($(PYTHON) --version 2>&1)."; \
+	  echo "      Name another one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: '$(PYTHON)' cannot make a virtual environment: a part of it is not installed."; \
+	  echo "      On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	@touch $@
