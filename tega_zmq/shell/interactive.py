@@ -29,7 +29,7 @@ from tega_zmq.shell.literals import looks_like_call
 from tega_zmq.shell.oneshot import Lines, Options
 from tega_zmq.shell.output import Paint, render, safe, want_colour
 from tega_zmq.shell.run import ALIASES, execute, unknown
-from tega_zmq.shell.session import Session, Surroundings, one_line
+from tega_zmq.shell.session import Session, Surroundings, one_line, state_text
 from tega_zmq.shell.spec import Command, UsageError, convert, describe, fill
 
 __all__ = ["Shell", "history_file", "run"]
@@ -39,6 +39,10 @@ MAX_WAITING = 1000
 
 HISTORY = 1000
 """Most lines of history that are kept from one shell to the next."""
+
+
+OFF = ("edit", "macro", "run_pyscript", "set", "shell", "shortcuts", "_relative_run_script")
+"""Commands of cmd2 that are off: what runs programs or Python, and what only cmd2's own syntax needs."""
 
 
 def run(options: Options) -> int:
@@ -91,7 +95,7 @@ class _Parser(StatementParser):
         if command not in COMMANDS:
             return Statement(rest, raw=line, command=command)
         try:
-            split(rest)
+            split(" " * expanded.index(rest, len(command)) + rest)
         except LineError as error:
             raise cmd2.exceptions.Cmd2ShlexError(str(error)) from None
         return _Typed(rest, raw=line, command=command)
@@ -127,16 +131,19 @@ class _Events:
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=MAX_WAITING)
         self._dropped = 0
+        self._announced = False
 
     def add(self, text: str) -> bool:
-        """Keep `text`; return whether nothing was waiting before."""
-        first = not self._lines
+        """Keep `text`; return whether an alert must be raised, because none is on its way."""
         if len(self._lines) == MAX_WAITING:
             self._dropped += 1
         self._lines.append(text)
-        return first
+        announced, self._announced = self._announced, True
+        return not announced
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Text]:
+        # First: what is added from here on raises an alert of its own, at worst an empty one.
+        self._announced = False
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             yield Text(f"{dropped} older events were not shown: too many came at once")
@@ -167,15 +174,14 @@ class _Completer(Completer):
 # -- the shell -------------------------------------------------------------------------------------
 
 
+# The heading of cmd2's own commands in `help`; cmd2 documents it as meant to be set like this.
+cmd2.Cmd.DEFAULT_CATEGORY = "Shell"
+
+
 class Shell(cmd2.Cmd):
     """The interactive shell of one client. The commands are added to the class below."""
 
-    DEFAULT_CATEGORY = "Shell"
-
     def __init__(self, client: Any, options: Options, *, history: str = "") -> None:
-        # Off: what runs programs or Python, and what only cmd2's own syntax needs.
-        for name in ("edit", "macro", "run_pyscript", "set", "shell", "shortcuts", "_relative_run_script"):
-            setattr(self, f"do_{name}", None)
         super().__init__(
             allow_cli_args=False,
             allow_clipboard=False,
@@ -188,6 +194,8 @@ class Shell(cmd2.Cmd):
             terminators=[],
         )
         self.statement_parser = _Parser(terminators=[], shortcuts={}, aliases=ALIASES)
+        for name in OFF:
+            self.disable_command(name, f"{name} is not part of this shell")
         self._options = options
         self._paint = Paint(want_colour(self.stdout))
         self._events = _Events()
@@ -242,20 +250,8 @@ class Shell(cmd2.Cmd):
 
     def _state_changed(self, state: str) -> None:
         before, self._state = self._state, state
-        server = self._options.server
-        if state == "connected":
-            text = f"connected to {server} again"
-            if before == "lost":
-                text += "; it is a new session, with the subscriptions of this one"
-        elif state == "suspended":
-            text = f"the connection to {server} is lost; dialling again"
-        elif state == "lost":
-            text = (
-                f"no connection to {server} for so long that the session is over; a new one follows by itself"
-            )
-        elif state == "taken over":
-            text = f"another program said hello as {self.session.client.tega_id}: this session is over"
-        else:
+        text = state_text(self.session, before, state)
+        if not text:
             return
         if state == "lost" and self.session.transaction is not None:
             self.session.transaction = None

@@ -17,7 +17,7 @@ from tega_zmq.shell.commands import COMMANDS, calls
 from tega_zmq.shell.literals import looks_like_call
 from tega_zmq.shell.output import Paint, render, safe, want_colour
 from tega_zmq.shell.run import Quit, execute, run_line, unknown
-from tega_zmq.shell.session import Session, Surroundings, one_line
+from tega_zmq.shell.session import Session, Surroundings, one_line, state_text
 from tega_zmq.shell.spec import Command, Finished, UsageError, build_parser, convert
 
 __all__ = [
@@ -49,8 +49,12 @@ class Options(NamedTuple):
 
 def dial(options: Options) -> Any:
     """Return a client of the node that `options` name. Raises `TegaError`."""
+    import logging
+
     from tega_zmq.client.blocking import connect
 
+    # What the client would log, the shell says itself.
+    logging.getLogger("tega_zmq").addHandler(logging.NullHandler())
     return connect(options.server, tega_id=options.tega_id, timeout=options.timeout, kind="shell")
 
 
@@ -112,12 +116,16 @@ def _follow(session: Session, command: Command, args: Any, stop: threading.Event
     """Subscribe and go on until a signal, or until the session is over for good."""
     over: list[str] = []
 
+    states = [session.client.state]
+
     def state_changed(state: str) -> None:
+        text = state_text(session, states[-1], state)
+        states[:] = [state]
         if state in ("taken over", "closed"):
             over.append(state)
             stop.set()
-        elif state != "connected":
-            session.around.note(f"the connection to {session.server} is {state}; dialling again")
+        elif text:
+            session.around.note(text)
 
     def show(text: str) -> None:
         try:

@@ -19,7 +19,17 @@ from tega_zmq.shell.spec import UsageError
 if TYPE_CHECKING:
     from tega_zmq.client.blocking import Client, Subscription, Transaction
 
-__all__ = ["At", "Mode", "Session", "Surroundings", "at_version", "one_line", "path_of", "value_of"]
+__all__ = [
+    "At",
+    "Mode",
+    "Session",
+    "Surroundings",
+    "at_version",
+    "one_line",
+    "path_of",
+    "state_text",
+    "value_of",
+]
 
 Mode = Literal["one-shot", "script", "interactive"]
 
@@ -143,6 +153,23 @@ def value_of(text: str) -> Any:
     from tega_zmq.runtime import yamlio
 
     return yamlio.load(text)
+
+
+def state_text(session: Session, before: str, state: str) -> str:
+    """Return what a user is told when the session goes from state `before` to `state`; "" for nothing."""
+    server = session.server
+    match state:
+        case "connected" if before == "lost":
+            return f"connected to {server} again; it is a new session, with the subscriptions of the old one"
+        case "connected":
+            return f"connected to {server} again"
+        case "suspended":
+            return f"the connection to {server} is lost; dialling again"
+        case "lost":
+            return f"no connection to {server} for too long: the session is over; a new one follows by itself"
+        case "taken over":
+            return f"another program said hello as {session.client.tega_id}: this session is over"
+    return ""
 
 
 def one_line(error: TegaError) -> str:

@@ -95,7 +95,7 @@ def _entry(root: str, entry: Any, paint: Paint) -> str:
     if entry.message:
         head += "  " + safe(entry.message, lines=False)
     lines: list[str] = []
-    for change in entry.changes:
+    for change in sorted(entry.changes, key=lambda each: each.path):
         if change.deleted:
             lines.append(paint(safe(f"    - {change.path}", lines=False), "red"))
         else:
