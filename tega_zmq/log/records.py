@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from tega_zmq.errors import ProtocolError
 from tega_zmq.store.encoding import record_from_plain, record_to_plain

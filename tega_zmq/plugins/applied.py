@@ -19,7 +19,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 __all__ = ["NOTHING", "Applied", "AppliedFile"]
 

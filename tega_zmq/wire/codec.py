@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from tega_zmq.errors import InvalidValue, ProtocolError, TooLarge
 from tega_zmq.wire import messages
