@@ -127,6 +127,8 @@ class Draft:
         oids = path[1:]
         if not present:
             if get(self.node, oids) is None:
+                if not oids:  # a new store goes on: its replicas have the root, it has not
+                    return (path, None, "")
                 raise StorageError(f"an update deletes {format_path(path)}, which is not there")
             self._remove(path)
             return (path, None, "")
