@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple, TypeAlias
 
@@ -61,6 +62,13 @@ class SnapshotFailed(NamedTuple):
 Event: TypeAlias = Durable | Failed | SnapshotDone | SnapshotFailed
 
 
+class _Job(Enum):
+    """What the snapshot thread does."""
+
+    SNAPSHOT = 1
+    RESTART = 2
+
+
 class _Sync:
     """Asks the writer to make all that was appended so far durable."""
 
@@ -99,10 +107,12 @@ class LogThread:
         self._clock = clock
         self._sleep = sleep
         self._queue: SimpleQueue[_Item] = SimpleQueue()
-        self._events: deque[tuple[Event, bool]] = deque()
+        self._events: deque[tuple[Event, _Job | None]] = deque()
         self._next = log.last
         self._failed = ""
         self._restarting = False
+        self._writing = False
+        """A snapshot is being written, as far as was polled."""
         self._stopping = False
         self._snapshots: threading.Thread | None = None
         self._size = log.size_since_snapshot
@@ -122,7 +132,7 @@ class LogThread:
         """Hand a record over, and return its number. `Durable` tells when it is.
 
         Raises `StorageError` after `Failed` was polled, until a `restart` is done; `ValueError` for a payload
-        of more than `MAX_PAYLOAD` bytes.
+        of more than `MAX_PAYLOAD` bytes, `TypeError` for one that is not `bytes`.
         """
         if self._failed:
             raise StorageError(
@@ -130,6 +140,8 @@ class LogThread:
             )
         if len(payload) > MAX_PAYLOAD:
             raise ValueError(f"a record of {len(payload)} bytes; at most {MAX_PAYLOAD} are allowed")
+        if type(payload) is not bytes:
+            raise TypeError(f"a record is bytes, not {type(payload).__name__}")
         self._next = lsn = self._next + 1
         self._size += record_size(len(payload))
         self._queue.put(payload)
@@ -139,22 +151,20 @@ class LogThread:
         """Return what happened since the last time. Does not wait."""
         events: list[Event] = []
         while self._events:
-            event, restart = self._events.popleft()
-            match event:
-                case Failed():
-                    self._failed = event.reason
-                case SnapshotDone():
-                    self._size -= self._size_at_snapshot
-                    if restart:
-                        self._failed = ""
-                        self._restarting = False
-                        self._next = event.lsn
-                        self._size = 0
-                case SnapshotFailed() if restart:
-                    self._restarting = False
-                case _:
-                    pass
+            event, ends = self._events.popleft()
             events.append(event)
+            if isinstance(event, Failed):
+                self._failed = event.reason
+            elif ends is _Job.SNAPSHOT:
+                self._writing = False
+                if isinstance(event, SnapshotDone):
+                    self._size -= self._size_at_snapshot
+            elif ends is _Job.RESTART:
+                self._restarting = False
+                if isinstance(event, SnapshotDone):
+                    self._failed = ""
+                    self._next = event.lsn
+                    self._size = 0
         return events
 
     def snapshot(self, lsn: int, chunks: Callable[[], Iterable[bytes]]) -> None:
@@ -165,12 +175,13 @@ class LogThread:
         one is being written, or the log has failed.
         """
         if self._failed or self._restarting:
-            self._events.append((SnapshotFailed(f"the log takes no writes: {self._failed}"), False))
-        elif self._snapshots is not None and self._snapshots.is_alive():
-            self._events.append((SnapshotFailed("another snapshot is being written"), False))
+            self._events.append((SnapshotFailed(f"the log takes no writes: {self._failed}"), None))
+        elif self._writing:
+            self._events.append((SnapshotFailed("another snapshot is being written"), None))
         else:
+            self._writing = True
             self._size_at_snapshot = self._size
-            self._snapshots = self._job(lsn, chunks, None)
+            self._begin(_Job.SNAPSHOT, lsn, chunks)
             return
         self._wake()
 
@@ -183,7 +194,7 @@ class LogThread:
         if not self._failed or self._restarting:
             raise ValueError("the log is being restarted" if self._restarting else "the log has not failed")
         self._restarting = True
-        self._snapshots = self._job(lsn, chunks, self._snapshots)
+        self._begin(_Job.RESTART, lsn, chunks)
 
     def close(self, clean: bool = True) -> bool:
         """Write and sync all that was appended, note the orderly stop if `clean`, and let go of the folder.
@@ -194,10 +205,10 @@ class LogThread:
         if self._stopping:
             return not self._log.failed
         self._stopping = True
-        if self._snapshots is not None:
-            self._snapshots.join()
         if not self._thread.is_alive():
             self._thread.start()
+        if self._snapshots is not None:
+            self._snapshots.join()
         self._queue.put(_Close(clean))
         self._thread.join()
         return not self._log.failed
@@ -257,40 +268,37 @@ class LogThread:
             return False
         return True
 
-    def _tell(self, event: Event, restart: bool = False) -> None:
-        self._events.append((event, restart))
+    def _tell(self, event: Event, ends: _Job | None = None) -> None:
+        self._events.append((event, ends))
         with suppress(OSError):
             self._wake()
 
     # -- the snapshot thread ---------------------------------------------------------------------------
 
-    def _job(
-        self, lsn: int, chunks: Callable[[], Iterable[bytes]], before: threading.Thread | None
-    ) -> threading.Thread:
-        restart = self._restarting
-        thread = threading.Thread(
-            target=self._snapshot, args=(lsn, chunks, restart, before), name="log snapshot", daemon=True
+    def _begin(self, job: _Job, lsn: int, chunks: Callable[[], Iterable[bytes]]) -> None:
+        self._snapshots = threading.Thread(
+            target=self._snapshot, args=(job, lsn, chunks, self._snapshots), name="log snapshot", daemon=True
         )
-        thread.start()
-        return thread
+        self._snapshots.start()
 
     def _snapshot(
         self,
+        job: _Job,
         lsn: int,
         chunks: Callable[[], Iterable[bytes]],
-        restart: bool,
         before: threading.Thread | None,
     ) -> None:
         if before is not None:
+            # It may still write, if the log failed under it, or remove what is not needed any more.
             before.join()
         started = self._clock()
         try:
-            size = self._write(lsn, chunks, restart)
+            size = self._write(lsn, chunks, job is _Job.RESTART)
         except Exception as error:  # noqa: BLE001  (the thread ends here; whatever it was, the loop must hear of it)
             reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or repr(error)
-            self._tell(SnapshotFailed(reason), restart)
+            self._tell(SnapshotFailed(reason), job)
             return
-        self._tell(SnapshotDone(lsn, size, self._clock() - started), restart)
+        self._tell(SnapshotDone(lsn, size, self._clock() - started), job)
         # What cannot be removed now stays until the next snapshot; it does no harm.
         with suppress(OSError):
             self._log.prune()

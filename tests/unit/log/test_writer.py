@@ -130,6 +130,8 @@ def test_a_record_that_is_too_long_is_refused_at_once(disk: FakeDisk) -> None:
 
     with pytest.raises(ValueError, match="at most"):
         loop.thread.append(Long())
+    with pytest.raises(TypeError, match="bytearray"):
+        loop.thread.append(bytearray(b"x"))  # type: ignore[arg-type]
     assert loop.thread.append(b"next") == 1
     loop.thread.close()
 
@@ -407,3 +409,12 @@ def test_a_stop_without_the_mark(disk: FakeDisk) -> None:
     loop.thread.append(b"one")
     assert loop.thread.close(clean=False)
     assert not start(disk).report.clean
+
+
+def test_a_stop_before_the_start_ends_the_snapshot_too(disk: FakeDisk) -> None:
+    loop = Loop(disk, begin=False)
+    loop.thread.append(b"one")
+    loop.thread.snapshot(0, list)
+    assert loop.thread.close()
+    assert Durable(1) in loop.thread.poll()
+    assert outcome(disk)[0] == [b"one"]  # type: ignore[index]
