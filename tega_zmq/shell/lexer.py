@@ -5,7 +5,8 @@ The rules are few, so that paths, YAML and calls can be typed as they are:
 * words are parted by white space;
 * white space inside quotes, and inside brackets that begin a word, does not part words: `{mtu: 1500}` and
   `"two words"` are one word each;
-* a quote counts at the beginning of a word or after one of `. { [ ( , : =`, so that `it's` needs none;
+* a quote counts at the beginning of a word, after `=`, inside brackets also after `{ [ ( , :` or white space,
+  and a double quote after a dot; so `it's` is an ordinary word;
 * nothing else is special: no redirection, no pipes, no variables, no `;`.
 
 Quotes stay in the words: in a value they are YAML's, in a path they belong to the oid. `unquote` takes them
@@ -19,7 +20,7 @@ from typing import NamedTuple
 __all__ = ["LineError", "Word", "split", "split_open", "unquote"]
 
 _OPENING = {"{": "}", "[": "]", "(": ")"}
-_BEFORE_QUOTE = frozenset(".{[(,:= \t\n")
+_BEFORE_QUOTE = frozenset("{[(,:=")
 
 
 class LineError(ValueError):
@@ -94,7 +95,7 @@ def _end_of_word(line: str, start: int) -> int:
     at = start
     while at < len(line):
         char = line[at]
-        if char in "\"'" and (at == start or line[at - 1] in _BEFORE_QUOTE):
+        if char in "\"'" and _opens(line, start, at, bool(closing)):
             at = _end_of_quotes(line, at)
             continue
         if char.isspace() and not closing:
@@ -108,6 +109,16 @@ def _end_of_word(line: str, start: int) -> int:
         where = closing[-1][1]
         raise LineError(f"the {line[where]} at column {where + 1} is not closed")
     return at
+
+
+def _opens(line: str, start: int, at: int, bracketed: bool) -> bool:
+    """Whether the quote at `at` opens something, in a word that begins at `start`."""
+    if at == start:
+        return True
+    before = line[at - 1]
+    if bracketed:
+        return before in _BEFORE_QUOTE or before.isspace() or (before == "." and line[at] == '"')
+    return before == "=" or (before == "." and line[at] == '"')
 
 
 def _end_of_quotes(line: str, start: int) -> int:

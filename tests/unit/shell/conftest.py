@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -127,10 +127,10 @@ class FakeClient:
         self.state_callbacks: list[Callable[[str], Any]] = []
         self.closed = False
 
-    def __enter__(self) -> FakeClient:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.closed = True
 
     # -- the tree

@@ -298,7 +298,7 @@ def test_log_shows_no_control_characters(desk: Any) -> None:
         message="\x1b]0;x\x07\nfake@1", tega_id="\x9b"
     )
     shown = type_(desk, "log a")
-    assert not any(ord(char) < 32 and char != "\n" or 127 <= ord(char) < 160 for char in shown)
+    assert not any((ord(char) < 32 and char != "\n") or 127 <= ord(char) < 160 for char in shown)
     assert "\nfake" not in shown
 
 
@@ -589,8 +589,8 @@ def test_listings(desk: Any) -> None:
         "forwarders": [{"tega_id": "pi1", "sessions": ["x"]}],
         "status": {"tega_id": "gateway", "log": "ok"},
         "sessions": [
-            {"tega_id": "noc-1", "kind": "shell", "state": "connected", "heard": 70.0, "via": None, "queued": 0,
-             "dropped": 2}
+            {"tega_id": "noc-1", "kind": "shell", "state": "connected", "heard": 70.0, "via": None,
+             "queued": 0, "dropped": 2}
         ],
     }  # fmt: skip
     assert yamlio.load(type_(desk, "channels")) == {"alerts": ["noc-1"]}
@@ -672,9 +672,10 @@ def test_empty_lines_and_remarks_do_nothing(desk: Any, line: str) -> None:
 
 
 @pytest.mark.parametrize(("line", "said"), [
-    ("gte a", "did you mean get"), ("frobnicate", "`help` lists"), ("get", "required: PATH"), ("get a b", "unrec"),
-    ("put a {b", "not closed"), ("get a --nope", "unrecognized"), ("log a -n 0", "below 1"), ("get a '", "not closed"),
-    ("roots a", "unrecognized"), ("help nope", "no command"),
+    ("gte a", "did you mean get"), ("frobnicate", "`help` lists"), ("get", "required: PATH"),
+    ("get a b", "unrecognized"), ("put a {b", "not closed"), ("get a --nope", "unrecognized"),
+    ("log a -n 0", "below 1"), ("get a '", "not closed"), ("roots a", "unrecognized"),
+    ("help nope", "no command"),
 ])  # fmt: skip
 def test_wrong_usage(desk: Any, line: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
@@ -707,8 +708,8 @@ def test_every_command_is_told_well(command: Any) -> None:
 
 
 EXPECTED = """
-    put pute patch get geta getr del begin cand commit cancel roots old log diff rollback sub subr unsub unsubr
-    pub agents status import export id ids plugins reload sync ss clear disown channels subscribers forwarders
+    put pute patch get geta getr del begin cand commit cancel roots old log diff rollback sub subr unsub
+    unsubr pub agents status import export id ids plugins reload sync ss clear disown channels subscribers forwarders
     global
 """.split()
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tega_zmq.paths import format_path, parse
@@ -109,7 +109,6 @@ OIDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_s
 @settings(max_examples=200)
 def test_a_path_is_one_word(oids: list[str]) -> None:
     text = format_path(tuple(oids))
-    if any(char in "{[('" for char in text[0]):
-        return  # such a word begins a bracket; its path can be quoted
+    assume(text[0] not in "{[('" and "='" not in text)  # such a root must be quoted by who types it
     assert words(f"get {text} x") == ["get", text, "x"]
     assert parse(words(f"get {text}")[1]) == tuple(oids)

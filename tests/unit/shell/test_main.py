@@ -1,0 +1,233 @@
+"""`tega` as a program, with a client over a dict: arguments, exit statuses, what goes to which stream."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from tega_zmq.errors import Disconnected
+from tega_zmq.shell import main as program
+from tega_zmq.shell import oneshot
+from tega_zmq.shell.oneshot import Options
+
+
+class Run:
+    def __init__(
+        self, client: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.client, self._patch, self._capsys = client, monkeypatch, capsys
+        self.options: list[Options] = []
+        monkeypatch.setattr(oneshot, "dial", self._dial)
+        monkeypatch.delenv("TEGA_SERVER", raising=False)
+
+    def _dial(self, options: Options) -> Any:
+        self.options.append(options)
+        return self.client
+
+    def __call__(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        file = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
+        self._patch.setattr(sys, "stdin", file)
+        status = program.main(list(arguments))
+        captured = self._capsys.readouterr()
+        return status, captured.out, captured.err
+
+
+@pytest.fixture
+def tega(desk: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(desk.client, monkeypatch, capsys)
+
+
+def test_done_refused_wrong(tega: Run) -> None:
+    assert tega("put", "a.b", "{x: 1}") == (0, "a@0\n", "")
+    assert tega("get", "a") == (0, "b:\n  x: 1\n", "")
+    assert tega("get", "nope") == (1, "", "NotFound: there is nothing at nope\n")
+    assert tega("put", "a.b", "1", "--version", "7")[0] == 1
+    status, out, err = tega("gte", "a")
+    assert (status, out) == (2, "")
+    assert "did you mean get" in err
+    status, out, err = tega("get")
+    assert (status, out) == (2, "")
+    assert "usage: tega get" in err
+    assert tega("--nope", "get", "a")[0] == 2
+    assert tega.client.closed
+
+
+def test_an_error_is_one_safe_line(tega: Run) -> None:
+    tega.client.fail = Disconnected("first\nsecond \x1b[31m")
+    status, _, err = tega("roots")
+    assert status == 1
+    assert err == "Disconnected: first second \\x1b[31m\n"
+
+
+def test_options(tega: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    tega("roots")
+    tega("-s", "tcp://h:1", "-t", "noc-1", "--timeout", "2.5", "--json", "roots")
+    monkeypatch.setenv("TEGA_SERVER", "tcp://env:2")
+    tega("roots")
+    assert tega.options == [
+        Options("tcp://127.0.0.1:8740", None, 10.0, False),
+        Options("tcp://h:1", "noc-1", 2.5, True),
+        Options("tcp://env:2", None, 10.0, False),
+    ]
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "x", "nan", "inf", "100000"])
+def test_a_timeout_is_a_number_of_seconds(tega: Run, seconds: str) -> None:
+    assert tega("--timeout", seconds, "roots")[0] == 2
+
+
+def test_version_and_help_need_no_node(tega: Run) -> None:
+    status, out, _ = tega("--version")
+    assert (status, out.split()[0]) == (0, "tega")
+    assert "exit status" in tega("--help")[1]
+    assert "usage: tega put" in tega("put", "--help")[1]
+    assert "usage: put" in tega("help", "put")[1]
+    assert "Transaction" in tega("help")[1]
+    assert tega("help", "nope")[0] == 2
+    assert tega.options == []
+
+
+def test_json(tega: Run) -> None:
+    tega("put", "a.b", "1")
+    assert json.loads(tega("get", "a", "--json")[1]) == {"b": 1}
+    assert json.loads(tega("--json", "get", "a")[1]) == {"b": 1}
+    assert json.loads(tega("--json", "put", "a.b", "2")[1]) == {"revision": 2, "versions": {"a": 1}}
+
+
+def test_a_value_comes_from_standard_input_whole(tega: Run) -> None:
+    assert tega("put", "a.b", stdin="x: 1\n\ny: 2\n")[0] == 0
+    assert tega.client.tree == {"a": {"b": {"x": 1, "y": 2}}}
+    status, _, err = tega("put", "a.b", stdin="")
+    assert status == 1
+    assert err.startswith("InvalidValue: no value")
+
+
+def test_a_shell_has_taken_the_quotes_off(tega: Run) -> None:
+    tega("put", 'a."x.y"', "two words", "-m", '"quoted"')
+    assert tega.client.tree == {"a": {"x.y": "two words"}}
+    assert tega.client.entries["a"][0].message == '"quoted"'
+
+
+@pytest.mark.parametrize("command", ["begin", "cand", "commit", "cancel", "unsub", "unsubr"])
+def test_what_needs_a_lasting_session_says_what_to_do(tega: Run, command: str) -> None:
+    status, out, err = tega(command)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"tega: {command}: ")
+    assert tega.options == []
+
+
+def test_calls(tega: Run) -> None:
+    tega.client.handlers["t.add"] = lambda a, b=1: a + b
+    assert tega("t.add(1, b=41)") == (0, "42\n", "")
+    assert tega("t.add(1,", "b=2)") == (0, "3\n", "")
+    assert tega("t.add('x', b='y')", "--json") == (0, '"xy"\n', "")
+    assert tega("--timeout", "3", "t.add(1)")[0] == 0
+    assert tega.client.calls[-1][4] == 3.0
+    assert tega("t.add(x)")[0] == 1
+    assert tega("nobody.home()")[2].startswith("NoHandler: ")
+    assert tega("--", "t.add(1)")[0] == 0
+
+
+def test_clear_without_a_terminal_needs_yes(tega: Run) -> None:
+    status, _, err = tega("clear", stdin="y\n")
+    assert status == 2
+    assert "--yes" in err
+    assert tega("clear", "--yes")[0] == 0
+
+
+def test_a_script_runs_in_one_session(tega: Run) -> None:
+    script = "# first\nbegin\nput a.b 1\n\nput a.c\nx: 1\ny: [2]\n\nget a\ncommit -m both\nget a.b\n"
+    status, out, err = tega(stdin=script)
+    assert (status, err) == (0, "")
+    assert out == "transaction tx0\nb: 1\nc:\n  x: 1\n  y:\n  - 2\na@0\n1\n"
+    assert len(tega.options) == 1
+
+
+def test_a_script_stops_at_the_first_error(tega: Run) -> None:
+    assert tega(stdin="put a.b 1\nget nope\nput a.c 1\n") == (
+        1,
+        "a@0\n",
+        "NotFound: there is nothing at nope (standard input:2)\n",
+    )
+    status, _, err = tega(stdin="\nfrob\nput a.c 1\n")
+    assert status == 2
+    assert err.startswith("tega: standard input:2: there is no command 'frob'")
+    assert tega.client.tree == {"a": {"b": 1}}
+
+
+def test_a_script_may_quit_and_ask_for_help(tega: Run) -> None:
+    status, out, _ = tega(stdin="get --help\nhelp put\nquit\nfrob\n")
+    assert status == 0
+    assert "usage: get" in out
+
+
+def test_a_transaction_that_a_script_leaves_open_is_cancelled(tega: Run) -> None:
+    status, _, err = tega(stdin="begin\nput a.b 1\n")
+    assert status == 1
+    assert "nothing of it was committed" in err
+    assert tega.client.tree == {}
+
+
+def test_a_script_from_a_file(tega: Run, tmp_path: Any) -> None:
+    file = tmp_path / "setup.tega"
+    file.write_text("put a.b 1\nget nope\n")
+    status, out, err = tega("-f", str(file))
+    assert (status, out) == (1, "a@0\n")
+    assert err.endswith(f"({file}:2)\n")
+    assert tega("-f", "-", stdin="get a.b\n")[1] == "1\n"
+    assert tega("-f", str(tmp_path / "nope"))[2].startswith("InvalidValue: ")
+    assert tega("-f", str(file), "get", "a")[0] == 2
+    file.write_bytes(b"put a.c \xff\n")
+    assert tega("-f", str(file))[0] == 1
+
+
+def test_events_of_a_script(tega: Run) -> None:
+    status, out, _ = tega(stdin="sub alerts\npub alerts {level: 3}\n")
+    assert status == 0
+    assert 'alerts: {"level": 3}  (from noc-1)' in out
+
+
+def test_ctrl_c(tega: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tega.client, "inspect", interrupted)
+    assert tega("roots") == (130, "", "")
+
+
+def test_without_cmd2_only_the_interactive_shell_is_missing(
+    tega: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setitem(sys.modules, "cmd2", None)
+    monkeypatch.delitem(sys.modules, "tega_zmq.shell.interactive", raising=False)
+    import tega_zmq.shell
+
+    monkeypatch.delattr(tega_zmq.shell, "interactive", raising=False)
+    assert tega("put", "a.b", "1")[0] == 0
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    errors = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", errors)
+    assert program.main([]) == 1
+    assert errors.getvalue().count("\n") == 1
+    assert "pip install 'tega-zmq[shell]'" in errors.getvalue()
+
+
+def test_a_one_shot_imports_nothing_that_is_heavy() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from tega_zmq.shell import main; from tega_zmq.client import blocking\n"
+        "main.main(['help'])\n"
+        "print('HEAVY', sorted({'cmd2', 'rich', 'asyncio', 'prompt_toolkit', 'yaml'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("HEAVY []\n")
