@@ -21,6 +21,7 @@ node; it holds nothing lasting, and goes when it is empty. The rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rpds import HashTrieMap
@@ -29,7 +30,7 @@ from tega_zmq import tree
 from tega_zmq.errors import InvalidPath, NotFound, ReadOnly, StorageError
 from tega_zmq.paths import Path, format_path
 from tega_zmq.store.model import Change, KeptChange, KeptVersion, Root
-from tega_zmq.tree.node import Node, attach, build, detach, get, is_container, pairs, plain
+from tega_zmq.tree.node import Changes, Node, attach, build, detach, get, is_container, pairs, plain
 
 __all__ = ["Draft"]
 
@@ -37,7 +38,7 @@ __all__ = ["Draft"]
 class Draft:
     """The tree and the marks of one root, under work. Changed nodes get `version`."""
 
-    __slots__ = ("born", "born_before", "ephemerals", "marks_before", "name", "node", "version")
+    __slots__ = ("born", "born_before", "dirty", "ephemerals", "marks_before", "name", "node", "version")
 
     def __init__(self, root: Root) -> None:
         self.name = root.name
@@ -48,6 +49,8 @@ class Draft:
         self.marks_before: dict[Path, str | None] = {}
         """The session that each path whose mark was touched had before."""
         self.born_before: dict[Path, bool] = {}
+        self.dirty: set[Path] = set()
+        """Paths at and below which all lies that may differ from the root's present."""
 
     # -- what writers ask for ----------------------------------------------------------------------
 
@@ -55,7 +58,7 @@ class Draft:
         """Replace what stands at `path`. Raises `InvalidPath`, `ReadOnly`."""
         oids = path[1:]
         if not self.ephemerals and not self.born and not ephemeral:
-            self.node = tree.put(self.node, oids, value, self.version, path[:1])[0]
+            self._put(path, value)
             return
         owned = self._writable(path, session)
         if owned is None:
@@ -67,18 +70,18 @@ class Draft:
             else:
                 self._settle(path)
                 self._forget_born(path)
-                self.node = tree.put(self.node, oids, value, self.version, path[:1])[0]
+                self._put(path, value)
             return
         if owned == path and not ephemeral:
             self._unmark(path)
             self._settle(path)
-        self.node = tree.put(self.node, oids, value, self.version, path[:1])[0]
+        self._put(path, value)
 
     def patch(self, path: Path, value: Any, session: str) -> None:
         """Merge `value` into what stands at `path` (RFC 7396). Raises `InvalidPath`, `ReadOnly`."""
         oids = path[1:]
         if not self.ephemerals and not self.born:
-            self.node = tree.patch(self.node, oids, value, self.version, path[:1])[0]
+            self._patch(path, value)
             return
         owned = self._writable(path, session)
         if owned is None:
@@ -87,7 +90,7 @@ class Draft:
                 return
             self._settle(path)
             self._forget_born(path)
-        self.node = tree.patch(self.node, oids, value, self.version, path[:1])[0]
+        self._patch(path, value)
 
     def delete(self, path: Path) -> None:
         """Remove what stands at `path`, with the born containers that it leaves empty. Raises `NotFound`."""
@@ -103,9 +106,13 @@ class Draft:
                 return
             self._remove(path)
 
-    def restore(self, kept: KeptVersion) -> None:
-        """Make the lasting part of `kept` the present; the ephemeral nodes of now stay where they are."""
+    def restore(self, kept: KeptVersion, changed: Iterable[Path]) -> None:
+        """Make the lasting part of `kept` the present; the ephemeral nodes of now stay where they are.
+
+        `changed`: paths at and below which all changes since `kept` lie.
+        """
         restored = lasting(kept)
+        self.dirty.update(changed, *(map(_first, pairs(marks)) for marks in (*kept[1:], self.ephemerals)))
         for path in sorted(self.born):
             node = get(restored, path[1:])
             if node is not None and is_container(node):
@@ -175,17 +182,33 @@ class Draft:
         self._forget(path)
         return self._set(path, value)
 
+    def _put(self, path: Path, value: Any) -> None:
+        self._take(path, *tree.put(self.node, path[1:], value, self.version, path[:1]))
+
+    def _patch(self, path: Path, value: Any) -> None:
+        self._take(path, *tree.patch(self.node, path[1:], value, self.version, path[:1]))
+
+    def _take(self, path: Path, node: Node, changes: Changes) -> None:
+        """Take over what a put or patch at `path` made."""
+        self.node = node
+        if len(changes) > _MANY:
+            # So many that to compare all below costs no more.
+            self.dirty.add(path)
+        else:
+            for oids, _, _ in changes:
+                self.dirty.add(path[:1] + oids)
+
     # -- puts among ephemeral nodes ----------------------------------------------------------------
 
     def _put_ephemeral(self, path: Path, value: Any, session: str, below: list[Path]) -> None:
         for each in below:
             if self.ephemerals[each] != session:
                 self._refuse(each, path)
-        node = tree.put(self.node, path[1:], value, self.version, path[:1])[0]
+        node, changes = tree.put(self.node, path[1:], value, self.version, path[:1])
         self._forget(path)
         self._bear_above(path)
         self._mark(path, session)
-        self.node = node
+        self._take(path, node, changes)
 
     def _put_above(self, path: Path, value: Any, below: list[Path]) -> None:
         length = len(path)
@@ -210,7 +233,7 @@ class Draft:
         for container in _marked(self.born, get(self.node, path[1:]), path):
             if _dict_at(value, container[length:]):
                 self._unbear(container)
-        self.node = tree.put(self.node, path[1:], whole, self.version, path[:1])[0]
+        self._put(path, whole)
 
     def _patch_above(self, path: Path, value: Any, session: str) -> None:
         if type(value) is not dict:
@@ -306,9 +329,17 @@ class Draft:
     def _remove(self, path: Path) -> None:
         self._forget(path)
         self.node = detach(self.node, path[1:], self.version)
+        self.dirty.add(path)
 
 
 _NOTHING = object()
+
+_MANY = 32
+"""So many changes of one operation are remembered one by one."""
+
+
+def _first(pair: tuple[Path, Any]) -> Path:
+    return pair[0]
 
 
 def lasting(kept: KeptVersion) -> Node | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from rpds import HashTrieMap
 
+from tega_zmq.paths import Path
 from tega_zmq.store.model import ABSENT, Change, Kept, KeptChange, KeptUpdate, Root, Update
 from tega_zmq.tree.node import Node, plain
 
-__all__ = ["NO_MARKS", "NO_PATHS", "advance", "keep", "new_root", "update_at"]
+__all__ = ["NO_MARKS", "NO_PATHS", "advance", "changed_between", "keep", "new_root", "update_at"]
 
 NO_MARKS: Final[HashTrieMap[Any, str]] = HashTrieMap()
 NO_PATHS: Final[HashTrieMap[Any, bool]] = HashTrieMap()
@@ -85,3 +87,13 @@ def update_at(root: Root, version: int) -> Update | None:
         message,
         backto,
     )
+
+
+def changed_between(root: Root, low: int, high: int) -> Iterable[Path]:
+    """Return paths at and below which all lies that changed after version `low` up to `high`.
+
+    Where the updates between are not all kept, that is the whole root.
+    """
+    if low + 1 < root.oldest_update:
+        return [(root.name,)]
+    return {change[0] for after in range(low + 1, high + 1) for change in root.updates[after][2]}

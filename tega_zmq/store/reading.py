@@ -11,7 +11,7 @@ from tega_zmq import tree
 from tega_zmq.errors import Compacted, NotFound
 from tega_zmq.paths import Path, format_path
 from tega_zmq.patterns import OidPattern
-from tega_zmq.store.history import update_at
+from tega_zmq.store.history import changed_between, update_at
 from tega_zmq.store.model import ABSENT, KeptUpdate, KeptVersion, Root, Store, Update
 from tega_zmq.tree.changes import Difference
 from tega_zmq.tree.node import Node, get, is_container, pairs
@@ -233,4 +233,13 @@ def diff(
     new = get(_at(store, other_path, other_version)[0], other_path[1:])
     if old is None and new is None:
         _missing(path, version)
-    return tree.diff(old, new)
+    if path != other_path:
+        return tree.diff(old, new)
+    root = store.roots[path[0]]
+    low, high = sorted((resolve(root, version), resolve(root, other_version)))
+    changed: set[Path] = set()
+    for each in changed_between(root, low, high):
+        # A change above the path is one at it, for this purpose.
+        if each[: len(path)] == path or path[: len(each)] == each:
+            changed.add(each[len(path) :])
+    return tree.diff_at(old, new, changed)

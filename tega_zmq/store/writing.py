@@ -21,7 +21,7 @@ from tega_zmq.errors import Collision, InvalidPath, InvalidValue, NotFound, Read
 from tega_zmq.paths import Path, format_path
 from tega_zmq.store.applying import advanced, removals, with_marks, with_outcome
 from tega_zmq.store.draft import Draft
-from tega_zmq.store.history import advance, new_root
+from tega_zmq.store.history import advance, changed_between, new_root
 from tega_zmq.store.model import (
     ABSENT,
     Change,
@@ -35,7 +35,7 @@ from tega_zmq.store.model import (
     Written,
 )
 from tega_zmq.store.reading import kept_version, resolve
-from tega_zmq.tree.changes import diff
+from tega_zmq.tree.changes import diff_at
 from tega_zmq.tree.node import EMPTY, Node, detach, get, is_container, plain
 from tega_zmq.values import same
 
@@ -93,7 +93,7 @@ def write(
         changes = _changes(root, draft)
         if not changes:
             continue
-        if root.version == ABSENT:
+        if name not in store.roots:
             root = root._replace(epoch=fresh())
         update = Update(
             name, root.epoch, root.version, root.version + 1, changes, time, tega_id, message, rolled[name]
@@ -269,7 +269,7 @@ def _evaluate(root: Root, draft: Draft, op: Op, path: Path, session: str, max_va
         if root.version == ABSENT:
             raise NotFound(f"there is no root {path[0]} to roll back", path=path[0], version=op.value)
         version = resolve(root, op.value)
-        draft.restore(kept_version(root, version))
+        draft.restore(kept_version(root, version), changed_between(root, version, root.version))
         return version
     raise InvalidValue(f"there is no operation {kind!a:.64}; there are put, patch, delete and rollback")
 
@@ -328,8 +328,8 @@ def _read_only(root: Root) -> NoReturn:
 
 def _changes(root: Root, draft: Draft) -> tuple[Change, ...]:
     """Return the least changes that make `draft` of `root`, in the order in which they are to be made."""
-    differences = list(diff(root.node, draft.node))
     name = (root.name,)
+    differences = list(diff_at(root.node, draft.node, [path[1:] for path in draft.dirty]))
     if not draft.marks_before and not draft.born_before and not draft.ephemerals:
         return tuple(
             [

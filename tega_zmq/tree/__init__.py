@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tega_zmq.tree.changes import Difference, diff
+from tega_zmq.tree.changes import Difference, diff, diff_at
 from tega_zmq.tree.node import (
     EMPTY,
     Node,
@@ -27,6 +27,7 @@ __all__ = [
     "delete",
     "detach",
     "diff",
+    "diff_at",
     "get",
     "is_container",
     "pairs",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from rpds import HashTrieMap
 
 from tega_zmq.paths import Path
-from tega_zmq.tree.node import Node, pairs
+from tega_zmq.tree.node import Node, get, pairs
 from tega_zmq.values import same
 
-__all__ = ["Difference", "diff"]
+__all__ = ["Difference", "diff", "diff_at"]
 
 Difference: TypeAlias = tuple[Path, "Node | None", "Node | None"]
 """(relative path, old node or None, new node or None)."""
@@ -25,6 +25,18 @@ def diff(old: Node | None, new: Node | None) -> Iterator[Difference]:
     Versions are not compared.
     """
     return _diff(old, new, ())
+
+
+def diff_at(old: Node | None, new: Node | None, paths: Iterable[Path]) -> Iterator[Difference]:
+    """Yield what `diff` yields, where all that differs is known to lie at and below `paths`.
+
+    What else is in wide containers costs nothing then.
+    """
+    last: Path | None = None
+    for path in sorted(paths):
+        if last is None or path[: len(last)] != last:
+            last = path
+            yield from _diff(get(old, path), get(new, path), path)
 
 
 def _diff(old: Node | None, new: Node | None, path: Path) -> Iterator[Difference]:
