@@ -278,8 +278,9 @@ class Shell(cmd2.Cmd):
             return False
 
     def run_editor(self, file_path: str | None = None) -> None:  # noqa: ARG002 - cmd2 calls it so
-        """Start no editor: this shell starts no programs."""
+        """Start no editor, since this shell starts no programs; what wanted one ends."""
         self.perror("this shell starts no programs")
+        raise cmd2.exceptions.SkipPostcommandHooks
 
     def other_commands(self) -> list[str]:
         """Return the words besides the table's that a line may begin with."""

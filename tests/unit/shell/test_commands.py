@@ -708,9 +708,9 @@ def test_every_command_is_told_well(command: Any) -> None:
 
 
 EXPECTED = """
-    put pute patch get geta getr del begin cand commit cancel roots old log diff rollback sub subr unsub
-    unsubr pub agents status import export id ids plugins reload sync ss clear disown channels subscribers forwarders
-    global
+    put pute patch get geta getr del begin cand commit cancel roots old log diff rollback
+    sub subr unsub unsubr pub agents status import export id ids plugins reload sync ss
+    clear disown channels subscribers forwarders global
 """.split()
 
 
