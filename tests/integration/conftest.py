@@ -18,3 +18,5 @@ def fleet() -> Iterator[Fleet]:
     with tempfile.TemporaryDirectory(prefix="tega-") as folder, make_fleet(Path(folder)) as made:
         made.broker.start()
         yield made
+        for log in sorted(Path(folder).glob("*.log")):
+            print(f"--- {log.name}\n{log.read_text()}")  # shown where a test failed

@@ -1,0 +1,197 @@
+"""Bad input and hostile peers, against a real broker: an error that names it, no crash, no growth."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+from tega_zmq import aio, errors
+from tega_zmq.wire import encode
+from tega_zmq.wire.messages import CODES, Hello
+from tests.processes import Fleet, until
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"d": value}
+    return value
+
+
+BAD_PUTS: list[tuple[Any, Any, type[errors.TegaError]]] = [
+    ("", {}, errors.InvalidPath),
+    ("a..b", 1, errors.InvalidPath),
+    ("_x", {}, errors.InvalidPath),
+    ("a._x", 1, errors.InvalidPath),
+    ("a", [1], errors.InvalidValue),
+    ("a", "scalar", errors.InvalidValue),
+    ("a.b", float("nan"), errors.InvalidValue),
+    ("a.b", float("inf"), errors.InvalidValue),
+    ("a.b", 2**64, errors.InvalidValue),
+    ("a.b", -(2**63) - 1, errors.InvalidValue),
+    ("a.b", nested(65), errors.InvalidValue),
+    ("a.b", "x" * 1_100_000, errors.TooLarge),
+    ("a.b", "\ud800", errors.InvalidValue),
+    ("a.b", {"_y": 1}, errors.InvalidPath),
+    ("a.b", {1: 1}, errors.InvalidPath),
+    ("a.b", {"": 1}, errors.InvalidPath),
+    ("a.b", {1, 2}, errors.InvalidValue),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "error"), BAD_PUTS, ids=range(len(BAD_PUTS)))
+def test_bad_values_are_named_and_change_nothing(
+    fleet: Fleet, path: Any, value: Any, error: type[errors.TegaError]
+) -> None:
+    client = fleet.client("c")
+    client.put("a", {"k": 1})
+    with pytest.raises((error, errors.InvalidValue) if error is errors.InvalidPath else error) as raised:
+        client.put(path, value)
+    assert str(raised.value)
+    assert client.get("a") == {"k": 1} and client.node("a").version == 0
+
+
+def test_what_is_not_there_is_said(fleet: Fleet) -> None:
+    client = fleet.client("c")
+    client.put("a.b", nested(64))
+    with pytest.raises(errors.NotFound) as not_found:
+        client.get("a.b.x")
+    assert not_found.value.path == "a.b.x"
+    with pytest.raises(errors.NotFound):
+        client.get("a", version=7)
+    with pytest.raises(errors.NotFound):
+        client.delete("a.nothing")
+    transaction = client.begin()
+    transaction.cancel()
+    with pytest.raises(errors.TransactionExpired):
+        transaction.put("a.b", 1)
+    with pytest.raises(errors.Collision) as collision:
+        client.put("a.b", 1, version=5)
+    assert (collision.value.expected, collision.value.actual) == (5, 0)
+    with pytest.raises(errors.InvalidValue):
+        client.find("(a+)+$")
+
+
+def test_random_frames_on_every_port_crash_nothing(fleet: Fleet) -> None:
+    rng = random.Random(7)
+    client = fleet.client("c")
+    client.put("a", {"k": 1})
+    context = zmq.Context()
+    requests = int(fleet.url.rsplit(":", 1)[1])
+
+    def junk(size: int) -> bytes:
+        return rng.randbytes(rng.randrange(size))
+
+    def shaped() -> bytes:
+        fields = [rng.choice([0, 1, -1, "a", "", b"x", None, [], {}, ["a"], 2**63, 1.5, [["put", ["a"], 1, None, False]]])
+                  for _ in range(rng.randrange(9))]
+        return msgpack.packb([rng.choice([*CODES, 99]), *fields])  # type: ignore[no-any-return]
+
+    def round(count: int) -> None:
+        for port in (requests, fleet.changes_port):
+            for _ in range(count // 10):
+                with socket.create_connection(("127.0.0.1", port)) as raw:
+                    raw.sendall(junk(2000))
+            dealer = context.socket(zmq.DEALER)
+            dealer.linger = 1000
+            dealer.sndtimeo = 20_000
+            dealer.connect(f"tcp://127.0.0.1:{port}")
+            if port == requests:
+                dealer.send(encode(Hello(1, f"fuzz{rng.randrange(3)}", "agent", "", "")))
+            for _ in range(count if port == requests else count // 10):
+                frames = [junk(300) if rng.random() < 0.4 else shaped() for _ in range(rng.choice([1, 1, 1, 2, 3]))]
+                with contextlib.suppress(zmq.Again):  # a publisher does not talk to a DEALER
+                    dealer.send_multipart(frames, 0 if port == requests else zmq.DONTWAIT)
+            dealer.close()
+        assert client.get("a") == {"k": 1}
+
+    round(1000)
+    memory, descriptors = fleet.broker.memory(), fleet.broker.descriptors()
+    for _ in range(5):
+        round(1000)
+    until(lambda: fleet.broker.descriptors() <= descriptors + 4, "connections are let go")
+    assert fleet.broker.memory() < memory + 20_000, "kilobytes"
+    assert "Traceback" not in fleet.broker.log.read_text()
+    assert "error of its own" not in fleet.broker.log.read_text()
+    context.term()
+
+
+def test_ten_thousand_calls_in_flight(fleet: Fleet) -> None:
+    async def run() -> None:
+        async with await aio.connect(fleet.url, "handler") as handler:
+            gate = asyncio.Event()
+
+            async def wait(n: int) -> int:
+                await gate.wait()
+                return n
+
+            await handler.register("tools.wait", wait)
+            async with await aio.connect(fleet.url, "caller") as caller:
+                calls = [asyncio.ensure_future(caller.call("tools.wait", n, timeout=120)) for n in range(10_000)]
+                while (await caller.inspect("status"))["calls"] < 10_000:
+                    await asyncio.sleep(0.05)  # between two looks
+                gate.set()
+                assert await asyncio.gather(*calls) == list(range(10_000))
+
+    asyncio.run(run())
+
+
+def test_sessions_coming_and_going_leave_nothing(fleet: Fleet) -> None:
+    def comings(count: int) -> None:
+        for n in range(count):
+            with fleet_client(fleet, f"c{n % 7}") as client:
+                client.put(f"presence.c{n % 7}", n, ephemeral=True)
+                client.register("tools.x", lambda: 1)
+
+    from tega_zmq import connect
+
+    def fleet_client(fleet: Fleet, name: str) -> Any:
+        return connect(fleet.url, name)
+
+    comings(50)
+    memory, descriptors = fleet.broker.memory(), fleet.broker.descriptors()
+    comings(200)
+    until(lambda: fleet.broker.descriptors() <= descriptors + 2)
+    assert fleet.broker.memory() < memory + 10_000, "kilobytes"
+    watcher = fleet.client("watcher")
+    assert until(lambda: watcher.inspect("ids") == ["watcher"])
+    with pytest.raises(errors.NotFound):
+        watcher.get("presence")
+
+
+def start_refused(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a broker that must not start."""
+    return subprocess.run(
+        [sys.executable, "-m", "tega_broker.main", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_broker_that_cannot_start_says_why(fleet: Fleet) -> None:
+    folder = fleet.folder
+    listen = [f"--set=listen.requests={fleet.url}", "--set=listen.changes=tcp://127.0.0.1:1"]
+    for arguments, words in (
+        ([f"--set=data_dir={folder}/broker"], ["broker", "in use"]),
+        ([f"--set=data_dir={folder}/other", *listen], ["in use", fleet.url]),
+        ([f"--set=data_dir={folder}/broker.log/x"], ["broker.log/x"]),
+        (["--set=sesion.lease=3"], ["sesion", "session"]),
+        (["--set=listen.requests=tcp://0.0.0.0:1", f"--set=data_dir={folder}/o"], ["insecure"]),
+    ):
+        ended = start_refused(arguments)
+        assert ended.returncode in (1, 2), ended
+        assert "Traceback" not in ended.stderr
+        for word in words:
+            assert word in ended.stderr, (word, ended.stderr)
