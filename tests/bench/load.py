@@ -335,7 +335,7 @@ class Raw:
         count = 0
         for data in drain(self.socket):
             message = decode(data)
-            if isinstance(message, messages.Failure):
+            if isinstance(message, (messages.Failure, messages.Gone, messages.Refused)):
                 raise RuntimeError(message)
             if isinstance(message, messages.Reply):
                 del self.pending[message.id]
