@@ -140,8 +140,9 @@ def _split(regex: str) -> Iterator[tuple[int, str]]:
         if character == "[" and not in_class:
             in_class = True
             # A bracket that comes first is one of the characters.
-            at += 1
-            if regex[at : at + 1] == "^":
+            if regex[at + 1 : at + 2] == "^":
+                at += 1
+            if regex[at + 1 : at + 2] == "]":
                 at += 1
         elif character == "]":
             in_class = False
