@@ -115,6 +115,8 @@ class Engine:
         self._running: dict[int, tuple[messages.Invoke, float]] = {}
         """Calls that handlers are to answer, with deadline."""
         self._now = 0.0
+        self._server = ""
+        """The run of the node's program that the session was with last."""
 
     # -- what the client asks -----------------------------------------------------------------------
 
@@ -357,7 +359,7 @@ class Engine:
                     _log.error("%s: taken over by another program of that tega_id", self.session.tega_id)
                     self._host.over()
             case protocol.Welcomed(welcome):
-                self._announce(welcome.resumed, now)
+                self._announce(welcome, now)
                 self._host.welcomed(welcome)
             case protocol.Rejected(error):
                 _log.warning("the node refused: %s: %s", error.code, error.message)
@@ -409,16 +411,23 @@ class Engine:
 
     # -- announcing ---------------------------------------------------------------------------------
 
-    def _announce(self, resumed: bool, now: float) -> None:
-        """Give a new session what the old one owned, and hear what was missed meanwhile."""
+    def _announce(self, welcome: messages.Welcome, now: float) -> None:
+        """Give a new session what the old one owned, and hear what was missed meanwhile.
+
+        A node that was restarted keeps sessions and their ephemeral nodes, but neither handlers nor
+        subscriptions.
+        """
         self._behind.clear()
-        if not resumed:
+        kept = welcome.resumed and welcome.server == self._server
+        self._server = welcome.server
+        if not kept:
             for path in self.belongings.handlers:
                 self._silently((messages.Register, (path,)), f"handler {format_path(path)}", now)
+        if not welcome.resumed:
             for path, value in self.belongings.ephemerals.items():
                 ask = requests.write((("put", path, value, None, True),))
                 self._silently(ask, f"ephemeral node {format_path(path)}", now)
-        for number in self.subscriptions.welcomed(resumed):
+        for number in self.subscriptions.welcomed(kept):
             self._again(number, now)
 
     def _silently(self, ask: Ask, what: str, now: float) -> None:

@@ -108,16 +108,16 @@ class Subscriptions:
         """Return the numbers of the subscriptions of class `cls` to `what`."""
         return [each.number for each in self._by_number.values() if each.cls is cls and each.what == what]
 
-    def welcomed(self, resumed: bool) -> list[int]:
+    def welcomed(self, kept: bool) -> list[int]:
         """A session was opened or resumed: the numbers of those to ask for again, in order.
 
-        Those that wait for their first answer are not among them: the session sends their request again. What
-        a resumed session listens to stands.
+        Those that wait for their first answer are not among them: the session sends their request again. With
+        `kept`, the node still has the session's subscriptions, so that what listens to channels stands.
         """
         again = [
             each
             for each in self._by_number.values()
-            if each.standing and not (resumed and each.cls is messages.Listen)
+            if each.standing and not (kept and each.cls is messages.Listen)
         ]
         for each in again:
             each.asking = True

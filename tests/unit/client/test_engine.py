@@ -70,14 +70,14 @@ class Lab:
         self.now = 0.0
         self.connect(resumed=False)
 
-    def connect(self, resumed: bool) -> list[Any]:
+    def connect(self, resumed: bool, server: str = "run") -> list[Any]:
         """Lose the connection and come back; return what was sent after the welcome."""
         self.engine.connection_lost(self.now)
         self.engine.connected(self.now)
         assert isinstance(self.sent()[0], m.Hello)
         self.serial += not resumed
         name = f"s{self.serial}"
-        self.node(m.Welcome(1, name, "t", resumed, "gw", "run", 15.0, 3.0, ":1", 1 << 20))
+        self.node(m.Welcome(1, name, "t", resumed, "gw", server, 15.0, 3.0, ":1", 1 << 20))
         return self.sent()
 
     def node(self, message: Any) -> None:
@@ -382,6 +382,9 @@ def test_a_new_session_gets_all_that_the_old_one_had(lab: Lab) -> None:
     # Resumed: the node still has all but what was missed.
     (follow,) = lab.connect(resumed=True)
     assert follow.since == (("a", "e", 4),)
+    # Resumed after a restart of the node: it has the ephemeral nodes, but no handlers and subscriptions.
+    again = [type(each) for each in lab.connect(resumed=True, server="another run")]
+    assert again == [m.Subscribe, m.Register, m.Subscribe, m.Listen]
 
 
 def test_an_ephemeral_node_that_was_deleted_or_refused_is_not_announced(lab: Lab) -> None:
