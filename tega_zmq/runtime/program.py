@@ -157,25 +157,25 @@ class _Program(Hooks):
             max_value=config.limits.value,
             max_sessions=config.limits.sessions,
             max_calls=config.limits.calls,
-            changes=self._changes(),
             **names,
         )
         node = Node(settings, state, last, fresh=fresh_id, clock=time.time, uplink=uplink, now=now)
         machine.start(node, epochs=epochs, now=now)
         return node
 
-    def _changes(self) -> str:
-        """Where sessions find the changes, as Welcome tells it."""
+    def _changes(self, listening: str | None) -> str:
+        """Where sessions find the changes, as Welcome tells it: `listening`, or what the config says."""
         if self._config.advertise.changes is not None:
             return self._config.advertise.changes
-        listen = self._config.listen.changes
-        return "" if listen is None else ":" + listen.rsplit(":", 1)[1]
+        if listening is None or listening.startswith("ipc:"):
+            return listening or ""
+        return ":" + listening.rsplit(":", 1)[1]
 
     def _loop(
         self, node: Node, writer: tega_log.LogThread, wake: int, context: zmq.Context[Any]
     ) -> Loop:
         config = self._config
-        return Loop(
+        loop = Loop(
             node,
             writer,
             wake,
@@ -188,6 +188,8 @@ class _Program(Hooks):
             logger=self._logger,
             hooks=self,
         )
+        node.settings = node.settings._replace(changes=self._changes(loop.changes))
+        return loop
 
     def _serve(self, loop: Loop, ready: Callable[[], None]) -> None:
         notifier = Notifier()
