@@ -59,8 +59,8 @@ class Program:
         """The process id, while it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
-    def start(self) -> None:
-        """Start it, and wait until it says that it serves. Raises `Ended`."""
+    def start(self, seconds: float = 30.0) -> None:
+        """Start it, and wait for up to `seconds` until it says that it serves. Raises `Ended`."""
         self._forget()
         # A folder of its own: the path of a Unix socket is short, that of a data folder may not be.
         with tempfile.TemporaryDirectory(prefix="tega-") as folder:
@@ -78,7 +78,7 @@ class Program:
                     env=os.environ | {"NOTIFY_SOCKET": address},
                     start_new_session=True,  # Ctrl-C is for this process, which stops the others in order
                 )
-            self._await_ready(30.0)
+            self._await_ready(seconds)
 
     def _await_ready(self, seconds: float) -> None:
         listening, until = self._ready, time.monotonic() + seconds

@@ -74,7 +74,7 @@ class Story:
             change = heard[name].get(timeout=30)
             took = _duration(time.monotonic() - began)
             self.fact(
-                f"{name}: a program there hears of it, from {change.tega_id}: {change.message!r} (after {took})",
+                f"{name}: a program there hears of it, {change.message!r} by {change.tega_id} (after {took})",
                 change.new == _SERVERS and change.tega_id == "noc",
             )
             self.fact(
