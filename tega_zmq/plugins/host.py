@@ -92,7 +92,7 @@ class PluginHost:
         data_dir: Path,
         log: logging.Logger,
         *,
-        patience: float = 10.0,
+        patience: float = 3.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing happens before `start`.
@@ -361,6 +361,9 @@ class PluginHost:
                 self._load(slot, unit)
                 if slot.attempt is not None and slot.attempt.finished:
                     made[unit.place] = self._taken(slot)
+                    if first:
+                        # Nothing has to make room, so nothing waits for those that are imported later.
+                        self._replace(self._slots | slots, [], {unit.place: made.pop(unit.place)})
             if self._stopping:
                 return
         gone = [slot for place, slot in self._slots.items() if place not in slots]
