@@ -1,8 +1,9 @@
-"""The thread behind a blocking client: it owns the socket and the session.
+"""What drives a blocking client: whoever has the turn may use the socket and the session.
 
-Callers put what they want into a queue and wait on a lock; an eventfd wakes the thread if it sleeps.
-Callbacks run in one dispatcher thread, in order; handlers in a pool. Nothing of the user's runs in the I/O
-thread.
+While nobody asks anything, that is the I/O thread, which gives the turn away only to sleep. A caller that
+finds the turn free sends its request itself, and then reads for a moment: so a quick answer costs no change
+of threads. Otherwise it puts what it wants into a queue, wakes the I/O thread and waits on a lock. Callbacks
+run in one dispatcher thread, in order; handlers in a pool. Nothing of the user's runs with the turn.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ _LINGER: Final = 500
 _JOIN: Final = 2.0
 """Seconds that `close` waits for a callback or a handler that is running."""
 
+_LEAD: Final = 0.005
+"""Seconds for which a caller reads for itself before it leaves that to the I/O thread."""
+
 _BURST: Final = 500
 """Frames that are read before callers get their turn again."""
 
@@ -69,7 +73,13 @@ class Driver:
         self._told: list[_Waiter] = []
         """Whose answer is there. They are woken when this thread is about to sleep: one that woke before
         would only wait for the interpreter lock."""
+        self._turn = threading.Lock()
+        """Held by the thread that uses link, engine and outbox."""
         self._asleep = False
+        self._due = float("inf")
+        """When the I/O thread wakes by itself."""
+        self._led = False
+        """Whether a caller reads for itself; the I/O thread does not look at the socket meanwhile."""
         self._ended = False
         self._stop = False
         self._close_lock = threading.Lock()
@@ -126,13 +136,16 @@ class Driver:
             raise first.error
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call `function(waiter, *args, now)` in the I/O thread and return what the waiter is told.
+        """Call `function(waiter, *args, now)` with the turn and return what the waiter is told.
 
         Raises what it is told.
         """
         waiter = _Waiter()
         try:
-            self.post(function, waiter, *args)
+            if self._directly(function, waiter, *args):
+                self._lead(waiter)
+            else:
+                self._queue(function, waiter, *args)
             waiter.lock.acquire()
         except BaseException:  # Ctrl-C: nobody waits any more
             self.post(self.engine.cancel_waiter, waiter)
@@ -142,10 +155,71 @@ class Driver:
         return waiter.value
 
     def post(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call `function(*args, now)` in the I/O thread, without waiting.
+        """Call `function(*args, now)` with the turn, soon, without waiting.
 
         After the end, waiters are rejected.
         """
+        if not self._directly(function, *args):
+            self._queue(function, *args)
+
+    def _directly(self, function: Callable[..., Any], *args: Any) -> bool:
+        """Call `function(*args, now)` and send what it leads to, if the turn is free."""
+        if not self._asleep or self._pid != os.getpid() or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            if self._ended or self._stop or self._inbox or not self._asleep:
+                return False
+            now = time.monotonic()
+            function(*args, now)
+            self.engine.process(now)
+            self._transmit(now)
+            self._wake_waiters()
+            due = self.engine.session.next_deadline()
+            socket = self._link.socket
+            if (due is not None and due < self._due) or (
+                not self._led and socket is not None and readable(socket)
+            ):
+                self._wake()
+            return True
+        finally:
+            self._turn.release()
+
+    def _lead(self, waiter: _Waiter) -> None:
+        """Read for a moment, until the answer to `waiter` is there."""
+        fd, epoll = self._link.fd, self._epoll
+        if fd < 0 or epoll is None or self._led:
+            return
+        self._led = True
+        try:
+            with contextlib.suppress(OSError, ValueError):
+                epoll.modify(fd, 0)
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            until = time.monotonic() + _LEAD
+            while waiter.lock.locked():
+                with self._turn:
+                    now = time.monotonic()
+                    if now >= until or self._ended or self._stop or self._link.fd != fd:
+                        break
+                    socket = self._link.socket
+                    if socket is not None and readable(socket):
+                        self._receive(now)
+                        self.engine.process(now)
+                        self._transmit(now)
+                        self._wake_waiters()
+                        continue
+                poll.poll(max(1, int((until - now) * 1000)))
+        finally:
+            with self._turn:
+                self._led = False
+                if self._link.fd == fd and not self._ended:
+                    with contextlib.suppress(OSError, ValueError):
+                        epoll.modify(fd, select.EPOLLIN)
+                    socket = self._link.socket
+                    if socket is not None and readable(socket):
+                        self._wake()
+
+    def _queue(self, function: Callable[..., Any], *args: Any) -> None:
         self._inbox.append((function, args))
         if self._asleep:
             self._wake()
@@ -306,6 +380,7 @@ class Driver:
     # -- the I/O thread -----------------------------------------------------------------------------
 
     def _main(self) -> None:
+        self._turn.acquire()
         try:
             self._loop()
             self.engine.close(time.monotonic())
@@ -316,6 +391,7 @@ class Driver:
                 self.engine.close(time.monotonic())
         finally:
             self._release()
+            self._turn.release()
 
     def _release(self) -> None:
         """Give everything back, and leave nobody waiting."""
@@ -349,7 +425,7 @@ class Driver:
             self._transmit(now)
             socket = self._link.socket
             # After every send and receive, since these may have taken the edge of the descriptor.
-            if socket is not None and int(socket.getsockopt(events_option)) & pollin:
+            if socket is not None and not self._led and int(socket.getsockopt(events_option)) & pollin:
                 self._receive(now)
                 if len(self._told) > 1:
                     self._wake_waiters()
@@ -372,8 +448,13 @@ class Driver:
             if inbox or self._stop:
                 self._asleep = False
                 continue
-            happened = epoll.poll(None if due is None else due - now)
-            self._asleep = False
+            self._due = float("inf") if due is None else due
+            self._turn.release()
+            try:
+                happened = epoll.poll(None if due is None else due - now)
+            finally:
+                self._turn.acquire()
+                self._asleep = False
             for fd, _ in happened:
                 if fd == self._link.monitor_fd:
                     self._monitor_ready = True

@@ -270,7 +270,7 @@ class _Program(Hooks):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             with open(path, encoding="utf-8") as file:
                 known = json.load(file)
-            uplink.resume(str(known["session"]), str(known["token"]))
+            uplink.resume(str(known["session"]), str(known["token"]), int(time.time() * 1_000_000))
 
     def idle(self) -> None:
         """Let the collector look when nobody waits, and never again at what it has seen."""
