@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path as File
+from types import FrameType
 from typing import Any
 
 import cmd2
@@ -223,6 +225,12 @@ class Shell(cmd2.Cmd):
             "dim",
         )
         self.prompt = self._prompt()
+
+    def termination_signal_handler(self, signum: int, frame: FrameType | None) -> None:
+        """End in order, with status 0, at SIGTERM, as all programs do."""
+        if signum == signal.SIGTERM:
+            raise SystemExit(0)
+        super().termination_signal_handler(signum, frame)
 
     # -- what the user sees -------------------------------------------------------------------------
 

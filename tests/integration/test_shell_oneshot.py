@@ -1,0 +1,275 @@
+"""`tega COMMAND` and scripts as processes, against a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tega_zmq.runtime import yamlio
+from tests.processes import PATIENCE, Fleet, until
+
+
+class Tega:
+    """Runs `tega` against the fleet's broker."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._running: list[subprocess.Popen[str]] = []
+
+    def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tega_zmq.shell.main", "--timeout", "10", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TEGA_SERVER": self.fleet.url, "PYTHONWARNINGS": "default"},
+            **options,
+        )
+        self._running.append(process)
+        return process
+
+    def __call__(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        process = self.spawn(*arguments)
+        out, err = process.communicate(stdin, timeout=PATIENCE)
+        assert "Traceback" not in err, err
+        return process.returncode, out, err
+
+    def close(self) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None and not stream.closed:
+                    stream.close()
+
+
+@pytest.fixture
+def tega(fleet: Fleet) -> Iterator[Tega]:
+    made = Tega(fleet)
+    yield made
+    made.close()
+
+
+def test_put_get_and_the_errors(tega: Tega) -> None:
+    assert tega("put", 'net."eth0.100"', "{mtu: 1500, up: true}", "-m", "first") == (0, "net@0\n", "")
+    assert tega("get", "net") == (0, "eth0.100:\n  mtu: 1500\n  up: true\n", "")
+    status, out, err = tega("put", 'net."eth0.100".mtu', "9000", "--version", "7")
+    assert (status, out) == (1, "")
+    assert err.startswith("Collision: ")
+    assert err.count("\n") == 1
+    assert tega("get", "nope")[0] == 1
+    assert tega("put", "a", "[1]")[2].startswith("InvalidValue: ")
+    assert tega("put", "a..b", "1")[2].startswith("InvalidPath: ")
+    assert tega("put", "a.b", "{x: 1, x: 2}")[2].startswith("InvalidValue: ")
+    assert tega("put", "a.b", ".nan")[2].startswith("InvalidValue: ")
+    assert tega("put", "a.b", str(2**70))[2].startswith("InvalidValue: ")
+    assert tega("put", "a.b", "--version", "absent", stdin="x: 1\n\ny: 2\n") == (0, "a@0\n", "")
+    assert json.loads(tega("get", "a", "--json")[1]) == {"b": {"x": 1, "y": 2}}
+    assert [each["root"] for each in json.loads(tega("--json", "roots")[1])] == ["a", "net"]
+
+
+def test_history(tega: Tega) -> None:
+    for n in range(3):
+        tega("put", "a.b", str(n), "-m", f"number {n}")
+    tega("patch", "a", "{c: {d: 1}}")
+    assert tega("get", "a.b@0")[1] == "0\n"
+    assert tega("get", "a.b@-2")[1] == "1\n"
+    assert tega("diff", "a@0", "a@2")[1] == "- b: 0\n+ b: 2\n"
+    assert tega("diff", "a@-1")[1] == "+ c.d: 1\n"
+    assert [each["version"] for each in json.loads(tega("log", "a", "--json")[1])] == [3, 2, 1, 0]
+    assert tega("log", "a.c")[1].count("@") == 1 or "c.d: 1" in tega("log", "a.c")[1]
+    assert tega("rollback", "a", "0") == (0, "a@4\n", "")
+    assert tega("get", "a")[1] == "b: 0\n"
+    assert json.loads(tega("log", "a", "-n", "1", "--json")[1])[0]["backto"] == 0
+    assert tega("get", "a@99")[0] == 1
+    assert yamlio.load(tega("getr", r"(a)\.b")[1]) == {"a.b": {"groups": [["a"]], "instance": 0}}
+    assert yamlio.load(tega("geta", "a.b")[1])["_version"] == 4
+
+
+def test_a_script_is_one_session(tega: Tega, tmp_path: Path) -> None:
+    tega("put", "r.x", "1")
+    tega("put", "r.x", "2")
+    script = "begin\nput a.b {c: 1}\npute a.e 5\nrollback r 0\nget a.b\ncand\ncommit -m all\nget r\n"
+    status, out, err = tega(stdin=script)
+    assert (status, err) == (0, "")
+    assert "+ a.b.c: 1" in out
+    assert "- r.x: 2" in out
+    assert out.endswith("x: 1\n")
+    assert tega("get", "a")[1] == "b:\n  c: 1\n"  # the ephemeral node went with its session
+    file = tmp_path / "script"
+    file.write_text("put a.z 1\nget nope\nput a.z 2\n")
+    status, _, err = tega("-f", str(file))
+    assert status == 1
+    assert err.endswith(f"({file}:2)\n")
+    assert tega("get", "a.z")[1] == "1\n"
+    status, _, err = tega(stdin="begin\nput a.z 3\n")
+    assert status == 1
+    assert tega("get", "a.z")[1] == "1\n"
+
+
+def test_documents(tega: Tega, tmp_path: Path) -> None:
+    tree = {f"g{g}": {f"k{k}": f"value {g} {k}" for k in range(300)} for g in range(120)}
+    tree["odd"] = {"null": None, "dotted.key": [1, {"x": None}], "empty": {}, "text": "yes"}
+    file = tmp_path / "big.json"
+    file.write_text(json.dumps({"big": tree, "small": {"x": 1}}))
+    status, out, err = tega("import", str(file))
+    assert (status, err) == (0, "")
+    assert out.startswith("36005 changes: ")
+    assert tega("import", str(file))[1] == "nothing changed: big@0 small@0\n"
+    held = tega.fleet.client("holder")
+    held.put("small.presence.me", 1, ephemeral=True)
+    held.register("small.tools.ping", lambda: "pong")
+    for name in ("out.json", "out.yaml"):
+        assert tega("export", ".", str(tmp_path / name))[0] == 0
+        assert yamlio.load_file(tmp_path / name) == {"big": tree, "small": {"x": 1}}
+    assert tega("export", "small", "-")[1] == "small:\n  x: 1\n"
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("small: {x: 2}\nbig: 5\n")
+    assert tega("import", str(bad))[2].startswith("InvalidValue: ")
+    assert tega("get", "small.x")[1] == "1\n"
+
+
+def test_calls(tega: Tega) -> None:
+    handler = tega.fleet.client("handler")
+    for name, result in {"zero": 0, "empty": "", "no": False, "none": None}.items():
+        handler.register(f"t.{name}", lambda result=result: result)
+
+    def bad() -> None:
+        raise ValueError("no\nway")
+
+    handler.register("t.bad", bad)
+    handler.register("t.add", lambda a, b=1: a + b)
+    assert [tega(f"t.{name}()")[:2] for name in ("zero", "empty", "no", "none")] == [
+        (0, "0\n"),
+        (0, "''\n"),
+        (0, "false\n"),
+        (0, "null\n"),
+    ]
+    assert tega("t.add('x', b='y')") == (0, "xy\n", "")
+    status, _, err = tega("t.bad()")
+    assert status == 1
+    assert err.startswith("HandlerError: ")
+    assert err.count("\n") == 1
+    assert tega("t.nobody()")[2].startswith("NoHandler: ")
+    assert tega("t.add(open('/etc/passwd'))")[2].startswith("InvalidValue: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_sub_goes_on_until_a_signal(tega: Tega, number: signal.Signals) -> None:
+    process = tega.spawn("sub", "a.b", "--json")
+    assert process.stdout is not None
+    until(lambda: tega.fleet.client("looker").inspect("subscribers").get("a.b"), "the subscription stands")
+    tega.fleet.client("writer").put("a.b", {"x": 1}, message="why")
+    until(lambda: tega.fleet.client("talker").publish("a.b", "hi") == 1, "it listens too")
+    event = json.loads(process.stdout.readline())
+    assert (event["path"], event["new"], event["tega_id"], event["message"]) == (
+        "a.b",
+        {"x": 1},
+        "writer",
+        "why",
+    )
+    assert json.loads(process.stdout.readline()) == {"channel": "a.b", "message": "hi", "tega_id": "talker"}
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_sub_survives_the_broker_and_tells(tega: Tega) -> None:
+    process = tega.spawn("sub", "a")
+    assert process.stdout is not None and process.stderr is not None
+    until(lambda: tega.fleet.client("looker").inspect("subscribers").get("a"), "the subscription stands")
+    tega.fleet.broker.kill()
+    assert "is lost; dialling again" in process.stderr.readline()
+    tega.fleet.broker.start()
+    assert process.stderr.readline() == f"connected to {tega.fleet.url} again\n"
+    until(lambda: tega.fleet.client("writer").put("a.b", 1), "the broker takes writes")
+    assert process.stdout.readline().startswith(("a: ", "a.b: "))
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+
+
+def test_a_displaced_sub_ends_with_the_reason(tega: Tega) -> None:
+    process = tega.spawn("-t", "twin", "sub", "a")
+    until(lambda: "twin" in tega.fleet.client("looker").inspect("ids"), "it is there")
+    assert tega("-t", "twin", "roots")[0] == 0
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (1, "TakenOver: another program said hello as twin\n")
+
+
+def test_ctrl_c_ends_a_call_without_a_word(tega: Tega) -> None:
+    called: list[int] = []
+    handler = tega.fleet.client("handler")
+    import threading
+
+    go_on = threading.Event()
+    handler.register("t.hang", lambda: called.append(1) or go_on.wait(PATIENCE))
+    process = tega.spawn("t.hang()")
+    until(lambda: called, "the handler runs")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    go_on.set()
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_a_reader_that_leaves_is_no_error(tega: Tega) -> None:
+    tega.fleet.client("writer").put("a", {f"k{n}": "x" * 100 for n in range(3000)})
+    process = tega.spawn("get", "a")
+    assert process.stdout is not None and process.stderr is not None and process.stdin is not None
+    process.stdin.close()
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.wait(PATIENCE) == 0
+    assert process.stderr.read() == ""
+
+
+def test_no_node(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tega_zmq.shell.main",
+            "-s",
+            f"ipc://{tmp_path}/none",
+            "--timeout",
+            "0.3",
+            "roots",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Disconnected: no node answers at ipc://")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_fleet(tega: Tega) -> None:
+    agent = tega.fleet.agent("pi1")
+    agent.start()
+    tega("put", "config-pi1.net.mtu", "1500")
+
+    def shown() -> Any:
+        (found,) = json.loads(tega("--json", "agents")[1])
+        return found if found["config"] and found["config"][0]["version"] == 0 else None
+
+    found = until(shown, "the agent follows its config")
+    assert (found["tega_id"], found["state"]) == ("pi1", "connected")
+    text = tega("agents")[1]
+    assert "config-pi1@0" in text
+    assert yamlio.load(tega("status")[1])["tega_id"] == "gateway"
+    assert "pi1" in tega("ids")[1]
+    assert tega("ss")[0] == 0
+    assert tega("sync")[0] == 0
+    assert tega("clear")[0] == 2
+    assert tega("clear", "--yes")[0] == 0
+    assert tega("roots")[1] == "no roots\n" or "config-pi1" not in tega("roots")[1]
