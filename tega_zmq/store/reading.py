@@ -122,27 +122,33 @@ def _is_marked(ephemerals: HashTrieMap[Path, str], path: Path) -> bool:
 def attributes(store: Store, path: Path, version: int | None = None) -> dict[str, Any]:
     """Return `_oid _parent _version _ephemeral _value` of a node; `_value` of a container maps oids to such.
 
-    `_parent` is the text of the parent's path, empty for a root. Raises as `lookup`.
+    `_parent` is the text of the parent's path, empty for a root. `_ephemeral` is true as well for a container
+    that an ephemeral node brought into being: it holds nothing else, and goes with it. Raises as `lookup`.
     """
     node = lookup(store, path, version)
-    ephemerals = _at(store, path, version)[1]
-    return _attributes(node, path, ephemerals, _is_marked(ephemerals, path[:-1]))
+    _, ephemerals, born = _at(store, path, version)
+    return _attributes(node, path, ephemerals, born, _is_marked(ephemerals, path[:-1]))
 
 
 def _attributes(
-    node: Node, path: Path, ephemerals: HashTrieMap[Path, str], ephemeral: bool
+    node: Node,
+    path: Path,
+    ephemerals: HashTrieMap[Path, str],
+    born: HashTrieMap[Path, bool],
+    ephemeral: bool,
 ) -> dict[str, Any]:
     ephemeral = ephemeral or path in ephemerals
     value = node[1]
     if is_container(node):
         value = {
-            oid: _attributes(child, (*path, oid), ephemerals, ephemeral) for oid, child in pairs(node[1])
+            oid: _attributes(child, (*path, oid), ephemerals, born, ephemeral)
+            for oid, child in pairs(node[1])
         }
     return {
         "_oid": path[-1],
         "_parent": format_path(path[:-1]),
         "_version": node[0],
-        "_ephemeral": ephemeral,
+        "_ephemeral": ephemeral or path in born,
         "_value": value,
     }
 
