@@ -39,7 +39,7 @@ Node: TypeAlias = tuple[int, Any]
 """(version, leaf value or map of children)."""
 
 Changes: TypeAlias = list[tuple[Path, "Node | None", "Node | None"]]
-"""(relative path, old node, new node): what a function of this module made different."""
+"""(relative path, old node, new node) in no set order: what a function of this module made different."""
 
 EMPTY: Final[HashTrieMap[str, Node]] = HashTrieMap()
 """The content of a container without children."""
