@@ -22,7 +22,7 @@ from tega_zmq.node.state import Node, Waiting
 from tega_zmq.node.writing import pass_up
 from tega_zmq.paths import Path, format_path
 from tega_zmq.patterns import compile_oids
-from tega_zmq.rpc import InFlight, Many
+from tega_zmq.calls import InFlight, Many
 from tega_zmq.sessions import Session
 from tega_zmq.wire import encode
 from tega_zmq.wire.messages import (

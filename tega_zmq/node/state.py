@@ -16,7 +16,7 @@ from tega_zmq.client.protocol import ClientSession
 from tega_zmq.errors import StorageError, TegaError
 from tega_zmq.node.effects import Append, Effect, Note, Send, SendUp
 from tega_zmq.replica import Follower
-from tega_zmq.rpc import Calls, Handlers
+from tega_zmq.calls import Calls, Handlers
 from tega_zmq.sessions import Session, Sessions
 from tega_zmq.store import Record, Root, Store, apply
 from tega_zmq.subscriptions import Channels, Subscriptions

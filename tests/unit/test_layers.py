@@ -19,7 +19,7 @@ STATE = (
     "tega_zmq.sessions",
     "tega_zmq.transactions",
     "tega_zmq.subscriptions",
-    "tega_zmq.rpc",
+    "tega_zmq.calls",
     "tega_zmq.replica",
 )
 """Layer 3."""
