@@ -307,3 +307,38 @@ def test_a_restart_that_was_killed_leaves_nothing_in_memory_alone() -> None:
     opened.log.sync()
     for seed in range(20):
         assert state(start(disk.crashed(random.Random(seed)), options)) == [b"one", b"two", b"three"]
+
+
+def test_the_tail_that_failed_is_cut_off_if_the_disk_still_can() -> None:
+    disk = FakeDisk()
+    options = Options(segment=1 << 16)
+    log = start(disk, options).log
+    log.append_batch([b"one"])
+    syncs = iter([OSError(5, "Input/output error")])
+
+    def fault(operation: str, path: str) -> None:
+        if operation == "sync" and (error := next(syncs, None)) is not None:
+            raise error
+
+    disk.fault = fault
+    with pytest.raises(StorageError):
+        log.append_batch([b"two"])
+    disk.killed()
+    assert not [path for path in disk.names if b"two" in disk.content(path)]
+    assert state(start(disk, options)) == [b"one"]
+
+
+def test_a_name_that_was_not_synced_when_the_process_was_killed_is_so_at_the_next_start() -> None:
+    disk = FakeDisk()
+
+    def fault(operation: str, path: str) -> None:
+        if operation == "sync_folder" and path.endswith("/log"):
+            raise Crashed
+
+    disk.fault = fault
+    with pytest.raises(Crashed):
+        start(disk)
+    disk.killed()
+    start(disk).log.append_batch([b"one"])
+    for seed in range(20):
+        assert state(start(disk.crashed(random.Random(seed)))) == [b"one"]

@@ -205,3 +205,16 @@ def test_a_valid_record_behind_a_bad_one_vouches_for_what_is_before_it() -> None
     stop = run(bytes(data))[1]
     assert (stop.kind, stop.lsn) == ("damage", 1)
     assert synced_beyond(bytes(data), SEED, stop.offset) == 2
+
+
+@pytest.mark.parametrize("before", range(8, 80, 8))
+def test_a_sector_may_begin_within_a_header(before: int) -> None:
+    """The header stands `before` bytes before a new sector; either sector may be missing."""
+    first = b"f" * (512 - before - HEADER - 1)
+    data = place([first, b"second" * 10], room=520)
+    at = START + 512 - before
+    assert run(data, limit=1)[1].offset == at
+    for start, end in ((at, START + 512), (START + 512, START + 1024)):
+        payloads, stop = run(data[:start] + bytes(end - start) + data[end:])
+        assert payloads == [first]
+        assert (stop.kind, stop.offset) == ("torn", at)

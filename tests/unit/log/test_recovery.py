@@ -180,6 +180,32 @@ def test_torn_tails_are_kept_but_not_without_end() -> None:
     assert opened.report.torn.kept == torn[-1]
 
 
+def test_a_segment_that_was_cut_is_not_written_to_again() -> None:
+    disk = written([b"one"], [b"two"], options=ONE)
+    content = disk.content(FIRST)
+    disk.put(FIRST, content[: 4096 + 48 + 42].ljust(len(content), b"\0"))
+    opened = start(disk, ONE)
+    assert opened.report.torn is not None
+    opened.log.append_batch([b"other two"])
+    assert segments(disk) == [FIRST, f"{FOLDER}/log/{segment.name_of(2)}"]
+    assert b"other two" not in disk.content(FIRST)
+    # Its seal tells if the new one is lost.
+    assert len(disk.content(FIRST)) == 4096 + 48 + 48
+    disk.put(segments(disk)[1], None)
+    assert isinstance(outcome(disk.copy(), ONE), StorageError)
+
+
+def test_what_looks_torn_but_is_vouched_for_is_damage() -> None:
+    disk = written([b"one" * 300], [b"two"], [b"three"], options=ONE)
+    content = bytearray(disk.content(FIRST))
+    content[4096 + 512 : 4096 + 944] = bytes(432)
+    disk.put(FIRST, bytes(content))
+    result = outcome(disk)
+    assert isinstance(result, StorageError)
+    assert "was not written" in result.message
+    assert "up to 2 were durable" in result.message
+
+
 # -- flipped -----------------------------------------------------------------------------------------------
 
 
@@ -514,6 +540,33 @@ def test_what_an_interrupted_snapshot_or_segment_left_is_swept_away() -> None:
 # -- generations -------------------------------------------------------------------------------------------
 
 
+def test_a_kept_snapshot_never_lacks_the_record_after_it() -> None:
+    for length in range(1, 40):
+        for count in range(1, 12):
+            disk = FakeDisk()
+            log = start(disk).log
+            payloads = [b"x" * length * 6] * count
+            for payload in payloads:
+                log.append_batch([payload])
+            # A snapshot of what was not the last record any more when it was done.
+            writer = log.snapshot(count - 1)
+            for payload in payloads[:-1]:
+                writer.add(payload)
+            writer.sync()
+            writer.publish()
+            log.options = SMALL._replace(snapshots=1)
+            log.prune()
+            assert outcome(disk.copy())[0] == payloads  # type: ignore[index]
+
+
+def test_a_mark_of_another_stop_is_not_of_this_one() -> None:
+    disk = written([b"one"], [b"two"])
+    marks.write(disk, FOLDER, "clean", marks.Mark("store-1", 1))
+    result = outcome(disk)
+    assert not isinstance(result, StorageError)
+    assert not result[1].clean
+
+
 def test_records_of_a_generation_that_was_given_up_never_come_back() -> None:
     options = Options(segment=1 << 16)
     disk = FakeDisk()
@@ -594,6 +647,15 @@ def test_a_generation_that_was_never_used_is_dropped_when_records_before_it_are_
     assert result[0] == [b"one"]
     assert segments(lost) == [FIRST]
     goes_on(lost.copy(), [b"one"], options)
+    # It goes on in a segment of its own; had the dropped one stayed, it would count for nothing.
+    after = disk.copy()
+    after.put(FIRST, bytes(disk.names[FIRST].durable))
+    opened_after = start(after, options)
+    opened_after.log.append_batch([b"other two"])
+    opened_after.log.append_batch([b"other three"])
+    assert segments(after) == [FIRST, f"{FOLDER}/log/{segment.name_of(2)}"]
+    after.put(f"{FOLDER}/log/{segment.name_of(3)}", disk.content(f"{FOLDER}/log/{segment.name_of(3)}"))
+    assert outcome(after.copy(), options)[0] == [b"one", b"other two", b"other three"]  # type: ignore[index]
     # Had it been used, this would be a refusal.
     used = disk.copy()
     opened.log.snapshot(2)
@@ -603,6 +665,11 @@ def test_a_generation_that_was_never_used_is_dropped_when_records_before_it_are_
     content[4096] = 1
     used.put(path, bytes(content))
     assert isinstance(outcome(used, options), StorageError)
+    # Or if there was a snapshot, which may have been of all that is lost.
+    damaged = disk.copy()
+    damaged.put(FIRST, bytes(disk.names[FIRST].durable))
+    damaged.put(snapshot_path(2), b"damaged")
+    assert isinstance(outcome(damaged, options), StorageError)
     # With all that was written still there, nothing is dropped.
     kept = disk.copy()
     assert outcome(kept, options)[0] == [b"one", b"two"]  # type: ignore[index]
