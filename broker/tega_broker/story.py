@@ -19,7 +19,7 @@ from tega_broker.fleet import Fleet, seed, wait_until
 from tega_broker.processes import Ended, free_port, port_is_free
 from tega_zmq import Change, Client, HandlerError, Offline, TegaError
 
-__all__ = ["main"]
+__all__ = ["free_pair", "main"]
 
 _CONF = Path(__file__).resolve().parents[2] / "conf"
 _SERVERS = ["ntp3.example.net", "ntp4.example.net"]
@@ -217,7 +217,7 @@ def main() -> int:
 
 
 def _tell(folder: Path) -> None:
-    fleet = Fleet(_CONF / "demo", folder, _port())
+    fleet = Fleet(_CONF / "demo", folder, free_pair())
     with fleet:
         _say("A broker `gateway` and two agents, `pi1` and `pi2`, each a process of its own.")
         fleet.start()
@@ -242,7 +242,7 @@ def _has_config(app: Client) -> bool:
     return all(app.get(root, None) is not None for root in ("config-common", f"config-{app.server}"))
 
 
-def _port() -> int:
+def free_pair() -> int:
     """A port that is free, and the one after it is too."""
     while True:
         port = free_port()

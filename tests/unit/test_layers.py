@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import tega_zmq
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"tega_zmq": ROOT, "tega_broker": ROOT / "broker", "tega_agent": ROOT / "agents"}
 
@@ -171,3 +173,7 @@ def test_a_forbidden_import_is_found(tmp_path: Path) -> None:
     assert not may(ALLOWED["tega_zmq.tree"], "tega_zmq.node.machine")
     assert not may(ALLOWED["tega_zmq.tree"], "tega_zmq")
     assert may(ALLOWED["tega_broker"], "tega_zmq.node.machine")
+
+
+def test_no_module_hides_a_name_of_the_package() -> None:
+    assert not [name for name in tega_zmq.__all__ if f"tega_zmq.{name}" in ALL]
