@@ -8,6 +8,7 @@ table answers it, so a second end finds nothing.
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,25 +16,32 @@ from tega_zmq.paths import Path
 from tega_zmq.patterns import OidPattern
 from tega_zmq.sessions import Session
 
-__all__ = ["Calls", "Handlers", "InFlight", "Many"]
+__all__ = ["Calls", "Handlers", "InFlight", "Many", "of_caller"]
 
 
 class Handlers:
     """Which sessions offer which path."""
 
     def __init__(self) -> None:
-        self._offers: dict[Path, list[Session]] = {}
-        self._by_root: dict[str, set[Path]] = {}
+        self._offers: dict[Path, OrderedDict[Session, None]] = {}
+        """The sessions in the order in which it is their turn."""
+        self._within: dict[Path, dict[Path, None]] = {}
+        """For every path at or above an offered one: the offered ones at and below it."""
 
     def __iter__(self) -> Iterator[tuple[Path, list[Session]]]:
-        return iter(self._offers.items())
+        return ((path, list(offers)) for path, offers in self._offers.items())
+
+    def __len__(self) -> int:
+        return len(self._offers)
 
     def add(self, path: Path, session: Session) -> None:
         """`session` answers calls at `path`; saying so again changes nothing."""
-        offers = self._offers.setdefault(path, [])
-        self._by_root.setdefault(path[0], set()).add(path)
-        if session not in offers:
-            offers.append(session)
+        offers = self._offers.get(path)
+        if offers is None:
+            offers = self._offers[path] = OrderedDict()
+            for length in range(1, len(path) + 1):
+                self._within.setdefault(path[:length], {})[path] = None
+        offers.setdefault(session)
         session.handlers.add(path)
 
     def remove(self, path: Path, session: Session) -> bool:
@@ -42,13 +50,14 @@ class Handlers:
         offers = self._offers.get(path)
         if offers is None or session not in offers:
             return False
-        offers.remove(session)
+        del offers[session]
         if not offers:
             del self._offers[path]
-            in_root = self._by_root[path[0]]
-            in_root.discard(path)
-            if not in_root:
-                del self._by_root[path[0]]
+            for length in range(1, len(path) + 1):
+                within = self._within[path[:length]]
+                del within[path]
+                if not within:
+                    del self._within[path[:length]]
         return True
 
     def offered(self, path: Path) -> bool:
@@ -61,15 +70,15 @@ class Handlers:
         if offers is None:
             return None
         for _ in range(len(offers)):
-            session = offers.pop(0)
-            offers.append(session)
+            session = next(iter(offers))
+            offers.move_to_end(session)
             if session.connected:
                 return session
         return None
 
     def first(self, path: Path) -> Session:
         """Return some session that offers `path` (which must be offered)."""
-        return self._offers[path][0]
+        return next(iter(self._offers[path]))
 
     def matching(self, pattern: OidPattern) -> list[tuple[Path, Session]]:
         """Return every (path, session) whose path matches `pattern`, sorted by path."""
@@ -84,11 +93,8 @@ class Handlers:
 
     def below(self, path: Path) -> list[tuple[Path, list[Session]]]:
         """Return what is offered at and below `path`, sorted."""
-        in_root = self._by_root.get(path[0])
-        if in_root is None:
-            return []
-        depth = len(path)
-        return [(at, list(self._offers[at])) for at in sorted(in_root) if at[:depth] == path]
+        within = self._within.get(path)
+        return [] if within is None else [(at, list(self._offers[at])) for at in sorted(within)]
 
 
 class Many:
@@ -125,6 +131,8 @@ class Calls:
 
     def __init__(self) -> None:
         self._by_number: dict[int, InFlight] = {}
+        self._from_uplink: dict[tuple[str, int], int] = {}
+        """By (origin, request): the calls that came down the uplink."""
         self._deadlines: list[tuple[float, int]] = []
         self._last = 0
 
@@ -147,22 +155,25 @@ class Calls:
         call = InFlight(self._last, path, handler, deadline, caller, request, origin, many)
         self._by_number[call.number] = call
         heapq.heappush(self._deadlines, (deadline, call.number))
-        handler.serving.add(call.number)
-        if caller is not None and many is None:
-            caller.calling[request] = call.number
+        handler.serving[call.number] = None
+        if caller is not None:
+            caller.calling.setdefault(request, {})[call.number] = None
+        else:
+            self._from_uplink[origin, request] = call.number
         return call
-
-    def get(self, number: int) -> InFlight | None:
-        """Return call `number` if it is in flight."""
-        return self._by_number.get(number)
 
     def end(self, number: int) -> InFlight | None:
         """Take call `number` out; None if it is over already. The caller of this answers it."""
         call = self._by_number.pop(number, None)
         if call is not None:
-            call.handler.serving.discard(number)
-            if call.caller is not None and call.many is None:
-                call.caller.calling.pop(call.request, None)
+            call.handler.serving.pop(number, None)
+            if call.caller is not None:
+                made = call.caller.calling[call.request]
+                del made[number]
+                if not made:
+                    del call.caller.calling[call.request]
+            elif self._from_uplink.get((call.origin, call.request)) == number:
+                del self._from_uplink[call.origin, call.request]
         return call
 
     def served_by(self, number: int, session: Session) -> bool:
@@ -170,22 +181,13 @@ class Calls:
         call = self._by_number.get(number)
         return call is not None and call.handler is session
 
-    def from_uplink(self, request: int, origin: str) -> InFlight | None:
-        """Return the call that came down the uplink as `request` for `origin`."""
-        for call in self._by_number.values():
-            if call.caller is None and call.request == request and call.origin == origin:
-                return call
-        return None
-
-    def of_caller(self, session: Session) -> list[int]:
-        """Numbers of the calls that `session` waits for, those to many included."""
-        numbers = list(session.calling.values())
-        numbers += [n for n, call in self._by_number.items() if call.many and call.caller is session]
-        return numbers
+    def from_uplink(self, request: int, origin: str) -> int | None:
+        """Return the number of the call that came down the uplink as `request` for `origin`."""
+        return self._from_uplink.get((origin, request))
 
     def all_from_uplink(self) -> list[int]:
         """Numbers of the calls that came down the uplink."""
-        return [number for number, call in self._by_number.items() if call.caller is None]
+        return list(self._from_uplink.values())
 
     def expired(self, now: float) -> Iterator[InFlight]:
         """Take out and yield the calls whose deadline has passed."""
@@ -203,3 +205,8 @@ class Calls:
         while self._deadlines and self._deadlines[0][1] not in self._by_number:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else float("inf")
+
+
+def of_caller(session: Session) -> list[int]:
+    """Return the numbers of the calls that `session` waits for."""
+    return [number for made in session.calling.values() for number in made]

@@ -7,7 +7,6 @@ directions: an agent follows config roots of the broker, the broker follows oper
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 from tega_zmq import values
@@ -23,6 +22,8 @@ from tega_zmq.store import (
     Update,
     entries,
     ephemeral_entries,
+    record_from_plain,
+    record_to_plain,
     stands_alone,
     update_from_plain,
     update_to_plain,
@@ -37,6 +38,15 @@ CHUNK = 16 * 1024
 
 _BUFFERED = 1000
 """Updates that are kept while an older part is being pulled."""
+
+_BUFFER = 4 << 20
+"""Most bytes of values in them, about."""
+
+_UPDATES = 200
+"""Most updates in one chunk."""
+
+_LARGE = 1 << 20
+"""Bytes; where the next update has more, the tree is sent, which can be cut up."""
 
 _PATIENCE = 10.0
 """Seconds without a chunk after which a pull is made again."""
@@ -63,10 +73,12 @@ class Follower:
         self.owner_position: tuple[str, int] | None = None
         self._pulling: float | None = None
         self._cursor = 0
-        self._tree = False
-        self._pulled_from = ABSENT
+        self._tree: tuple[str, int] | None = None
+        """Epoch and version of the tree that is being received."""
         self._chunks = 0
         self._buffer: dict[int, Update] = {}
+        self._buffered = 0
+        """Bytes of the values in it."""
 
     @property
     def in_step(self) -> bool:
@@ -77,7 +89,11 @@ class Follower:
         """The link to the owner is gone; what was being pulled is to be pulled anew."""
         self._pulling = None
         self._cursor = 0
+        self._forget_buffer()
+
+    def _forget_buffer(self) -> None:
         self._buffer.clear()
+        self._buffered = 0
 
     def position(self, epoch: str, version: int, now: float) -> Step:
         """The owner says where it is."""
@@ -101,8 +117,10 @@ class Follower:
         if same and update.before == self.version and self._pulling is None:
             self.epoch, self.version = update.epoch, update.after
             return Step((Replicated(update),))
-        if len(self._buffer) < _BUFFERED:
+        size = _size(update)
+        if len(self._buffer) < _BUFFERED and self._buffered + size <= _BUFFER:
             self._buffer[update.before] = update
+            self._buffered += size
         return self._pull(now)
 
     def pull(self, now: float) -> Step:
@@ -115,16 +133,23 @@ class Follower:
         self.heard = now
         if self._pulling is None or chunk.cursor != self._cursor:
             return Step()
-        self._pulling = now
-        self._chunks += 1
-        records: list[Record] = []
-        if chunk.tree:
-            self._tree = True
-            records.append(ResetPart(self.root, chunk.cursor == 0, chunk.entries))
-            if not chunk.last:
-                self._cursor += 1
-                return Step(tuple(records), self._message())
-            records.append(
+        return self._take_tree(chunk, now) if chunk.tree else self._take_updates(chunk, now)
+
+    def _take_tree(self, chunk: Chunk, now: float) -> Step:
+        at = (chunk.epoch, chunk.version)
+        if chunk.epoch == self.epoch and chunk.version < self.version:
+            return Step()  # it would go back
+        if chunk.cursor and at != self._tree:
+            return self.pull(now)  # part of another tree than the parts before it
+        # What is to be logged must be readable in the log.
+        records = [_checked(ResetPart(self.root, chunk.cursor == 0, chunk.entries))]
+        self._tree = at
+        self._progress(now)
+        if not chunk.last:
+            self._cursor += 1
+            return Step(tuple(records), self._message())
+        records.append(
+            _checked(
                 ResetEnd(
                     self.root,
                     chunk.epoch,
@@ -136,33 +161,39 @@ class Follower:
                     chunk.message,
                 )
             )
-            self.epoch = chunk.epoch
-            self.version = chunk.version
-        else:
-            for plain in chunk.updates:
-                update = update_from_plain(list(plain))
-                if update.root == self.root and update.epoch == self.epoch and update.before == self.version:
-                    records.append(Replicated(update))
-                    self.version = update.after
-            if not chunk.last:
-                self._cursor = 0
-                return Step(tuple(records), self._message())
+        )
+        self.epoch, self.version = at
+        return self._caught_up(records, now)
+
+    def _take_updates(self, chunk: Chunk, now: float) -> Step:
+        updates = [update_from_plain(plain) for plain in chunk.updates]
+        records: list[Record] = []
+        for update in updates:
+            if (update.root, update.epoch, update.before) == (self.root, self.epoch, self.version):
+                records.append(Replicated(update))
+                self.version = update.after
+        if not chunk.last and not records:
+            return Step()  # asking once more would lead to the same
+        self._progress(now)
+        if not chunk.last:
+            return Step(tuple(records), self._message())
+        return self._caught_up(records, now)
+
+    def _progress(self, now: float) -> None:
+        self._pulling = now
+        self._chunks += 1
+
+    def _caught_up(self, records: list[Record], now: float) -> Step:
         records += self._drain()
-        done = self._describe(chunk.version)
+        what = "deltas" if self._tree is None else "tree"
+        done = f"{what} in {self._chunks} chunk{'s' if self._chunks > 1 else ''}"
         self._pulling = None
         self._cursor = 0
-        if self.owner_position is not None and not self.in_step and self._behind():
-            return Step(tuple(records), self._pull(now).pull, done)
+        if self.owner_position is not None:
+            epoch, version = self.owner_position
+            if epoch != self.epoch or version > self.version:
+                return Step(tuple(records), self._pull(now).pull, done)
         return Step(tuple(records), None, done)
-
-    def _behind(self) -> bool:
-        assert self.owner_position is not None
-        epoch, version = self.owner_position
-        return epoch != self.epoch or version > self.version
-
-    def _describe(self, version: int) -> str:
-        what = "tree" if self._tree else "deltas"
-        return f"{what} in {self._chunks} chunk{'s' if self._chunks > 1 else ''}"
 
     def _drain(self) -> Iterator[Record]:
         """Yield the buffered updates that now fit."""
@@ -172,20 +203,28 @@ class Follower:
                 break
             self.version = update.after
             yield Replicated(update)
-        self._buffer.clear()
+        self._forget_buffer()
 
     def _pull(self, now: float) -> Step:
         if self._pulling is not None and now - self._pulling < _PATIENCE:
             return Step()
         self._pulling = now
         self._cursor = 0
-        self._tree = False
+        self._tree = None
         self._chunks = 0
-        self._pulled_from = self.version
         return Step((), self._message())
 
     def _message(self) -> Pull:
         return Pull(self.root, self.epoch, self.version, self._cursor)
+
+
+def _checked(record: Record) -> Record:
+    """Return `record` as the log would give it back. Raises `ProtocolError` if it would not."""
+    return record_from_plain(record_to_plain(record))
+
+
+def _size(update: Update) -> int:
+    return 64 + sum(16 + sum(map(len, change.path)) + values.size(change.value) for change in update.changes)
 
 
 class Serving(NamedTuple):
@@ -202,8 +241,8 @@ def serve(store: Store, pull: Pull, serving: Serving | None) -> tuple[Chunk, Ser
     if root is None:
         return _tree_chunk(pull, "", ABSENT, 0, (), True, None), None
     if pull.cursor == 0 or serving is None or serving.cursor != pull.cursor:
-        updates = updates_since(root, pull.epoch, pull.version)
-        if updates is not None:
+        updates = updates_since(root, pull.epoch, pull.version, _UPDATES)
+        if updates is not None and not (updates and _size(updates[0]) > _LARGE):
             return _updates_chunk(pull, root, updates), None
         serving = Serving(root, 0, iter(()) if root.node is None else entries(root.node, root.name))
     chunk: list[tuple[Path, int, bool, Any]] = []
@@ -223,15 +262,15 @@ def _updates_chunk(pull: Pull, root: Root, updates: tuple[Update, ...]) -> Chunk
     sent: list[tuple[Any, ...]] = []
     size = 0
     version = pull.version
-    for update in islice(updates, 500):
+    for update in updates:
+        size += _size(update)
+        if sent and size > _LARGE:
+            break
         sent.append(tuple(update_to_plain(update)))
-        size += 64 + sum(
-            16 + sum(map(len, change.path)) + values.size(change.value) for change in update.changes
-        )
         version = update.after
         if size >= CHUNK:
             break
-    last = len(sent) == len(updates)
+    last = version == root.version
     return Chunk(
         root.name, root.epoch, version, 0, last, tuple(sent), False, True, (), (), 0.0, "", ""
     )

@@ -8,21 +8,24 @@ of another one (`via`): so an agent carries the sessions of its local programs t
 from __future__ import annotations
 
 import heapq
-import hmac
 import re
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from tega_zmq.errors import InvalidValue, TooLarge, Unauthorized
+from tega_zmq.errors import InvalidValue, TegaError, TooLarge, Unauthorized
 from tega_zmq.paths import Path
 from tega_zmq.transactions import Transaction
+from tega_zmq.wire import encode
 from tega_zmq.wire.messages import Message
 
-__all__ = ["MAX_MESSAGES", "Session", "Sessions", "check_tega_id"]
+__all__ = ["MAX_MESSAGES", "MAX_WAITING", "Session", "Sessions", "check_tega_id"]
 
 MAX_MESSAGES = 1000
 """Most messages of channels that wait for a session that does not read."""
+
+MAX_WAITING = 4 << 20
+"""Most bytes that they may have; a single message may have more."""
 
 _TEGA_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -38,14 +41,17 @@ class Session:
     """What a node knows of one session. Mutable; owned by the node."""
 
     __slots__ = (
+        "_waiting",
         "ack",
         "announced",
+        "asked_above",
         "backlog",
         "calling",
         "claims",
         "congested",
         "dropped",
         "ended",
+        "ephemerals_above",
         "follows",
         "forwarded_to",
         "handlers",
@@ -61,11 +67,12 @@ class Session:
         "reports",
         "serving",
         "serving_trees",
+        "settled",
         "subscriptions",
         "subsessions",
         "tega_id",
-        "told",
         "token",
+        "told",
         "transactions",
         "via",
     )
@@ -92,21 +99,31 @@ class Session:
         """Up to where its subscriptions at the node above have been told, by number and root."""
         self.announced: dict[tuple[str, Any], Any] = {}
         """What is to be said again for this session when the uplink comes back, by (kind, key)."""
+        self.asked_above: dict[int, int] = {}
+        """Subscriptions that wait for an answer from above: request id to number."""
+        self.ephemerals_above: dict[Path, Any] = {}
+        """Its ephemeral nodes at the node above: the write that makes each of them again."""
         self.subscriptions: dict[int, Any] = {}
         self.handlers: set[Path] = set()
         self.transactions: dict[str, Transaction] = {}
+        self.settled: dict[int, Any] = {}
+        """Answers to requests that ended a transaction, by id, until the session says that it has them."""
         self.pending: dict[int, Any] = {}
         """Requests without an answer yet, by id: what the node waits for."""
         self.ack = 1
         self.last_lsn = 0
         """Of the newest record that this session caused."""
-        self.calling: dict[int, int] = {}
-        """Calls in flight that it made: request id to call number."""
-        self.serving: set[int] = set()
-        """Calls in flight that it is to answer."""
+        self.calling: dict[int, dict[int, None]] = {}
+        """Calls in flight that it made: request id to call numbers (several for a call to a pattern)."""
+        self.serving: dict[int, None] = {}
+        """Calls in flight that it is to answer, in the order in which they came."""
         self.congested = False
-        self.backlog: deque[Message] = deque()
+        self.backlog: deque[tuple[Message, int]] = deque()
+        """Messages of channels that wait until it reads again, with their bytes."""
+        self._waiting = 0
+        """Bytes in `backlog`."""
         self.dropped = 0
+        """Messages dropped since it was last told how many."""
         self.claims: set[str] = set()
         """Roots that it owns (agents)."""
         self.follows: set[str] = set()
@@ -121,17 +138,24 @@ class Session:
         """Whether a message can be sent to it now."""
         return (self.via.peer if self.via is not None else self.peer) is not None
 
-    @property
-    def name(self) -> str:
-        """Under which it appears in commits, listings and handler names."""
-        return self.tega_id
-
     def queue_message(self, message: Message) -> None:
-        """Keep `message` until the session reads again; the oldest goes when too many wait."""
-        if len(self.backlog) >= MAX_MESSAGES:
-            self.backlog.popleft()
+        """Keep `message` until the session reads again; the oldest go when too many wait."""
+        try:
+            size = len(encode(message))
+        except TegaError:
             self.dropped += 1
-        self.backlog.append(message)
+            return
+        self.backlog.append((message, size))
+        self._waiting += size
+        while len(self.backlog) > MAX_MESSAGES or (self._waiting > MAX_WAITING and len(self.backlog) > 1):
+            self._waiting -= self.backlog.popleft()[1]
+            self.dropped += 1
+
+    def take_message(self) -> Message:
+        """Take the oldest of the messages that wait (there must be one)."""
+        message, size = self.backlog.popleft()
+        self._waiting -= size
+        return message
 
 
 class Sessions:
@@ -194,6 +218,8 @@ class Sessions:
         session = self.by_id.get(id)
         if session is None or session.via is not None:
             return None
+        import hmac  # here, since it loads megabytes of cryptography that an idle agent does without
+
         if not hmac.compare_digest(session.token.encode(), token.encode()):
             raise Unauthorized(f"the token is not that of session {id[:16]}", tega_id=session.tega_id)
         return session

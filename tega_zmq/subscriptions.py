@@ -8,7 +8,6 @@ everything is `lagging` and catches up from there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from tega_zmq.paths import Path
 from tega_zmq.patterns import ChannelPattern, OidPattern
@@ -17,7 +16,7 @@ from tega_zmq.store import Root, Store, Update
 from tega_zmq.tree import Node, get, is_container, plain
 from tega_zmq.wire.messages import ChangeField, Maybe
 
-__all__ = ["ChangeSubscription", "Channels", "ChannelSubscription", "Subscriptions", "select"]
+__all__ = ["ChangeSubscription", "ChannelSubscription", "Channels", "Subscriptions", "select"]
 
 
 class ChangeSubscription:
@@ -103,10 +102,11 @@ class Subscriptions:
                 break
             del above.children[oid]
 
-    def all(self) -> list[ChangeSubscription]:
-        """Return every subscription."""
+    def of_root(self, root: str) -> list[ChangeSubscription]:
+        """Return every subscription that anything in `root` can be of interest to."""
         found = list(self._patterns)
-        waiting = [self._top]
+        top = self._top.children.get(root)
+        waiting = [] if top is None else [top]
         while waiting:
             branch = waiting.pop()
             found.extend(branch.subscriptions)
@@ -202,15 +202,20 @@ def _matching_below(pattern: OidPattern, path: Path, tree: Node | None) -> Itera
             waiting.extend(((*at, oid), child) for oid, child in node[1].items())
 
 
-def present(subscription: ChangeSubscription, root: str, tree: Node | None) -> tuple[ChangeField, ...]:
-    """Return the present value of what `subscription` covers in `root`, as changes without an old value."""
+def present(
+    subscription: ChangeSubscription, root: str, tree: Node | None, before: Node | None
+) -> tuple[ChangeField, ...]:
+    """Return the present value of what `subscription` covers in `root`, as changes without an old value.
+
+    `before`, if it is known, is the tree that was there: of what a pattern matched in it and is gone, that is
+    told too.
+    """
     if subscription.pattern is None:
-        path = subscription.path
-        return ((path, (), _maybe(get(tree, path[1:]) if tree is not None else None), ""),)
-    return tuple(
-        (path, (), _maybe(get(tree, path[1:]) if tree is not None else None), "")
-        for path in _matching_below(subscription.pattern, (root,), tree)
-    )
+        paths: Iterable[Path] = (subscription.path,)
+    else:
+        paths = dict.fromkeys(_matching_below(subscription.pattern, (root,), tree))
+        paths.update(dict.fromkeys(_matching_below(subscription.pattern, (root,), before)))
+    return tuple((path, (), _maybe(get(tree, path[1:]) if tree is not None else None), "") for path in paths)
 
 
 def positions(subscription: ChangeSubscription, store: Store) -> dict[str, tuple[str, int]]:

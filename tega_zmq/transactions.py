@@ -25,10 +25,14 @@ class Transaction:
     are applied again, to what is the present then; expected versions are checked there.
     """
 
-    __slots__ = ("base", "candidate", "owner", "ops", "touched", "txid")
+    __slots__ = ("added", "base", "begun", "candidate", "ops", "owner", "touched", "txid")
 
-    def __init__(self, txid: str, candidate: Store, now: float) -> None:
+    def __init__(self, txid: str, candidate: Store, now: float, begun: int) -> None:
         self.txid = txid
+        self.begun = begun
+        """Id of the request that began it."""
+        self.added = 0
+        """Id of the newest request whose operations are in it."""
         self.base = candidate
         """What the store was when it began."""
         self.candidate = candidate

@@ -163,6 +163,14 @@ class Subscriptions:
             return None, (), False
         root, epoch, version = changed.root, changed.epoch, changed.version
         seen = subscribed.seen.get(root)
+        if version == changed.previous and epoch:
+            # Part of a commit that is too large for one message; the last part says the new version.
+            follows = (
+                changed.reset
+                or seen in (None, (epoch, version))
+                or subscribed.replied.get(root) == (epoch, version)
+            )
+            return subscribed, changes_of(changed) if follows else (), False
         if seen is not None:
             same = seen[0] == epoch
             if same and version <= seen[1]:

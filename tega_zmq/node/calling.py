@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tega_zmq import errors, paths
+from tega_zmq.calls import InFlight, Many, of_caller
 from tega_zmq.errors import (
     Cancelled,
     HandlerError,
@@ -18,11 +19,10 @@ from tega_zmq.errors import (
     TooLarge,
 )
 from tega_zmq.node.effects import SendUp
+from tega_zmq.node.passing import pass_up
 from tega_zmq.node.state import Node, Waiting
-from tega_zmq.node.writing import pass_up
 from tega_zmq.paths import Path, format_path
 from tega_zmq.patterns import compile_oids
-from tega_zmq.calls import InFlight, Many
 from tega_zmq.sessions import Session
 from tega_zmq.wire import encode
 from tega_zmq.wire.messages import (
@@ -46,7 +46,7 @@ def register(node: Node, session: Session, request: Register) -> None:
     path = paths.check(request.path)
     if len(session.handlers) >= MAX_HANDLERS and path not in session.handlers:
         raise TooLarge(
-            f"{session.name} offers {MAX_HANDLERS} handlers already", size=MAX_HANDLERS, limit=MAX_HANDLERS
+            f"{session.tega_id} offers {MAX_HANDLERS} handlers already", size=MAX_HANDLERS, limit=MAX_HANDLERS
         )
     node.handlers.add(path, session)
     announce(node, session, ("handler", path), request)
@@ -57,7 +57,7 @@ def unregister(node: Node, session: Session, request: Unregister) -> None:
     """`session` offers a handler no more."""
     path = paths.check(request.path)
     if not node.handlers.remove(path, session):
-        raise NotFound(f"{session.name} offers no handler at {format_path(path)}", path=format_path(path))
+        raise NotFound(f"{session.tega_id} offers no handler at {format_path(path)}", path=format_path(path))
     retract(node, session, ("handler", path), request)
     node.reply(session, request.id, None)
 
@@ -68,14 +68,21 @@ def announce(node: Node, session: Session, key: tuple[str, Any], request: Any) -
         return
     session.announced[key] = request
     if node.online:
-        session.forwarded_to.add("")
-        node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
+        if key[0] == "subscription":
+            session.asked_above[request.id] = key[1]
+        forward_up(node, session, request)
+
+
+def forward_up(node: Node, session: Session, message: Any) -> None:
+    """Send `message` to the node above as if `session` had sent it there."""
+    node.note_forwarded(session, "")
+    node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(message))))
 
 
 def retract(node: Node, session: Session, key: tuple[str, Any], request: Any) -> None:
     """Take back what was announced under `key`, by sending `request`."""
     if session.announced.pop(key, None) is not None and node.online:
-        node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
+        forward_up(node, session, request)
 
 
 # -- calls -----------------------------------------------------------------------------------------
@@ -84,7 +91,6 @@ def retract(node: Node, session: Session, key: tuple[str, Any], request: Any) ->
 def call(node: Node, session: Session, request: Call) -> None:
     """Call the handler at a path: one here if any is connected, else one that the node above knows."""
     path = paths.check(request.path)
-    _check_room(node, session)
     handler = node.handlers.pick(path)
     if handler is None:
         _call_elsewhere(node, session, request, path)
@@ -95,7 +101,7 @@ def call(node: Node, session: Session, request: Call) -> None:
     )
     node.send(
         handler,
-        Invoke(started.number, path, request.args, request.kwargs, request.timeout, session.name),
+        Invoke(started.number, path, request.args, request.kwargs, request.timeout, session.tega_id),
     )
 
 
@@ -106,20 +112,12 @@ def _call_elsewhere(node: Node, session: Session, request: Call, path: Path) -> 
             return
         if not node.handlers.offered(path):
             raise Offline(
-                f"nobody here offers {format_path(path)}, and there is no link to the node above", root=path[0]
+                f"nobody here offers {format_path(path)}, and there is no link to the node above",
+                root=path[0],
             )
     if node.handlers.offered(path):
         raise _gone(path, node.handlers.first(path))
     raise NoHandler(f"nobody offers a handler at {format_path(path)}", path=format_path(path))
-
-
-def _check_room(node: Node, session: Session) -> None:
-    if len(session.pending) >= node.settings.max_calls:
-        raise TooLarge(
-            f"{session.name} has {len(session.pending)} unanswered requests, as many as limits.calls allows",
-            size=len(session.pending),
-            limit=node.settings.max_calls,
-        )
 
 
 def call_all(node: Node, session: Session, request: CallAll) -> None:
@@ -131,12 +129,20 @@ def call_all(node: Node, session: Session, request: CallAll) -> None:
     found = node.handlers.matching(pattern)
     if not found:
         raise NoHandler(f"no handler's path matches {request.regex!a}", path=request.regex)
+    in_flight = len(of_caller(session))
+    if in_flight and in_flight + len(found) > node.settings.max_calls:
+        raise TooLarge(
+            f"{session.tega_id} has {in_flight} calls in flight, and this one would add {len(found)};"
+            " no more than limits.calls allows",
+            size=in_flight + len(found),
+            limit=node.settings.max_calls,
+        )
     session.pending[request.id] = None
     many = Many(session, request.id)
     many.waiting = len(found) + 1
     for path, handler in found:
         if not handler.connected:
-            _count_outcome(node, many, path, handler, _gone(path, handler), None)
+            _count_outcome(many, path, handler, _gone(path, handler), None)
             continue
         started = node.calls.start(
             path,
@@ -148,7 +154,7 @@ def call_all(node: Node, session: Session, request: CallAll) -> None:
         )
         node.send(
             handler,
-            Invoke(started.number, path, request.args, request.kwargs, request.timeout, session.name),
+            Invoke(started.number, path, request.args, request.kwargs, request.timeout, session.tega_id),
         )
     _all_done(node, many)
 
@@ -157,17 +163,10 @@ def cancel_call(node: Node, session: Session, request: CancelCall) -> None:
     """Give a call up; it ends with `Cancelled`."""
     waiting = session.pending.get(request.call)
     if isinstance(waiting, Waiting):
-        node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
+        if waiting.to == "" and isinstance(waiting.message, (Call, CallAll)):
+            forward_up(node, session, request)
     else:
-        numbers = [session.calling[request.call]] if request.call in session.calling else []
-        numbers += [
-            number
-            for number in node.calls.of_caller(session)
-            if (each := node.calls.get(number)) is not None
-            and each.many is not None
-            and each.request == request.call
-        ]
-        for number in numbers:
+        for number in list(session.calling.get(request.call, ())):
             ended = node.calls.end(number)
             if ended is not None:
                 node.send(ended.handler, Abandon(number))
@@ -183,7 +182,7 @@ def invoke_from_uplink(node: Node, origin: str, message: Invoke) -> None:
             f"the session that offers {format_path(message.path)} is not connected to its agent",
             path=format_path(message.path),
         )
-        _send_result(node, origin, message.call, False, list(errors.encode(error)))
+        send_result(node, origin, message.call, False, list(errors.encode(error)))
         return
     started = node.calls.start(
         message.path,
@@ -198,11 +197,9 @@ def invoke_from_uplink(node: Node, origin: str, message: Invoke) -> None:
 
 def abandon_from_uplink(node: Node, origin: str, message: Abandon) -> None:
     """Nobody above waits any more."""
-    found = node.calls.from_uplink(message.call, origin)
-    if found is not None:
-        ended = node.calls.end(found.number)
-        if ended is not None:
-            node.send(ended.handler, Abandon(found.number))
+    number = node.calls.from_uplink(message.call, origin)
+    if number is not None:
+        abandon(node, [number])
 
 
 # -- ends ------------------------------------------------------------------------------------------
@@ -213,8 +210,7 @@ def result(node: Node, session: Session, message: Result) -> None:
     if not node.calls.served_by(message.call, session):
         return
     ended = node.calls.end(message.call)
-    if ended is None:
-        return
+    assert ended is not None
     if message.ok:
         _answer(node, ended, None, message.value)
     else:
@@ -229,21 +225,30 @@ def _handler_error(ended: InFlight, value: Any) -> TegaError:
         if len(value) == 2:
             kind, text = str(value[0])[:255], str(value[1])[:4096]
             return HandlerError(
-                f"{path} at {ended.handler.name} raised {kind}: {text}",
+                f"{path} at {ended.handler.tega_id} raised {kind}: {text}",
                 path=path,
                 type=kind,
                 text=text,
-                tega_id=ended.handler.name,
+                tega_id=ended.handler.tega_id,
             )
     return HandlerError(
-        f"{path} at {ended.handler.name} failed without saying how", path=path, tega_id=ended.handler.name
+        f"{path} at {ended.handler.tega_id} failed without saying how",
+        path=path,
+        tega_id=ended.handler.tega_id,
     )
+
+
+def undeliverable(node: Node, number: int, error: TegaError) -> None:
+    """The `Invoke` of call `number` cannot be sent: the call ends with `error`."""
+    ended = node.calls.end(number)
+    if ended is not None:
+        _answer(node, ended, error, None)
 
 
 def _gone(path: Path, handler: Session) -> HandlerGone:
     where = format_path(path)
     return HandlerGone(
-        f"{handler.name}, which offers {where}, is not connected", path=where, tega_id=handler.name
+        f"{handler.tega_id}, which offers {where}, is not connected", path=where, tega_id=handler.tega_id
     )
 
 
@@ -255,7 +260,7 @@ def expire(node: Node) -> None:
             node,
             ended,
             Timeout(
-                f"{format_path(ended.path)} at {ended.handler.name} did not answer before the deadline",
+                f"{format_path(ended.path)} at {ended.handler.tega_id} did not answer before the deadline",
                 outcome="unknown",
             ),
             None,
@@ -273,7 +278,7 @@ def handler_lost(node: Node, session: Session) -> None:
 
 def caller_lost(node: Node, session: Session) -> None:
     """`session` is over: nobody waits for its calls."""
-    abandon(node, node.calls.of_caller(session))
+    abandon(node, of_caller(session))
 
 
 def abandon(node: Node, numbers: Iterable[int]) -> None:
@@ -286,32 +291,38 @@ def abandon(node: Node, numbers: Iterable[int]) -> None:
 
 def _answer(node: Node, ended: InFlight, error: TegaError | None, value: Any) -> None:
     if ended.many is not None:
-        _count_outcome(node, ended.many, ended.path, ended.handler, error, value)
+        _count_outcome(ended.many, ended.path, ended.handler, error, value)
         _all_done(node, ended.many)
     elif ended.caller is None:
         if error is None:
-            _send_result(node, ended.origin, ended.request, True, value)
+            send_result(node, ended.origin, ended.request, True, value)
         elif isinstance(error, HandlerError) and error.type is not None:
-            _send_result(node, ended.origin, ended.request, False, [error.type, error.text])
+            send_result(node, ended.origin, ended.request, False, [error.type, error.text])
         else:
-            _send_result(node, ended.origin, ended.request, False, list(errors.encode(error)))
+            send_result(node, ended.origin, ended.request, False, list(errors.encode(error)))
     elif error is None:
         node.reply(ended.caller, ended.request, value)
     else:
         node.fail(ended.caller, ended.request, error)
 
 
-def _send_result(node: Node, origin: str, call: int, ok: bool, value: Any) -> None:
-    if node.online:
-        node.effects.append(SendUp(Forward(origin, "", encode(Result(call, ok, value)))))
+def send_result(node: Node, origin: str, call: int, ok: bool, value: Any) -> None:
+    """Answer a call that came down the uplink for the session `origin`."""
+    if not node.online:
+        return
+    try:
+        body = encode(Result(call, ok, value))
+    except TegaError as error:
+        body = encode(Result(call, False, list(errors.encode(error))))
+    node.effects.append(SendUp(Forward(origin, "", body)))
 
 
 def _count_outcome(
-    node: Node, many: Many, path: Path, handler: Session, error: TegaError | None, value: Any
+    many: Many, path: Path, handler: Session, error: TegaError | None, value: Any
 ) -> None:
     many.waiting -= 1
     many.outcomes.append(
-        (path, handler.name, error is None, value if error is None else errors.encode(error))
+        (path, handler.tega_id, error is None, value if error is None else errors.encode(error))
     )
 
 

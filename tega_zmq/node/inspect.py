@@ -39,11 +39,11 @@ def report(node: Node, session: Session, request: Report) -> None:
     """Keep what a session says of itself; a plugin host's report is passed up."""
     if not 1 <= len(request.name) <= 64:
         raise InvalidPath("a report's name has 1 to 64 characters", path=request.name[:64])
-    size = values.size(request.value)
+    size = values.check(request.value, "the report")
     if size > MAX_REPORT:
         raise TooLarge(f"the report {request.name} has {size} bytes", size=size, limit=MAX_REPORT)
     if request.name not in session.reports and len(session.reports) >= MAX_REPORTS:
-        raise TooLarge(f"{session.name} has {MAX_REPORTS} reports already", limit=MAX_REPORTS)
+        raise TooLarge(f"{session.tega_id} has {MAX_REPORTS} reports already", limit=MAX_REPORTS)
     session.reports[request.name] = request.value
     if node.uplink is not None and session.kind == "plugin":
         uplink.report(node, request.name, request.value)
@@ -163,26 +163,25 @@ def _plugins(node: Node, _: Session) -> list[Any]:
 
 def _handlers(node: Node, _: Session) -> dict[str, list[str]]:
     return {
-        format_path(path): [f"%{session.name}.{path[-1]}" for session in sessions]
+        format_path(path): [f"%{session.tega_id}.{path[-1]}" for session in sessions]
         for path, sessions in sorted(node.handlers, key=lambda offer: offer[0])
     }
 
 
 def _agents(node: Node, _: Session) -> list[dict[str, Any]]:
-    found = []
-    for session in sorted(node.sessions, key=lambda each: each.tega_id):
-        if session.kind == "agent" and session.via is None:
-            found.append(
-                {
-                    "tega_id": session.tega_id,
-                    "state": _state(node, session),
-                    "heard": round(node.now - session.heard, 3),
-                    "config": [_replica(node, name, session) for name in sorted(session.follows)],
-                    "operational": [_owned(node, name) for name in sorted(session.claims)],
-                    "plugins": session.reports.get("plugins", []),
-                    "sessions": sorted(sub.tega_id for sub in session.subsessions.values()),
-                }
-            )
+    found: list[dict[str, Any]] = [
+        {
+            "tega_id": session.tega_id,
+            "state": _state(node, session),
+            "heard": round(node.now - session.heard, 3),
+            "config": [_replica(node, name, session) for name in sorted(session.follows)],
+            "operational": [_owned(node, name) for name in sorted(session.claims)],
+            "plugins": session.reports.get("plugins", []),
+            "sessions": sorted(sub.tega_id for sub in session.subsessions.values()),
+        }
+        for session in sorted(node.sessions, key=lambda each: each.tega_id)
+        if session.kind == "agent" and session.via is None
+    ]
     present = {entry["tega_id"] for entry in found}
     away: dict[str, list[str]] = {}
     for root in node.durable.roots.values():
@@ -239,7 +238,12 @@ def _status(node: Node, _: Session) -> dict[str, Any]:
             "state": node.uplink.state,
             "server": node.uplink_name or None,
             "config": [
-                {"root": name, "version": follower.version, "in_step": follower.in_step, "age": age(node, name)}
+                {
+                    "root": name,
+                    "version": follower.version,
+                    "in_step": follower.in_step,
+                    "age": age(node, name),
+                }
                 for name, follower in sorted(node.followers.items())
                 if name in node.settings.config
             ],
@@ -290,12 +294,12 @@ def _clear(node: Node, session: Session, request: Manage) -> None:
     node.check_log()
     mine = [root.name for root in node.tip.roots.values() if root.owner == ""]
     node.append(Cleared())
-    node.note("warning", "store cleared", by=session.name, roots=len(mine))
+    node.note("warning", "store cleared", by=session.tega_id, roots=len(mine))
     node.gate_reply(session, request.id, {"cleared": sorted(mine)})
 
 
 def _sync(node: Node, session: Session, request: Manage) -> None:
-    replication.send_beacons(node, all=True)
+    replication.send_beacons(node, everything=True)
     for other in node.sessions:
         for name in other.claims:
             follower = node.followers.get(name)

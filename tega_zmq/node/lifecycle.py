@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from tega_zmq import errors
-from tega_zmq.errors import ProtocolError, TegaError
-from tega_zmq.node import calling, watching, writing
+from tega_zmq.errors import ProtocolError, TegaError, TooLarge
+from tega_zmq.node import calling, passing, replication, watching
 from tega_zmq.node.effects import Send, SendUp
-from tega_zmq.node.state import Node, Waiting
+from tega_zmq.node.state import Node
 from tega_zmq.sessions import Session, check_tega_id
 from tega_zmq.store import Ended, Opened, end_session
-from tega_zmq.wire import encode
 from tega_zmq.wire.messages import (
     Displaced,
-    Forward,
     ForwardEnded,
     Heartbeat,
     Hello,
@@ -28,6 +26,12 @@ SILENT = 3
 
 ABOVE = "^"
 """Stands for the node above, as owner of a root and as the connection of a session."""
+
+MAX_DISPLACED = 1000
+"""Sessions that were taken over, of which this many are remembered."""
+
+MAX_SUBSESSIONS = 1000
+"""Most sub-sessions on one connection."""
 
 _KINDS = frozenset({"client", "agent", "shell", "plugin", "bridge"})
 
@@ -65,14 +69,12 @@ def hello(node: Node, peer: bytes, message: Hello) -> None:
         session=session.id[:8],
     )
     if resumed:
-        for subsession in session.subsessions.values():
+        for subsession in list(session.subsessions.values()):
             node.send(subsession, Heartbeat(()))
-        for other in node.sessions:
-            if session.tega_id in other.forwarded_to:
-                writing.resend(node, other, session.tega_id)
-        watching.resume(node, session)
-    for ended in sorted(node.ended_below.pop(session.tega_id, ())):
-        node.send(session, ForwardEnded(ended))
+        for other in node.sessions_forwarded_to(session.tega_id):
+            passing.resend(node, other, session.tega_id)
+        for each in (session, *session.subsessions.values()):
+            watching.resume(node, each)
 
 
 def _hello(node: Node, peer: bytes, message: Hello) -> tuple[Session, bool]:
@@ -88,11 +90,17 @@ def _hello(node: Node, peer: bytes, message: Hello) -> tuple[Session, bool]:
             if before is not None and before is not session:
                 connection_lost(node, before)
             if session.peer is not None and session.peer != peer:
-                calling.handler_lost(node, session)
+                # Its owner has dropped that connection. If something still reads there, it is a copy.
+                node.effects.append(Send(session.peer, Displaced(session.tega_id)))
+                connection_lost(node, session)
             node.sessions.bind(session, peer)
             session.heard = node.now
             session.kind = message.kind
             return session, True
+        if message.session in node.displaced:
+            raise errors.TakenOver(
+                f"another program said hello as {tega_id}; this session is over", tega_id=tega_id
+            )
     if before is not None:
         end(node, before, "hello anew")
     other = node.sessions.by_tega_id.get(tega_id)
@@ -100,6 +108,9 @@ def _hello(node: Node, peer: bytes, message: Hello) -> tuple[Session, bool]:
         if other.peer is not None:
             node.effects.append(Send(other.peer, Displaced(tega_id)))
         node.note("warning", "session taken over", tega_id=tega_id, session=other.id[:8])
+        node.displaced[other.id] = None
+        if len(node.displaced) > MAX_DISPLACED:
+            del node.displaced[next(iter(node.displaced))]
         end(node, other, "taken over")
     session = _open(node, node.fresh(), tega_id, node.fresh() + node.fresh(), message.kind, None)
     node.sessions.bind(session, peer)
@@ -129,7 +140,11 @@ def restore(node: Node) -> None:
         if lease.via and via is None:
             _erase(node, session)
             continue
-        node.sessions.add(session, node.now + node.settings.lease)
+        try:
+            node.sessions.add(session, node.now + node.settings.lease)
+        except TooLarge as error:
+            node.note("warning", "session dropped at start", tega_id=session.tega_id, error=error.message)
+            _erase(node, session)
 
 
 # -- sub-sessions ----------------------------------------------------------------------------------
@@ -143,20 +158,33 @@ def subsession(node: Node, via: Session, id: str, tega_id: str) -> Session:
     found = via.subsessions.get(id)
     if found is not None:
         return found
-    if id in node.sessions.by_id:
+    _check_session_id(id)
+    if id in node.sessions.by_id or id in node.below or (id in node.tip.leases and node.failure is None):
         raise ProtocolError(f"session {id[:16]} is not beyond {via.tega_id}")
-    if not 1 <= len(id) <= 64:
-        raise ProtocolError("a session's id has 1 to 64 characters")
+    if len(via.subsessions) >= MAX_SUBSESSIONS:
+        raise TooLarge(
+            f"{MAX_SUBSESSIONS} sessions are open beyond {via.tega_id}",
+            size=len(via.subsessions),
+            limit=MAX_SUBSESSIONS,
+        )
     for part in tega_id.split("/"):
         check_tega_id(part)
     name = via.tega_id if tega_id == via.tega_id else f"{via.tega_id}/{tega_id}"
     return _open(node, id, name[:255], "", "client", via)
 
 
+def _check_session_id(id: str) -> None:
+    if not 1 <= len(id) <= 64:
+        raise ProtocolError("a session's id has 1 to 64 characters")
+
+
 def from_above(node: Node, id: str, tega_id: str) -> Session:
     """Return the session of the node above that writes here; open it if it is new."""
     found = node.below.get(id)
     if found is None:
+        _check_session_id(id)
+        if id in node.tip.leases:
+            raise ProtocolError(f"session {id[:16]} is one of this node")
         name = f"{node.uplink_name}/{tega_id}"[:255]
         found = node.below[id] = Session(id, name, "", "below", None, 0.0, node.now)
         if node.failure is None:
@@ -173,20 +201,14 @@ def connection_lost(node: Node, session: Session) -> None:
     if session.peer is None:
         return
     node.sessions.unbind(session)
-    session.congested = False
+    for each in (session, *session.subsessions.values()):
+        each.congested = False
     session.serving_trees.clear()
     calling.handler_lost(node, session)
     for name in session.claims:
         follower = node.followers.get(name)
         if follower is not None:
             follower.disconnected()
-    for other in node.sessions:
-        if session.tega_id in other.forwarded_to:
-            for id, waiting in list(other.pending.items()):
-                if isinstance(waiting, Waiting) and waiting.to == session.tega_id and not waiting.resend:
-                    node.fail(
-                        other, id, errors.Disconnected(f"{session.tega_id} lost its link", outcome="unknown")
-                    )
     node.note(
         "info" if session.kind == "agent" else "debug",
         "connection lost",
@@ -211,16 +233,21 @@ def end(node: Node, session: Session, why: str) -> None:
         node.handlers.remove(path, session)
     for to in session.forwarded_to:
         _tell_ended(node, session, to)
-    session.pending.clear()
+    node.forget_forwarded(session)
+    for name in session.follows:
+        replication.unfollow(node, name)
+    if session.pending:
+        session.pending.clear()
+        passing.forget_shown(node, session)
     session.transactions.clear()
     if session.claims:
         for name in session.claims:
             follower = node.followers.get(name)
             if follower is not None:
                 follower.disconnected()
-        for other in node.sessions:
-            if session.tega_id in other.forwarded_to:
-                writing.give_up(node, other, session.tega_id)
+    if session.via is None:
+        for other in node.sessions_forwarded_to(session.tega_id):
+            passing.give_up(node, other, session.tega_id)
     if session.via is None:
         node.below.pop(session.id, None)
     node.sessions.remove(session)
@@ -239,17 +266,14 @@ def _erase(node: Node, session: Session) -> None:
 
 
 def _tell_ended(node: Node, session: Session, to: str) -> None:
+    # A node that is away asks after its sub-sessions when it comes back (`Heartbeat` in a `Forward`).
     if to == "":
         if node.online:
             node.effects.append(SendUp(ForwardEnded(session.id)))
-        else:
-            node.ended_above.add(session.id)
         return
     agent = node.claimant(to)
     if agent is not None and agent.peer is not None:
         node.effects.append(Send(agent.peer, ForwardEnded(session.id)))
-    elif agent is not None:
-        node.ended_below.setdefault(to, set()).add(session.id)
 
 
 def reconcile(node: Node) -> None:
@@ -264,6 +288,7 @@ def reconcile(node: Node) -> None:
             if commit is not None:
                 node.append(commit)
             node.append(Ended(lease.session))
+    replication.claim_again(node)
 
 
 def probe(node: Node, id: str) -> bool:
@@ -286,8 +311,3 @@ def check_leases(node: Node) -> None:
             node.sessions.look_again(session, session.heard + max(session.lease, silence))
         else:
             node.sessions.look_again(session, session.heard + silence)
-
-
-def forward_to_above(node: Node, session: Session, body: object) -> None:
-    """Send `body` up as if `session` had sent it there."""
-    node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(body))))  # type: ignore[arg-type]

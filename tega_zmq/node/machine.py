@@ -9,17 +9,41 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tega_zmq import errors
-from tega_zmq.errors import ProtocolError, StorageError, TegaError
-from tega_zmq.node import calling, inspect, lifecycle, reading, replication, uplink, watching, writing
-from tega_zmq.node.effects import Effect, Send
+from tega_zmq.errors import InvalidValue, ProtocolError, StorageError, TegaError, TooLarge
+from tega_zmq.node import (
+    calling,
+    inspect,
+    lifecycle,
+    passing,
+    reading,
+    replication,
+    unsendable,
+    uplink,
+    watching,
+    writing,
+)
+from tega_zmq.node.effects import Append, Effect, Send, SendUp, Snapshot
 from tega_zmq.node.state import Node
 from tega_zmq.replica import Follower
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Cleared, Commit, NewEpochs, Replicated, ResetEnd, Store, WentOn, owned_roots
+from tega_zmq.store import (
+    Cleared,
+    Commit,
+    NewEpochs,
+    Owned,
+    Replicated,
+    ResetEnd,
+    Root,
+    Store,
+    WentOn,
+    owned_roots,
+    update_at,
+)
 from tega_zmq.wire import decode, messages
-from tega_zmq.wire.messages import AnyMessage, Failure, RootUpdate
+from tega_zmq.wire.messages import AnyMessage, RootUpdate
 
 __all__ = [
+    "cannot_send",
     "congested",
     "drained",
     "durable",
@@ -70,8 +94,14 @@ REQUESTS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
 }
 
 
+MAX_TIMEOUT: Final = 86_400_000
+"""Longest that a request may wait, in milliseconds."""
+
+
 def take_effects(node: Node) -> list[Effect]:
     """Return the effects since the last time, in order; the program carries them out."""
+    if node.unsent:
+        unsendable.settle(node)
     effects = node.effects
     node.effects = []
     return effects
@@ -127,6 +157,15 @@ def request(node: Node, session: Session, message: Any) -> None:
     if message.ack > session.ack:
         session.ack = message.ack
     try:
+        if len(session.pending) >= node.settings.max_calls and type(message) is not messages.CancelCall:
+            raise TooLarge(
+                f"{session.tega_id} has {len(session.pending)} unanswered requests, as many as limits.calls"
+                " allows",
+                size=len(session.pending),
+                limit=node.settings.max_calls,
+            )
+        if message.timeout > MAX_TIMEOUT:
+            raise InvalidValue(f"a timeout of {message.timeout} ms; {MAX_TIMEOUT} are the most")
         REQUESTS[type(message)](node, session, message)
     except TegaError as error:
         node.fail(session, id, error)
@@ -137,7 +176,7 @@ def _hello_again(node: Node, session: Session, message: messages.Hello) -> None:
         lifecycle.hello(node, session.peer, message)
 
 
-def _bye(node: Node, session: Session, message: messages.Bye) -> None:
+def _bye(node: Node, session: Session, _: messages.Bye) -> None:
     lifecycle.end(node, session, "closed")
 
 
@@ -161,7 +200,7 @@ def _forward(node: Node, session: Session, message: messages.Forward) -> None:
     elif isinstance(body, (messages.Reply, messages.Failure)):
         origin = node.sessions.by_id.get(message.session)
         if origin is not None:
-            writing.answered(node, origin, body, session.tega_id)
+            passing.answered(node, origin, body, session.tega_id)
     else:
         raise ProtocolError(f"a session does not forward {kind.__name__}")
 
@@ -274,7 +313,16 @@ def uplink_received(node: Node, message: AnyMessage, now: float) -> None:
 def uplink_changes(node: Node, topic: bytes, message: RootUpdate, now: float) -> None:
     """The publisher of the node above sent an update."""
     node.now = now
-    uplink.changes(node, topic, message)
+    try:
+        uplink.changes(node, topic, message)
+    except TegaError as error:
+        node.note("error", "bad update from the node above", error=f"{error.code}: {error.message}")
+
+
+def cannot_send(node: Node, effect: Send | SendUp, error: TegaError, now: float) -> None:
+    """The message of `effect` cannot be encoded (`TooLarge`, `InvalidValue`)."""
+    node.now = now
+    unsendable.note(node, effect, error)
 
 
 # -- the log ---------------------------------------------------------------------------------------
@@ -291,7 +339,7 @@ def durable(node: Node, number: int, now: float) -> None:
         _show(node, before, step.store, step.record)
     node.durable_number = max(node.durable_number, number)
     node.release()
-    writing.release_shown(node)
+    passing.release_shown(node)
 
 
 def _show(node: Node, before: Store, after: Store, record: Any) -> None:
@@ -308,21 +356,27 @@ def _show(node: Node, before: Store, after: Store, record: Any) -> None:
     elif kind is ResetEnd or kind is WentOn:
         root = after.roots.get(record.root)
         if root is not None:
-            watching.reset(node, root)
-            _beacon(node, record.root)
+            known = before.roots.get(record.root)
+            watching.reset(node, root, known.node if known is not None else None)
+            replication.beacon_at(node, record.root, node.now)
     elif kind is NewEpochs:
         for name, _ in record.epochs:
-            _beacon(node, name)
+            replication.beacon_at(node, name, node.now)
+    elif kind is Owned:
+        _show_owned(node, record.root, before.roots.get(record.root), after.roots[record.root])
     elif kind is Cleared:
         for name, root in before.roots.items():
             if name not in after.roots:
-                watching.reset(node, root._replace(node=None, epoch="", version=ABSENT))
-                _beacon(node, name)
+                watching.reset(node, watching.gone(name), root.node)
 
 
-def _beacon(node: Node, name: str) -> None:
-    if name in node.topics:
-        node.beacons.setdefault(name, node.now)
+def _show_owned(node: Node, name: str, before: Root | None, after: Root) -> None:
+    if before is not None and before.version != after.version:  # ephemeral nodes of the former owner went
+        update = update_at(after, after.version)
+        assert update is not None
+        replication.publish(node, update)
+        watching.tell(node, update, before, after)
+    replication.beacon_at(node, name, node.now)
 
 
 def log_failed(node: Node, reason: str, number: int, now: float) -> None:
@@ -333,7 +387,7 @@ def log_failed(node: Node, reason: str, number: int, now: float) -> None:
     node.number = node.durable_number
     lost = len(node.steps)
     node.steps.clear()
-    node.effects = [effect for effect in node.effects if type(effect).__name__ != "Append"]
+    node.effects = [effect for effect in node.effects if not isinstance(effect, Append)]
     error = StorageError(
         f"the log could not take the write: {reason}; nothing was changed here",
         reason=reason,
@@ -341,21 +395,26 @@ def log_failed(node: Node, reason: str, number: int, now: float) -> None:
     )
     gated, node.gated = list(node.gated), type(node.gated)()
     for entry in gated:
-        id = getattr(entry.message, "id", None)
-        if id is not None and isinstance(entry.message, (messages.Reply, Failure)):
-            node.fail(entry.session, id, error)
-    for session in node.sessions:
+        node.fail(entry.session, entry.message.id, error)
+    for session in [*node.sessions, *node.below.values()]:
         session.last_lsn = min(session.last_lsn, node.number)
-    for name, follower in node.followers.items():
-        root = node.tip.roots.get(name)
-        follower.disconnected()
-        follower.epoch, follower.version = (root.epoch, root.version) if root is not None else ("", ABSENT)
+    for follower in node.followers.values():
+        replication.step_back(node, follower)
     node.note("error", "log failed: writes are refused until an operator acts", reason=reason, dropped=lost)
 
 
-def snapshot_done(node: Node, number: int, size: int, seconds: float, now: float) -> None:
-    """A snapshot is on disk; if the log had failed, it takes writes again."""
+def snapshot_done(
+    node: Node, number: int, size: int, seconds: float, now: float, *, mended: bool = True
+) -> None:
+    """A snapshot is on disk. If the log had failed and this snapshot `mended` it, it takes writes again.
+
+    One that was begun before the log failed mends nothing: another one follows for those who wait.
+    """
     node.now = now
+    if node.failure is not None and not mended:
+        if node.snapshots:
+            node.effects.append(Snapshot())
+        return
     if node.failure is not None:
         node.note("warning", "log takes writes again", reason=node.failure)
         node.failure = None
@@ -386,7 +445,7 @@ def tick(node: Node, now: float) -> None:
     """Time passed; call it at `next_deadline`, or earlier."""
     node.now = now
     calling.expire(node)
-    writing.expire(node)
+    passing.expire(node)
     lifecycle.check_leases(node)
     if node.beacons:
         replication.send_beacons(node)
@@ -396,11 +455,9 @@ def tick(node: Node, now: float) -> None:
 
 def next_deadline(node: Node) -> float:
     """When `tick` is due (monotonic seconds); infinite if nothing is waited for."""
-    due = min(node.calls.next_deadline(), node.sessions.next_due())
+    due = min(node.calls.next_deadline(), node.sessions.next_due(), node.beacons_due)
     if node.deadlines:
         due = min(due, node.deadlines[0][0])
-    if node.beacons:
-        due = min(due, min(node.beacons.values()))
     if node.uplink is not None:
         uplink_due = node.uplink.next_deadline()
         if uplink_due is not None:

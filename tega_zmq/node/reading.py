@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from tega_zmq import paths, store, transactions, tree, values
-from tega_zmq.errors import InvalidValue, NotFound, Offline, TooLarge
+from tega_zmq import errors, paths, store, transactions, tree, values
+from tega_zmq.errors import InvalidValue, NotFound, Offline, ProtocolError, TegaError, TooLarge
+from tega_zmq.node.passing import pass_up
 from tega_zmq.node.state import Node
-from tega_zmq.node.writing import pass_up
 from tega_zmq.paths import Path, format_path
 from tega_zmq.patterns import compile_oids
 from tega_zmq.sessions import Session
 from tega_zmq.store import Op, Store, Update
 from tega_zmq.tree import Node as TreeNode
-from tega_zmq.wire.messages import Diff, Find, Get, Log, Maybe, Reply
+from tega_zmq.wire.messages import Diff, Failure, Find, Get, Log, Maybe, Reply
 
 MAX_ANSWER = 7 << 20
 """Most bytes of values in one answer; it must fit into a frame."""
@@ -29,9 +30,10 @@ def get_request(node: Node, session: Session, request: Get) -> None:
         raise InvalidValue(f"there is no form {request.form[:32]!a}; there are {', '.join(sorted(_FORMS))}")
     if request.txid:
         transaction = transactions.find(session.transactions, request.txid, node.now)
-        if request.version is None and path[0] not in transaction.candidate.roots and not _here(node, path[0]):
-            pass_up(node, session, request._replace(path=(path[0],), form="value", txid=""), path[0])
-            session.pending[request.id] = session.pending[request.id]._replace(message=request)
+        is_known = path[0] in transaction.candidate.roots or _here(node, path[0])
+        if request.version is None and not is_known:
+            asked = request._replace(path=(path[0],), form="value", txid="")
+            pass_up(node, session, asked, path[0], convert=partial(_overlaid, node, session, request))
             return
         state = transaction.candidate
     elif not _here(node, path[0]):
@@ -39,11 +41,14 @@ def get_request(node: Node, session: Session, request: Get) -> None:
         return
     else:
         state = _state(node, session)
-    value = _form(node, state, request, path)
-    if state is node.tip and state is not node.durable:
-        node.gate(session, Reply(request.id, value))
+    _answer(node, session, state, Reply(request.id, _form(node, state, request, path)))
+
+
+def _answer(node: Node, session: Session, state: Store, reply: Reply) -> None:
+    if state is node.tip:
+        node.gate(session, reply)
     else:
-        node.reply(session, request.id, value)
+        node.reply(session, reply.id, reply.value)
 
 
 def find_request(node: Node, session: Session, request: Find) -> None:
@@ -65,9 +70,7 @@ def find_request(node: Node, session: Session, request: Find) -> None:
                 limit=MAX_ANSWER,
             )
         found.append([path, groups, value])
-    node.gate(session, Reply(request.id, found)) if state is node.tip else node.reply(
-        session, request.id, found
-    )
+    _answer(node, session, state, Reply(request.id, found))
 
 
 def log_request(node: Node, session: Session, request: Log) -> None:
@@ -159,10 +162,12 @@ def _form(node: Node, state: Store, request: Get, path: Path) -> Any:
     try:
         found = store.lookup(state, path, request.version)
     except NotFound:
-        offered = None if request.version is not None else _with_handlers(node, path, None)
-        if not offered:
+        offered = _with_handlers(node, path, None) if request.version is None else None
+        if not offered or form == "attributes":
             raise
-        found = (store.ABSENT, offered)
+        if form == "oids":
+            below = offered if type(offered) is dict else {}
+            return [[oid, type(each) is dict] for oid, each in below.items()]
         return [offered, *([store.ABSENT, False, ""] if form == "node" else []), age(node, path[0])]
     if form == "attributes":
         tree_value(found)
@@ -184,7 +189,7 @@ def _with_handlers(node: Node, path: Path, value: Any) -> Any:
     """Return `value` of `path` with the handlers that are offered at and below it."""
     offered = node.handlers.below(path)
     for at, sessions in offered:
-        names = [f"%{session.name}.{at[-1]}" for session in sessions]
+        names = [f"%{session.tega_id}.{at[-1]}" for session in sessions]
         shown: Any = names[0] if len(names) == 1 else names
         if at == path:
             return shown if value is None else value
@@ -234,29 +239,42 @@ def changes_between(path: Path, old: TreeNode | None, new: TreeNode | None) -> I
         yield [(*path, *relative), _maybe(before), _maybe(after)]
 
 
-def overlay_transaction(node: Node, session: Session, request: Get, reply: Reply) -> Reply:
+def _overlaid(node: Node, session: Session, request: Get, answer: Reply | Failure) -> Reply | Failure:
     """Answer a read in a transaction, of a root that is not here, from what its owner sent.
 
-    `reply` holds the present value of the whole root; the transaction's operations are applied to it.
+    `answer` has the present value of the whole root, if it is there; the transaction's operations are
+    applied to it.
     """
-    transaction = session.transactions.get(request.txid)
-    if transaction is None or not request.txid:
-        return reply
-    path = request.path
-    base = store.empty(node.durable.kept)
-    value, root_age = reply.value
-    ops = [Op("put", (path[0],), value)]
-    ops += [op._replace(expected=None) for op in transaction.ops if op.path[0] == path[0]]
-    made = store.write(
-        base,
-        ops,
-        time=0.0,
-        tega_id=session.tega_id,
-        session=session.id,
-        fresh=lambda: "",
-        max_value=MAX_ANSWER,
-    ).store
-    shown = _form(node, made, request._replace(txid=""), path)
-    if isinstance(shown, list) and shown:
+    name = request.path[0]
+    ops: list[Op] = []
+    root_age = None
+    if isinstance(answer, Failure):
+        if answer.code != "NotFound":
+            return answer
+    elif isinstance(answer.value, list) and len(answer.value) == 2:
+        value, root_age = answer.value
+        ops.append(Op("put", (name,), value))
+    else:
+        return _failure(request.id, ProtocolError(f"the owner of {name} sent no value"))
+    try:
+        transaction = transactions.find(session.transactions, request.txid, node.now)
+        ops += [op._replace(expected=None) for op in transaction.ops if op.path[0] == name]
+        made = store.write(
+            store.empty(node.durable.kept),
+            ops,
+            time=0.0,
+            tega_id=session.tega_id,
+            session=session.id,
+            fresh=lambda: "",
+            max_value=MAX_ANSWER,
+        ).store
+        shown = _form(node, made, request, request.path)
+    except TegaError as error:
+        return _failure(request.id, error)
+    if request.form != "oids":
         shown[-1] = root_age
     return Reply(request.id, shown)
+
+
+def _failure(id: int, error: TegaError) -> Failure:
+    return Failure(id, *errors.encode(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tega_zmq import paths
-from tega_zmq.errors import NotFound, ReadOnly
+from tega_zmq.errors import NotFound, ReadOnly, TegaError, TooLarge
 from tega_zmq.node.effects import Publish, SendUp
 from tega_zmq.node.state import Node
 from tega_zmq.replica import Follower, Step, serve
@@ -13,6 +13,12 @@ from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Owned, Root, Update, update_from_plain, update_to_plain
 from tega_zmq.tree import is_container
 from tega_zmq.wire.messages import Chunk, Claim, Follow, Position, Pull, RootUpdate
+
+MAX_FOLLOWS = 1000
+"""Most roots that a session follows."""
+
+MAX_SERVING = 16
+"""Most trees that are on their way to one session at a time."""
 
 BEACON_DELAY = 0.02
 """Seconds for which subscriptions to a topic gather before one beacon answers them all."""
@@ -34,11 +40,14 @@ def claim(node: Node, session: Session, request: Claim) -> None:
     """
     name = check_root(request.root)
     if session.via is not None:
-        raise ReadOnly(f"{session.name} cannot own {name}: only an agent with a link of its own can", root=name)
+        raise ReadOnly(
+            f"{session.tega_id} cannot own {name}: only an agent with a link of its own can", root=name
+        )
     root = node.tip.roots.get(name)
     if root is None or (root.owner == "" and _empty(root)):
         if node.uplink is not None and name in (*node.settings.config, *node.settings.operational):
-            raise ReadOnly(f"{name} is a root of {node.settings.tega_id}", root=name, owner=node.settings.tega_id)
+            owner = node.settings.tega_id
+            raise ReadOnly(f"{name} is a root of {owner}", root=name, owner=owner)
         node.check_log()
         node.append(Owned(name, session.tega_id, ""))
         node.note("info", "root claimed", root=name, owner=session.tega_id)
@@ -56,10 +65,18 @@ def claim(node: Node, session: Session, request: Claim) -> None:
     if follower is None:
         follower = node.followers[name] = Follower(name, root.epoch, root.version)
     follower.disconnected()
-    node.reply(session, request.id, [follower.epoch, follower.version])
+    node.gate_reply(session, request.id, [follower.epoch, follower.version])
     follower.heard = node.now
     if request.epoch == follower.epoch:
         follow(node, follower, follower.position(request.epoch, request.version, node.now), session)
+
+
+def claim_again(node: Node) -> None:
+    """The log takes writes again: note the claims whose records were lost."""
+    for session in node.sessions:
+        for name in sorted(session.claims):
+            if name not in node.tip.roots:
+                node.append(Owned(name, session.tega_id, ""))
 
 
 def _empty(root: Root) -> bool:
@@ -88,35 +105,62 @@ def disown(node: Node, name: str) -> None:
 def follow_request(node: Node, session: Session, request: Follow) -> None:
     """The agent `session` keeps a replica of a root."""
     name = check_root(request.root)
-    session.follows.add(name)
     topic = node.topics.get(name)
+    if name not in session.follows:
+        if len(session.follows) >= MAX_FOLLOWS:
+            raise TooLarge(
+                f"{session.tega_id} follows {MAX_FOLLOWS} roots already", size=MAX_FOLLOWS, limit=MAX_FOLLOWS
+            )
+        session.follows.add(name)
+        node.followed[name] = node.followed.get(name, 0) + 1
     if topic is None:
         topic = node.topics[name] = bytes.fromhex(node.fresh())[:16]
+        node.topic_roots[topic] = name
     root = node.durable.roots.get(name)
     epoch, version = (root.epoch, root.version) if root is not None else ("", ABSENT)
     node.reply(session, request.id, [topic, epoch, version])
 
 
+def unfollow(node: Node, name: str) -> None:
+    """One session less follows root `name`; after the last one its topic is forgotten."""
+    node.followed[name] -= 1
+    if not node.followed[name]:
+        del node.followed[name]
+        del node.topic_roots[node.topics.pop(name)]
+        node.beacons.pop(name, None)
+
+
 def topic_subscribed(node: Node, topic: bytes) -> None:
     """A subscription to `topic` appeared: a beacon is due."""
-    for name, known in node.topics.items():
-        if known == topic:
-            node.beacons.setdefault(name, node.now + BEACON_DELAY)
+    name = node.topic_roots.get(topic)
+    if name is not None:
+        beacon_at(node, name, node.now + BEACON_DELAY)
 
 
-def send_beacons(node: Node, *, all: bool = False) -> None:
-    """Publish the present version of the roots whose beacon is due."""
-    if all:
+def beacon_at(node: Node, name: str, due: float) -> None:
+    """Tell the followers of root `name` its version at `due`, if it has any."""
+    if name in node.topics:
+        due = min(due, node.beacons.get(name, due))
+        node.beacons[name] = due
+        node.beacons_due = min(node.beacons_due, due)
+
+
+def send_beacons(node: Node, *, everything: bool = False) -> None:
+    """Publish the present version of the roots whose beacon is due, or of all that are followed."""
+    if everything:
         for name in node.topics:
-            node.beacons[name] = node.now
+            beacon_at(node, name, node.now)
+    if node.now < node.beacons_due:
+        return
     for name, due in list(node.beacons.items()):
         if due > node.now:
             continue
         del node.beacons[name]
         root = node.durable.roots.get(name)
-        if root is not None:
+        if root is not None and root.version != ABSENT:
             beacon = Update(name, root.epoch, root.version, root.version, (), node.clock(), "")
             node.effects.append(Publish(node.topics[name], RootUpdate(tuple(update_to_plain(beacon)))))
+    node.beacons_due = min(node.beacons.values(), default=float("inf"))
 
 
 def publish(node: Node, update: Update) -> None:
@@ -141,6 +185,8 @@ def pull(node: Node, session: Session | None, message: Pull) -> None:
         holder.serving_trees.pop(name, None)
     else:
         holder.serving_trees[name] = serving
+        if len(holder.serving_trees) > MAX_SERVING:
+            del holder.serving_trees[next(iter(holder.serving_trees))]  # that follower begins anew
     if session is not None:
         node.send(session, chunk)
     else:
@@ -152,14 +198,18 @@ def pull(node: Node, session: Session | None, message: Pull) -> None:
 
 def follow(node: Node, follower: Follower, step: Step, owner: Session | None) -> None:
     """Carry out what a follower wants; `owner` None: the node above."""
-    if step.records:
-        if node.failure is not None:
-            follower.disconnected()
-            root = node.tip.roots.get(follower.root)
-            follower.epoch, follower.version = (root.epoch, root.version) if root else ("", ABSENT)
-            return
+    if step.records and node.failure is not None:
+        step_back(node, follower)
+        return
+    try:
         for record in step.records:
             node.append(record)
+    except TegaError as error:
+        # What came cannot follow on what is here. Whatever the owner has, its tree can be taken.
+        follower.disconnected()
+        follower.epoch, follower.version = "", ABSENT
+        node.note("error", "replica does not fit", root=follower.root, error=error.message)
+        return
     if step.done:
         node.note(
             "info",
@@ -174,6 +224,13 @@ def follow(node: Node, follower: Follower, step: Step, owner: Session | None) ->
             node.send(owner, step.pull)
         else:
             node.effects.append(SendUp(step.pull))
+
+
+def step_back(node: Node, follower: Follower) -> None:
+    """The log did not take what the follower has: it is where the tip is."""
+    root = node.tip.roots.get(follower.root)
+    follower.disconnected()
+    follower.epoch, follower.version = (root.epoch, root.version) if root is not None else ("", ABSENT)
 
 
 def update(node: Node, session: Session | None, message: RootUpdate) -> None:
@@ -196,10 +253,7 @@ def positions(node: Node, session: Session | None, said: Iterable[Position]) -> 
     for name, epoch, version in said:
         follower = _follower(node, session, name)
         if follower is not None:
-            if version != ABSENT or session is None:
-                follow(node, follower, follower.position(epoch, version, node.now), session)
-            else:
-                follower.heard = node.now
+            follow(node, follower, follower.position(epoch, version, node.now), session)
         elif session is not None and name in session.follows:
             session.positions[name] = (epoch, version)
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tega_zmq import errors
+from tega_zmq.calls import Calls, Handlers
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.errors import StorageError, TegaError
 from tega_zmq.node.effects import Append, Effect, Note, Send, SendUp
 from tega_zmq.replica import Follower
-from tega_zmq.calls import Calls, Handlers
 from tega_zmq.sessions import Session, Sessions
 from tega_zmq.store import Record, Root, Store, apply
 from tega_zmq.subscriptions import Channels, Subscriptions
@@ -57,7 +57,7 @@ class Gated(NamedTuple):
 
     number: int
     session: Session
-    message: AnyMessage
+    message: Reply | Failure
 
 
 class Waiting(NamedTuple):
@@ -69,6 +69,8 @@ class Waiting(NamedTuple):
     deadline: float
     resend: bool
     """False for calls and messages, which are never sent twice."""
+    convert: Callable[[Reply | Failure], Reply | Failure] | None = None
+    """Makes the answer for the session, where that is not the owner's: of a read in a transaction."""
 
 
 class Node:
@@ -124,12 +126,26 @@ class Node:
         self.followers: dict[str, Follower] = {}
         self.topics: dict[str, bytes] = {}
         """Topic under which each followed root is published."""
+        self.topic_roots: dict[bytes, str] = {}
+        """The same the other way round."""
+        self.followed: dict[str, int] = {}
+        """How many sessions follow each root."""
+        self.forwarders: dict[str, dict[Session, None]] = {}
+        """The sessions by what stands in their `forwarded_to`."""
+        self.displaced: dict[str, None] = {}
+        """The last sessions that were taken over: they do not come back by themselves."""
+        self.unsent: list[tuple[Session, AnyMessage, TegaError]] = []
+        """Messages that could not be encoded; `machine.take_effects` sees to them."""
         self.beacons: dict[str, float] = {}
         """Roots whose followers are to be told the present version, and when."""
+        self.beacons_due = float("inf")
+        """The earliest of these times."""
         self.shown: list[tuple[float, Session, int, dict[str, int], AnyMessage]] = []
         """Answers to forwarded writes, held until the replica shows them: (deadline, session, id, ...)."""
         self.deadlines: list[tuple[float, int, Session, int]] = []
         """Heap of the deadlines of forwarded requests: (deadline, tie, session, id)."""
+        self.deadlines_limit = 256
+        """At this length of `deadlines`, those of answered requests are taken out."""
         self.ties = 0
         self.topics_up: dict[str, bytes] = {}
         """Topics of the config roots, at the node above."""
@@ -138,10 +154,6 @@ class Node:
         self.uplink_requests: dict[int, tuple[str, str]] = {}
         """What this node asked of the one above: id to (what, root)."""
         self.reports: dict[str, Any] = {}
-        self.ended_above: set[str] = set()
-        """Sessions that ended while the uplink was away and have a sub-session there."""
-        self.ended_below: dict[str, set[str]] = {}
-        """The same for agents below."""
         self.heartbeat_due = 0.0
         self.claims_due = 0.0
         """When roots that were refused by the node above are asked for again."""
@@ -157,9 +169,30 @@ class Node:
             if session.peer is not None:
                 self.effects.append(Send(session.peer, message))
             elif session.kind == "below" and self.online:
-                self.effects.append(SendUp(Forward(session.id, "", encode(message))))
+                try:
+                    body = encode(message)
+                except TegaError as error:
+                    self.cannot_send(session, message, error)
+                else:
+                    self.effects.append(SendUp(Forward(session.id, "", body)))
         elif via.peer is not None:
-            self.effects.append(Send(via.peer, Forward(session.id, "", encode(message))))
+            try:
+                body = encode(message)
+            except TegaError as error:
+                self.cannot_send(session, message, error)
+            else:
+                self.effects.append(Send(via.peer, Forward(session.id, "", body)))
+
+    def cannot_send(self, session: Session, message: AnyMessage, error: TegaError) -> None:
+        """Note that `message` to `session` cannot be encoded; something is done instead of it soon."""
+        self.unsent.append((session, message, error))
+        self.note(
+            "warning",
+            "message cannot be sent",
+            to=session.tega_id,
+            kind=type(message).__name__,
+            error=error.message,
+        )
 
     def reply(self, session: Session, id: int, value: Any) -> None:
         """Answer request `id` now."""
@@ -194,16 +227,16 @@ class Node:
                 outcome="none",
             )
 
-    def gate(self, session: Session, message: AnyMessage) -> None:
+    def gate(self, session: Session, message: Reply | Failure) -> None:
         """Send an answer that depends on the tip once the tip is durable."""
         if self.number <= self.durable_number:
             self._release(session, message)
         else:
+            session.pending[message.id] = None
             self.gated.append(Gated(self.number, session, message))
 
     def gate_reply(self, session: Session, id: int, value: Any) -> None:
         """Answer request `id` once the tip is durable."""
-        session.pending[id] = None
         self.gate(session, Reply(id, value))
 
     def release(self) -> None:
@@ -213,10 +246,29 @@ class Node:
             entry = gated.popleft()
             self._release(entry.session, entry.message)
 
-    def _release(self, session: Session, message: AnyMessage) -> None:
-        if isinstance(message, (Reply, Failure)):
-            session.pending.pop(message.id, None)
+    def _release(self, session: Session, message: Reply | Failure) -> None:
+        session.pending.pop(message.id, None)
         self.send(session, message)
+
+    # -- passing on --------------------------------------------------------------------------------
+
+    def note_forwarded(self, session: Session, to: str) -> None:
+        """Note that the agent `to`, or the node above (""), holds a sub-session for `session` from now on."""
+        if to not in session.forwarded_to:
+            session.forwarded_to.add(to)
+            self.forwarders.setdefault(to, {})[session] = None
+
+    def forget_forwarded(self, session: Session) -> None:
+        """`session` is over: take it out of `forwarders`."""
+        for to in session.forwarded_to:
+            held = self.forwarders[to]
+            del held[session]
+            if not held:
+                del self.forwarders[to]
+
+    def sessions_forwarded_to(self, to: str) -> list[Session]:
+        """Return the sessions that something was passed on for to the agent `to`, or up ("")."""
+        return list(self.forwarders.get(to, ()))
 
     # -- who owns what -----------------------------------------------------------------------------
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
-from tega_zmq import errors, tree
+from tega_zmq import tree
 from tega_zmq.client import protocol
 from tega_zmq.errors import Disconnected, ProtocolError, TegaError
-from tega_zmq.node import calling, lifecycle, replication, writing
+from tega_zmq.node import calling, lifecycle, passing, replication, watching
 from tega_zmq.node.effects import Redial, RememberUplink, SendUp, Topics
 from tega_zmq.node.state import Node, Waiting
 from tega_zmq.paths import Path
@@ -17,7 +16,6 @@ from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Change, Commit, Op, Owned, Root, Update, WentOn, update_at
 from tega_zmq.store import write as write_store
 from tega_zmq.store.draft import lasting
-from tega_zmq.subscriptions import ChangeSubscription
 from tega_zmq.wire import decode, encode
 from tega_zmq.wire.messages import (
     REQUESTS,
@@ -45,6 +43,9 @@ from tega_zmq.wire.messages import (
 
 RETRY_CLAIM = 30.0
 """Seconds after which a refused claim, or a failed request to follow, is made again."""
+
+MAX_REPORTS = 16
+"""Most reports that are passed on; the oldest are forgotten."""
 
 _TIMEOUT = 60.0
 """Seconds for the agent's own requests."""
@@ -159,7 +160,7 @@ def _state(node: Node, state: str) -> None:
             _went(node)
         if state != "suspended":
             for session in node.sessions:
-                writing.give_up(node, session, "")
+                passing.give_up(node, session, "")
 
 
 def _came(node: Node, welcome: Welcome) -> None:
@@ -173,21 +174,21 @@ def _came(node: Node, welcome: Welcome) -> None:
     node.heartbeat_due = node.now + node.settings.heartbeat
     node.claims_due = node.now
     _open_roots(node)
-    for ended in sorted(node.ended_above):
-        node.effects.append(SendUp(ForwardEnded(ended)))
-    node.ended_above.clear()
     for below in node.below.values():
         node.effects.append(SendUp(Forward(below.id, "", encode(Heartbeat(())))))
     for session in node.sessions:
-        for (kind, _), request in session.announced.items():
-            if kind == "ephemeral" and welcome.resumed:
-                continue  # it still stands, or somebody took it away
-            session.forwarded_to.add("")
-            lifecycle.forward_to_above(node, session, _since(session, request))
+        session.asked_above.clear()
+        for (kind, number), request in session.announced.items():
+            if kind == "subscription":
+                session.asked_above[request.id] = number
+            calling.forward_up(node, session, _since(session, request))
+        if not welcome.resumed:  # else they still stand, or somebody took them away
+            for request in session.ephemerals_above.values():
+                calling.forward_up(node, session, request)
         if welcome.resumed:
-            writing.resend(node, session, "")
+            passing.resend(node, session, "")
         else:
-            writing.give_up(node, session, "")
+            passing.give_up(node, session, "")
     for name, value in node.reports.items():
         _ask(node, "report", name, Report, name, value)
 
@@ -195,12 +196,33 @@ def _came(node: Node, welcome: Welcome) -> None:
 def _since(session: Session, request: object) -> object:
     """A subscription that goes up is made again from where it has been told."""
     if isinstance(request, (Subscribe, SubscribeRegex)):
-        subscription = session.subscriptions.get(request.subscription)
         told = session.told.get(request.subscription)
-        if isinstance(subscription, ChangeSubscription) and told:
+        if told is not None:
             since = tuple((root, epoch, version) for root, (epoch, version) in told.items())
             return request._replace(since=since)
     return request
+
+
+def _subscribed(node: Node, session: Session, number: int, value: object) -> None:
+    """The node above said yes to a subscription, and from where on it tells of each root."""
+    request = session.announced.get(("subscription", number))
+    if not isinstance(request, (Subscribe, SubscribeRegex)) or not isinstance(value, (list, tuple)):
+        return
+    starts = [tuple(_answer(entry, str, str, int)) for entry in value]
+    told = session.told.get(number)
+    if told is None:
+        told = session.told[number] = {root: (epoch, version) for root, epoch, version in request.since}
+        for root, epoch, version in starts:
+            told.setdefault(root, (epoch, version))
+        if isinstance(request, Subscribe):
+            told.setdefault(request.path[0], ("", ABSENT))
+        return
+    # It was made again. Of roots that came into being meanwhile nothing has been told.
+    fresh = [root for root, _, _ in starts if root not in told]
+    if fresh:
+        told.update((root, ("", ABSENT)) for root in fresh)
+        session.asked_above[request.id] = number
+        calling.forward_up(node, session, _since(session, request))
 
 
 def _open_roots(node: Node) -> None:
@@ -242,15 +264,20 @@ def _completed(node: Node, id: int, value: object) -> None:
     if what == "follow":
         topic, epoch, version = _answer(value, bytes, str, int)
         node.topics_up[name] = topic
-        assert node.uplink is not None and node.uplink.welcome is not None
+        assert node.uplink is not None
+        assert node.uplink.welcome is not None
         node.effects.append(Topics(node.uplink.welcome.changes, frozenset(node.topics_up.values())))
         follower = node.followers[name]
         replication.follow(node, follower, follower.position(epoch, version, node.now), None)
     elif what == "claim":
         epoch, version = _answer(value, str, int)
-        node.claimed.add(name)
         root = node.tip.roots.get(name)
-        if node.failure is None and version != ABSENT and (root is None or (root.epoch != epoch and _new(root))):
+        is_new = version != ABSENT and (root is None or (root.epoch != epoch and _new(root)))
+        if is_new and node.failure is not None:
+            node.claims_due = node.now + RETRY_CLAIM
+            return
+        node.claimed.add(name)
+        if is_new:
             _go_on_from(node, name, version)
         else:
             node.effects.append(SendUp(Heartbeat(my_positions(node))))
@@ -304,7 +331,8 @@ def _answer(value: object, *kinds: type) -> tuple:  # type: ignore[type-arg]
     if (
         isinstance(value, (list, tuple))
         and len(value) == len(kinds)
-        and all(isinstance(part, kind) for part, kind in zip(value, kinds, strict=True))
+        and all(type(part) is kind for part, kind in zip(value, kinds, strict=True))
+        and all(ABSENT <= part < 1 << 62 if type(part) is int else len(part) <= 255 for part in value)
     ):
         return tuple(value)
     raise ProtocolError(f"the node above answered {str(value)[:64]!a}")
@@ -322,8 +350,11 @@ def _failed(node: Node, id: int, error: TegaError) -> None:
 def report(node: Node, name: str, value: object) -> None:
     """Pass a plugin's report on to the node above, now and after every reconnect."""
     node.reports[name] = value
+    if len(node.reports) > MAX_REPORTS:
+        del node.reports[next(iter(node.reports))]
     if node.online:
         _ask(node, "report", name, Report, name, value)
+        pump(node)
 
 
 # -- messages --------------------------------------------------------------------------------------
@@ -363,30 +394,37 @@ def _forwarded(node: Node, message: Forward) -> None:
     if session is None:
         node.effects.append(SendUp(ForwardEnded(message.session)))
     elif isinstance(body, (Reply, Failure)):
-        writing.answered(node, session, body, "")
+        number = session.asked_above.pop(body.id, None)
+        if number is None:
+            passing.answered(node, session, body, "")
+        elif isinstance(body, Reply):
+            _subscribed(node, session, number, body.value)
     elif isinstance(body, Changed):
-        session.told.setdefault(body.subscription, {})[body.root] = (body.epoch, body.version)
-        node.send(session, body)
-    elif isinstance(body, Message):
-        if session.congested:
-            session.queue_message(body)
-        else:
+        if body.subscription in session.subscriptions:
+            session.told.setdefault(body.subscription, {})[body.root] = (body.epoch, body.version)
             node.send(session, body)
+    elif isinstance(body, Message):
+        watching.send_message(node, session, body)
     elif isinstance(body, Dropped):
         session.dropped += body.count
+        if session.connected and not session.congested:
+            watching.tell_dropped(node, session)
 
 
 def changes(node: Node, topic: bytes, message: RootUpdate) -> None:
     """An update was published at the node above."""
     if topic in node.topics_up.values():
-        with contextlib.suppress(errors.ProtocolError):
-            replication.update(node, None, message)
+        replication.update(node, None, message)
 
 
 def my_positions(node: Node) -> tuple[tuple[str, str, int], ...]:
     found = []
     for name in (*node.settings.operational, *node.settings.config):
         root = node.durable.roots.get(name)
+        if name not in node.settings.config and name not in node.claimed:
+            continue
         if root is not None and root.version != ABSENT:
             found.append((name, root.epoch, root.version))
+        elif name in node.claimed and name not in node.tip.roots and node.failure is None:
+            found.append((name, "", ABSENT))  # the store was cleared
     return tuple(found)

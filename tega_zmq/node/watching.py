@@ -11,7 +11,8 @@ from tega_zmq.node.effects import SendUp
 from tega_zmq.node.state import Node
 from tega_zmq.patterns import compile_channel, compile_oids
 from tega_zmq.sessions import Session
-from tega_zmq.store import Root, Store, Update, updates_since
+from tega_zmq.store import ABSENT, Root, Store, Update, updates_since
+from tega_zmq.store.history import new_root
 from tega_zmq.subscriptions import ChangeSubscription, ChannelSubscription
 from tega_zmq.wire import encode
 from tega_zmq.wire.messages import (
@@ -30,6 +31,9 @@ from tega_zmq.wire.messages import (
 MAX_SUBSCRIPTIONS = 10_000
 """Most subscriptions of one session, to changes and channels together."""
 
+MAX_UNKNOWN = 1000
+"""Most roots that a subscription says to know and that are not there (any more)."""
+
 MAX_CHANNEL = 255
 """Longest channel name, in characters."""
 
@@ -44,11 +48,11 @@ def subscribe(node: Node, session: Session, request: Subscribe | SubscribeRegex)
         text = paths.format_path(path)
     else:
         path, pattern, text = (), compile_oids(request.regex), request.regex
+    subscription = ChangeSubscription(session, request.subscription, path, pattern, text)
+    subscription.sent = _start(subscription, node.durable, request.since)
     _make_room(node, session, request.subscription)
     if _goes_up(node, session, request.scope):
         announce(node, session, ("subscription", request.subscription), request)
-    subscription = ChangeSubscription(session, request.subscription, path, pattern, text)
-    subscription.sent = _start(subscription, node.durable, request.since)
     node.subscriptions.add(subscription)
     session.subscriptions[request.subscription] = subscription
     node.reply(
@@ -64,8 +68,18 @@ def _start(
     subscription: ChangeSubscription, store: Store, since: tuple[Position, ...]
 ) -> dict[str, tuple[str, int]]:
     start = subscriptions.positions(subscription, store)
+    if since:  # what it does not name was not there then
+        start = dict.fromkeys(start, ("", -1))
+    unknown = 0
     for root, epoch, version in since:
         if subscription.concerns(root):
+            unknown += root not in start
+            if unknown > MAX_UNKNOWN:
+                raise TooLarge(
+                    f"`since` names more than {MAX_UNKNOWN} roots that are not there",
+                    size=len(since),
+                    limit=MAX_UNKNOWN,
+                )
             start[root] = (epoch, version)
     return start
 
@@ -86,7 +100,7 @@ def _make_room(node: Node, session: Session, number: int) -> None:
         _remove(node, session, old)
     elif len(session.subscriptions) >= MAX_SUBSCRIPTIONS:
         raise TooLarge(
-            f"{session.name} has {MAX_SUBSCRIPTIONS} subscriptions already",
+            f"{session.tega_id} has {MAX_SUBSCRIPTIONS} subscriptions already",
             size=MAX_SUBSCRIPTIONS,
             limit=MAX_SUBSCRIPTIONS,
         )
@@ -94,6 +108,7 @@ def _make_room(node: Node, session: Session, number: int) -> None:
 
 def _remove(node: Node, session: Session, subscription: Any) -> None:
     del session.subscriptions[subscription.number]
+    session.told.pop(subscription.number, None)
     if isinstance(subscription, ChangeSubscription):
         node.subscriptions.remove(subscription)
     else:
@@ -104,7 +119,7 @@ def unsubscribe(node: Node, session: Session, request: Unsubscribe) -> None:
     """End one subscription."""
     subscription = session.subscriptions.get(request.subscription)
     if subscription is None:
-        raise NotFound(f"{session.name} has no subscription {request.subscription}")
+        raise NotFound(f"{session.tega_id} has no subscription {request.subscription}")
     _remove(node, session, subscription)
     retract(node, session, ("subscription", request.subscription), request)
     node.reply(session, request.id, None)
@@ -159,14 +174,13 @@ def _tell_one(node: Node, subscription: ChangeSubscription, update: Update, old:
     )
 
 
-def reset(node: Node, root: Root) -> None:
-    """A replica was replaced as a whole: tell the subscribers of its root the present values."""
-    for subscription in node.subscriptions.all():
-        if subscription.concerns(root.name):
-            if subscription.session.congested or not subscription.session.connected:
-                subscription.lagging = True
-            else:
-                _tell_present(node, subscription, root)
+def reset(node: Node, root: Root, old: Any) -> None:
+    """Root `root` was replaced as a whole, `old` was its tree: tell its subscribers the present values."""
+    for subscription in node.subscriptions.of_root(root.name):
+        if subscription.lagging or subscription.session.congested or not subscription.session.connected:
+            subscription.lagging = True
+        else:
+            _tell_present(node, subscription, root, old)
 
 
 def catch_up(node: Node, subscription: ChangeSubscription) -> None:
@@ -175,15 +189,17 @@ def catch_up(node: Node, subscription: ChangeSubscription) -> None:
     names = dict.fromkeys(subscription.sent)
     names.update(dict.fromkeys(subscriptions.positions(subscription, node.durable)))
     for name in names:
+        epoch, version = subscription.sent.get(name, ("", ABSENT))
         root = node.durable.roots.get(name)
         if root is None:
+            if version != ABSENT:
+                _tell_present(node, subscription, gone(name), None)
             continue
-        epoch, version = subscription.sent.get(name, ("", -1))
         if (epoch, version) == (root.epoch, root.version):
             continue
         missed = updates_since(root, epoch, version)
         if missed is None or not _trees_kept(root, version):
-            _tell_present(node, subscription, root)
+            _tell_present(node, subscription, root, None)
             continue
         for update in missed:
             before = root.trees[update.before][0] if update.before in root.trees else None
@@ -194,10 +210,15 @@ def _trees_kept(root: Root, version: int) -> bool:
     return version >= root.oldest or (version == -1 and root.oldest == 0)
 
 
-def _tell_present(node: Node, subscription: ChangeSubscription, root: Root) -> None:
+def gone(name: str) -> Root:
+    """Return what stands for a root that is there no more, not even deleted: the store was cleared."""
+    return new_root(name, "", "")
+
+
+def _tell_present(node: Node, subscription: ChangeSubscription, root: Root, old: Any) -> None:
     known = subscription.sent.get(root.name)
     subscription.sent[root.name] = (root.epoch, root.version)
-    changes = subscriptions.present(subscription, root.name, root.node)
+    changes = subscriptions.present(subscription, root.name, root.node, old)
     if not changes:
         return
     time, tega_id, message = root.last
@@ -207,7 +228,7 @@ def _tell_present(node: Node, subscription: ChangeSubscription, root: Root) -> N
             subscription.number,
             root.name,
             root.epoch,
-            known[1] if known is not None else -1,
+            known[1] if known is not None and known[0] == root.epoch else ABSENT,
             root.version,
             time,
             tega_id,
@@ -247,7 +268,7 @@ def _check_channel(channel: str) -> None:
 def publish(node: Node, session: Session, request: Publish) -> None:
     """Send a message to all who listen, but not to the sender itself."""
     _check_channel(request.channel)
-    count = deliver(node, session, request.channel, session.name, request.value)
+    count = deliver(node, session, request.channel, session.tega_id, request.value)
     if node.uplink is not None and node.online and session.kind != "below":
         session.forwarded_to.add("")
         node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
@@ -265,20 +286,30 @@ def deliver(node: Node, sender: Session, channel: str, tega_id: str, value: Any)
             continue
         count += 1
         message = Message(tuple(numbers), channel, tega_id, value)
-        if session.congested or not session.connected:
-            session.queue_message(message)
-        else:
-            node.send(session, message)
+        send_message(node, session, message)
     return count
+
+
+def send_message(node: Node, session: Session, message: Message) -> None:
+    """Send a message of a channel to `session`, or keep it until that reads again."""
+    if session.congested or not session.connected:
+        session.queue_message(message)
+    else:
+        node.send(session, message)
+
+
+def tell_dropped(node: Node, session: Session) -> None:
+    """Tell `session` how many messages were dropped, if any were."""
+    if session.dropped:
+        node.send(session, Dropped(session.dropped))
+        session.dropped = 0
 
 
 def resume(node: Node, session: Session) -> None:
     """`session` reads again: send what waited, and what it missed."""
-    if session.dropped:
-        node.send(session, Dropped(session.dropped))
-        session.dropped = 0
+    tell_dropped(node, session)
     while session.backlog:
-        node.send(session, session.backlog.popleft())
+        node.send(session, session.take_message())
     for subscription in list(session.subscriptions.values()):
         if isinstance(subscription, ChangeSubscription) and subscription.lagging:
             catch_up(node, subscription)

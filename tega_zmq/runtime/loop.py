@@ -19,7 +19,7 @@ import zmq
 
 from tega_zmq import log as tega_log
 from tega_zmq import store
-from tega_zmq.errors import ProtocolError
+from tega_zmq.errors import ProtocolError, TegaError
 from tega_zmq.node import machine
 from tega_zmq.node.effects import (
     Append,
@@ -121,6 +121,8 @@ class Loop:
         self._queues: dict[bytes, _Queue] = {}
         self._retry_at = float("inf")
         self._snapshotting = False
+        self._mending = False
+        """Whether the snapshot that is being written begins a new log after a failure."""
         self._stopping = False
 
     # -- running -----------------------------------------------------------------------------------
@@ -261,9 +263,12 @@ class Loop:
                 machine.log_failed(self.node, event.reason, event.durable_lsn, now)
             elif isinstance(event, tega_log.SnapshotDone):
                 self._snapshotting = False
-                machine.snapshot_done(self.node, event.lsn, event.bytes, event.seconds, now)
+                mended, self._mending = self._mending, False
+                machine.snapshot_done(
+                    self.node, event.lsn, event.bytes, event.seconds, now, mended=mended
+                )
             elif isinstance(event, tega_log.SnapshotFailed):
-                self._snapshotting = False
+                self._snapshotting = self._mending = False
                 machine.snapshot_failed(self.node, event.reason, now)
 
     def _uplink(self, now: float) -> None:
@@ -303,17 +308,14 @@ class Loop:
         while node.effects:
             for effect in machine.take_effects(node):
                 kind = type(effect)
-                if kind is Send:
-                    self._send(effect.peer, encode(effect.message), now)  # type: ignore[union-attr]
+                if kind is Send or kind is SendUp:
+                    self._send_message(effect, now)  # type: ignore[arg-type]
                 elif kind is Append:
                     self._writer.append(msgpack.packb(record_to_plain(effect.record)))  # type: ignore[union-attr]
                 elif kind is Publish:
                     self._publish(effect)  # type: ignore[arg-type]
                 elif kind is Note:
                     self._note(effect)  # type: ignore[arg-type]
-                elif kind is SendUp:
-                    assert self._link is not None
-                    self._link.send(encode(effect.message))  # type: ignore[union-attr]
                 elif kind is Redial:
                     assert self._link is not None
                     self._link.close()
@@ -329,6 +331,18 @@ class Loop:
                     self._hooks.reload()
         if self._writer.size_since_snapshot >= self._snapshot_after and node.failure is None:
             self._snapshot()
+
+    def _send_message(self, effect: Send | SendUp, now: float) -> None:
+        try:
+            data = encode(effect.message)
+        except TegaError as error:
+            machine.cannot_send(self.node, effect, error, now)
+            return
+        if isinstance(effect, Send):
+            self._send(effect.peer, data, now)
+        else:
+            assert self._link is not None
+            self._link.send(data)
 
     def _send(self, peer: bytes, data: bytes, now: float) -> None:
         queue = self._queues.get(peer)
@@ -375,8 +389,13 @@ class Loop:
         self._retry_at = now + _RETRY if self._queues else float("inf")
 
     def _publish(self, effect: Publish) -> None:
-        if self._publisher is not None:
-            self._publisher.send_multipart((effect.topic, encode(effect.message)), zmq.DONTWAIT)
+        if self._publisher is None:
+            return
+        try:
+            data = encode(effect.message)
+        except TegaError:
+            return  # too large: the followers see from the heartbeats what they lack, and pull the tree
+        self._publisher.send_multipart((effect.topic, data), zmq.DONTWAIT)
 
     def _note(self, effect: Note) -> None:
         self._log.log(_LEVELS[effect.level], effect.event, extra={"fields": effect.fields})
@@ -390,7 +409,8 @@ class Loop:
         def chunks() -> Any:
             return (msgpack.packb(chunk) for chunk in store.dump(state))
 
-        if self.node.failure is not None:
+        self._mending = self.node.failure is not None
+        if self._mending:
             self._writer.restart(self.node.durable_number, chunks)
         else:
             self._writer.snapshot(self.node.durable_number, chunks)

@@ -16,8 +16,10 @@ _AT_ONCE = 1000
 """Children that are listed in one go; of larger containers, one by one, which is slower but never long."""
 
 
-def updates_since(root: Root, epoch: str, version: int) -> tuple[Update, ...] | None:
-    """Return the updates that lead from `version` of `epoch` to the present.
+def updates_since(
+    root: Root, epoch: str, version: int, most: int | None = None
+) -> tuple[Update, ...] | None:
+    """Return the updates that lead from `version` of `epoch` to the present, or the first `most` of them.
 
     Empty if that is the present. None if they are not all kept, or it is not of this epoch: then only the
     tree helps.
@@ -32,7 +34,8 @@ def updates_since(root: Root, epoch: str, version: int) -> tuple[Update, ...] | 
     if first is None or first[0] != epoch:
         return None
     found = []
-    for after in range(version + 1, root.version + 1):
+    end = root.version if most is None else min(root.version, version + most)
+    for after in range(version + 1, end + 1):
         update = update_at(root, after)
         if update is None:
             return None

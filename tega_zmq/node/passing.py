@@ -1,0 +1,216 @@
+"""Requests that another node answers: passed on to the owner of a root, and the answers passed back."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from tega_zmq import errors
+from tega_zmq.errors import Offline, OwnerAway, ReadOnly, Timeout
+from tega_zmq.node.effects import Send, SendUp
+from tega_zmq.node.state import Node, Waiting
+from tega_zmq.sessions import Session
+from tega_zmq.wire import encode
+from tega_zmq.wire.messages import Failure, Forward, Reply, Write
+
+Convert: TypeAlias = Callable[[Reply | Failure], Reply | Failure]
+
+MAX_AGAIN = 100
+"""Later operations within an ephemeral node of the node above that are said again after a lost session."""
+
+
+def pass_on(node: Node, session: Session, request: Any, root: str, owner: str | None) -> None:
+    """Send `request` to the owner of `root`: up (None) or down to the agent `owner`.
+
+    Raises `Offline`, `OwnerAway` or `ReadOnly` if it cannot be sent.
+    """
+    if owner is None:
+        if session.kind == "below":
+            raise ReadOnly(
+                f"{node.settings.tega_id} does not list {root} among its operational roots",
+                root=root,
+                owner=node.settings.tega_id,
+            )
+        pass_up(node, session, request, root)
+        return
+    agent = node.claimant(owner)
+    if agent is None or agent.peer is None or root not in agent.claims:
+        raise OwnerAway(
+            f"{root} belongs to {owner}, which is not connected; try again later, or `disown {root}` if it"
+            " is gone for good",
+            root=root,
+            owner=owner,
+        )
+    _wait(node, session, request, owner, True, None)
+    node.effects.append(Send(agent.peer, Forward(session.id, session.tega_id, encode(request))))
+
+
+def pass_up(
+    node: Node,
+    session: Session,
+    request: Any,
+    root: str | None,
+    *,
+    resend: bool = True,
+    convert: Convert | None = None,
+) -> None:
+    """Send `request` of `session` to the node above. Raises `Offline`.
+
+    `resend`: it may be sent twice. `convert` makes the session's answer from the one that comes.
+    """
+    if not node.online:
+        raise Offline(
+            f"{node.settings.tega_id} has no link to the node above"
+            + (f", which owns {root}" if root is not None else ""),
+            root=root,
+        )
+    _wait(node, session, request, "", resend, convert)
+    node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
+
+
+def _wait(
+    node: Node, session: Session, request: Any, to: str, resend: bool, convert: Convert | None
+) -> None:
+    deadline = node.now + request.timeout / 1000
+    session.pending[request.id] = Waiting(request, to, deadline, resend, convert)
+    node.note_forwarded(session, to)
+    node.ties += 1
+    heapq.heappush(node.deadlines, (deadline, node.ties, session, request.id))
+    if len(node.deadlines) > node.deadlines_limit:
+        node.deadlines = [entry for entry in node.deadlines if _waits(entry[2], entry[3], entry[0])]
+        heapq.heapify(node.deadlines)
+        node.deadlines_limit = max(256, 2 * len(node.deadlines))
+
+
+def _waits(session: Session, id: int, deadline: float) -> bool:
+    waiting = session.pending.get(id)
+    return isinstance(waiting, Waiting) and waiting.deadline == deadline
+
+
+def answered(node: Node, session: Session, message: Reply | Failure, sender: str) -> None:
+    """The answer to a request that was passed on to `sender` came back."""
+    waiting = session.pending.get(message.id)
+    if not isinstance(waiting, Waiting) or waiting.to != sender:
+        return
+    if waiting.convert is not None:
+        message = waiting.convert(message)
+    elif isinstance(message, Reply) and isinstance(waiting.message, Write):
+        if sender == "":
+            _note_ephemerals(session, waiting.message)
+        needed = _versions_to_show(node, message.value)
+        if needed:
+            node.shown.append((waiting.deadline, session, message.id, needed, message))
+            return
+    session.pending.pop(message.id, None)
+    node.send(session, message)
+
+
+def _note_ephemerals(session: Session, request: Write) -> None:
+    """Remember what ephemeral nodes `session` has above, to put them again if its session there is lost."""
+    held = session.ephemerals_above
+    for op in request.ops:
+        kind, path, value, _, ephemeral = op
+        for known in list(held):
+            within = path[: len(known)] == known
+            ends = kind == "delete" or ephemeral or (kind == "put" and known == path)
+            if ends and known[: len(path)] == path:
+                del held[known]
+            elif within:
+                # It changed within: what it is now takes all of these. Of very many the newest will do.
+                made = held[known]
+                held[known] = made._replace(ops=(*made.ops[:1], *made.ops[1:][-MAX_AGAIN:], op))
+        if ephemeral and not any(path[:length] in held for length in range(1, len(path))):
+            held[path] = request._replace(ops=((kind, path, value, None, True),))
+
+
+def _versions_to_show(node: Node, value: Any) -> dict[str, int]:
+    """Return the versions that a replica here must show before the answer `value` may be passed on."""
+    needed: dict[str, int] = {}
+    if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], (list, tuple)):
+        for entry in value[1]:
+            if isinstance(entry, (list, tuple)) and len(entry) == 2:
+                root, version = entry
+                if type(root) is not str or type(version) is not int or root not in node.followers:
+                    continue
+                if not _shows(node, root, version):
+                    needed[root] = version
+    return needed
+
+
+def _shows(node: Node, root: str, version: int) -> bool:
+    known = node.durable.roots.get(root)
+    return known is not None and known.version >= version
+
+
+def release_shown(node: Node) -> None:
+    """Pass on the answers whose writes the replicas show now."""
+    if not node.shown:
+        return
+    held = node.shown
+    node.shown = []
+    for entry in held:
+        _, session, id, needed, message = entry
+        if all(_shows(node, root, version) for root, version in needed.items()):
+            session.pending.pop(id, None)
+            node.send(session, message)
+        else:
+            node.shown.append(entry)
+
+
+def forget_shown(node: Node, session: Session) -> None:
+    """`session` is over: nobody waits for its answers."""
+    node.shown = [entry for entry in node.shown if entry[1] is not session]
+
+
+def expire(node: Node) -> None:
+    """End the requests passed on whose deadline has passed."""
+    while node.deadlines and node.deadlines[0][0] <= node.now:
+        _, _, session, id = heapq.heappop(node.deadlines)
+        waiting = session.pending.get(id)
+        if not isinstance(waiting, Waiting) or waiting.deadline > node.now:
+            continue
+        held = [entry for entry in node.shown if entry[1] is session and entry[2] == id]
+        if held:
+            node.shown = [entry for entry in node.shown if entry not in held]
+            where = ", ".join(f"{root} {version}" for root, version in held[0][3].items())
+            error = Timeout(
+                f"the write is done, but the replica here does not show it yet ({where})", outcome="committed"
+            )
+        else:
+            error = Timeout("no answer from the owner of the root before the deadline", outcome="unknown")
+        node.fail(session, id, error)
+
+
+def resend(node: Node, session: Session, to: str) -> None:
+    """The link to `to` is back with its session: send again what may be sent again."""
+    for id, waiting in list(session.pending.items()):
+        if not isinstance(waiting, Waiting) or waiting.to != to:
+            continue
+        if any(entry[1] is session and entry[2] == id for entry in node.shown):
+            continue
+        if not waiting.resend:
+            node.fail(session, id, errors.Disconnected("the link was lost", outcome="unknown"))
+            continue
+        forward = Forward(session.id, session.tega_id, encode(waiting.message))
+        if to == "":
+            node.effects.append(SendUp(forward))
+        else:
+            agent = node.claimant(to)
+            if agent is not None and agent.peer is not None:
+                node.effects.append(Send(agent.peer, forward))
+
+
+def give_up(node: Node, session: Session, to: str) -> None:
+    """The session with `to` is gone: what was passed on has an unknown outcome."""
+    for id, waiting in list(session.pending.items()):
+        if isinstance(waiting, Waiting) and waiting.to == to:
+            held = any(entry[1] is session and entry[2] == id for entry in node.shown)
+            if not held:
+                node.fail(
+                    session,
+                    id,
+                    errors.Disconnected(
+                        f"{to or 'the node above'} lost the session before it answered", outcome="unknown"
+                    ),
+                )
