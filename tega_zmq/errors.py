@@ -242,9 +242,7 @@ class Compacted(TegaError):
 
 
 _CLASSES: list[type[TegaError]] = [TegaError, *TegaError.__subclasses__()]
-_BY_CODE: Mapping[str, type[TegaError]] = {
-    cls.__name__: cls for cls in _CLASSES
-}
+_BY_CODE: Mapping[str, type[TegaError]] = {cls.__name__: cls for cls in _CLASSES}
 
 
 def encode(error: TegaError) -> tuple[str, str, dict[str, Any]]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
@@ -73,7 +72,7 @@ def connect(
     """
     requests.check_url(url)
     if tega_id is None:
-        tega_id = requests.fresh_tega_id(socket.gethostname(), os.getpid(), secrets.token_hex(4))
+        tega_id = requests.fresh_tega_id(socket.gethostname(), os.getpid(), os.urandom(4).hex())
     driver = AsyncDriver(url, requests.check_tega_id(tega_id), kind, context)
     return Connecting(Client(driver, requests.check_timeout(timeout)), timeout)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -55,7 +54,7 @@ def connect(
     """
     requests.check_url(url)
     if tega_id is None:
-        tega_id = requests.fresh_tega_id(socket.gethostname(), os.getpid(), secrets.token_hex(4))
+        tega_id = requests.fresh_tega_id(socket.gethostname(), os.getpid(), os.urandom(4).hex())
     driver = Driver(url, requests.check_tega_id(tega_id), kind, context)
     driver.start(requests.check_timeout(timeout))
     return Client(driver, timeout)

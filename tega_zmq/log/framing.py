@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Generator, Sequence
-from hashlib import shake_128
 from typing import Final, Literal, NamedTuple
 from zlib import crc32
 
@@ -226,6 +225,8 @@ def _mask(payload: bytes, seed: int) -> tuple[int, bytes]:
 
 def _unmask(payload: bytes, number: int, seed: int) -> bytes:
     """Lay mask `number` over `payload`, or take it off again."""
+    from hashlib import shake_128  # here, since it loads megabytes that hardly any device ever needs
+
     stream = shake_128(struct.pack("<II", number, seed)).digest(len(payload))
     return (int.from_bytes(payload, "little") ^ int.from_bytes(stream, "little")).to_bytes(
         len(payload), "little"

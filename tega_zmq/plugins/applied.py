@@ -12,7 +12,6 @@ the safe side.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import zlib
@@ -55,7 +54,8 @@ class AppliedFile:
     def __init__(self, folder: Path, plugin: str, method: str, path: str) -> None:
         """The folder is made when the first file is written."""
         self._identity = {"plugin": plugin, "method": method, "path": path}
-        digest = hashlib.sha256(f"{plugin}\0{method}\0{path}".encode()).hexdigest()[:16]
+        identity = f"{plugin}\0{method}\0{path}".encode()
+        digest = f"{zlib.crc32(identity):08x}{zlib.adler32(identity):08x}"
         slug = re.sub(r"[^A-Za-z0-9-]+", "_", f"{plugin}-{method}")[:48]
         self.file = folder / f"{slug}-{digest}"
 

@@ -30,7 +30,7 @@ __all__ = ["PluginHost"]
 STALL = 10.0
 """A method under `on_change` that has run for so many seconds is reported as running."""
 
-REPORT_INTERVAL = 1.0
+REPORT_INTERVAL = 0.5
 """Seconds between two reports, at least."""
 
 

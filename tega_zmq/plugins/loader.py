@@ -13,13 +13,13 @@ defined in it, those whose name starts with `_` apart.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
 import os
 import sys
 import traceback
+import zlib
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -214,7 +214,7 @@ class _Finder(MetaPathFinder):
 
     def package(self, folder: Path) -> str:
         """Return the name under which the modules of `folder` are imported."""
-        name = _PACKAGE + hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+        name = _PACKAGE + f"{zlib.crc32(str(folder).encode()):08x}"
         self.folders[name] = str(folder)
         return f"{name}_{self.generation}"
 

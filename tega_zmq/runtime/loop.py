@@ -264,9 +264,7 @@ class Loop:
             elif isinstance(event, tega_log.SnapshotDone):
                 self._snapshotting = False
                 mended, self._mending = self._mending, False
-                machine.snapshot_done(
-                    self.node, event.lsn, event.bytes, event.seconds, now, mended=mended
-                )
+                machine.snapshot_done(self.node, event.lsn, event.bytes, event.seconds, now, mended=mended)
             elif isinstance(event, tega_log.SnapshotFailed):
                 self._snapshotting = self._mending = False
                 machine.snapshot_failed(self.node, event.reason, now)

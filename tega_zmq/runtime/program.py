@@ -9,7 +9,6 @@ import logging
 import os
 import random
 import resource
-import secrets
 import signal
 import sys
 import time
@@ -43,7 +42,7 @@ _COLLECT_AFTER = 200_000
 
 def fresh_id() -> str:
     """Return 32 hex digits that nobody can guess."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def run(
@@ -171,9 +170,7 @@ class _Program(Hooks):
             return listening or ""
         return ":" + listening.rsplit(":", 1)[1]
 
-    def _loop(
-        self, node: Node, writer: tega_log.LogThread, wake: int, context: zmq.Context[Any]
-    ) -> Loop:
+    def _loop(self, node: Node, writer: tega_log.LogThread, wake: int, context: zmq.Context[Any]) -> Loop:
         config = self._config
         loop = Loop(
             node,
@@ -193,6 +190,7 @@ class _Program(Hooks):
 
     def _serve(self, loop: Loop, ready: Callable[[], None]) -> None:
         notifier = Notifier()
+        uplinks = self._config.uplink if isinstance(self._config, AgentConfig) else ()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         signal.signal(signal.SIGHUP, lambda *_: self.reload())
@@ -205,7 +203,7 @@ class _Program(Hooks):
                     "tega_id": self._config.tega_id,
                     "requests": ",".join(loop.requests),
                     "changes": loop.changes,
-                    "uplink": ",".join(self._config.uplink) if isinstance(self._config, AgentConfig) else None,
+                    "uplink": ",".join(uplinks) or None,
                 }
             },
         )
@@ -309,4 +307,3 @@ def _dialable(endpoint: str) -> str:
         if wildcard in endpoint:
             return endpoint.replace(wildcard, host)
     return endpoint
-

@@ -22,7 +22,6 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path as File
 from typing import Any, NamedTuple
@@ -135,6 +134,8 @@ def save_file(path: str | os.PathLike[str], value: Any) -> None:
     name = os.fspath(path)
     text = dump_json(value) if name.endswith(".json") else dump(value)
     folder = os.path.dirname(name) or "."
+    import tempfile  # here, since a device that never exports does without what it loads
+
     handle, temporary = tempfile.mkstemp(prefix=".tega-", dir=folder)
     try:
         with open(handle, "w", encoding="utf-8") as file:
