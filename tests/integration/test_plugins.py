@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 NET = """
     import os, time
     from pathlib import Path
-    from tega_zmq.plugins import Plugin, rpc, on_change
+    from tega_zmq import Plugin, rpc, on_change
 
     class Net(Plugin):
         def start(self):
@@ -287,7 +287,7 @@ def test_reload_without_restart(fleet: Fleet) -> None:
     fleet.write("net.py", NET)
     fleet.write(
         "old.py",
-        "from tega_zmq.plugins import Plugin, rpc\nclass Old(Plugin):\n  @rpc('old.x')\n  def x(self): return 1",
+        "from tega_zmq import Plugin, rpc\nclass Old(Plugin):\n  @rpc('old.x')\n  def x(self): return 1",
     )
     agent = fleet.start_agent()
     local = fleet.connect(agent.ready["requests"])
@@ -296,7 +296,7 @@ def test_reload_without_restart(fleet: Fleet) -> None:
     fleet.write("net.py", NET.replace("[interface, delay]", '[interface, "new"]'))
     fleet.write(
         "new.py",
-        "from tega_zmq.plugins import Plugin, rpc\nclass New(Plugin):\n  @rpc('new.x')\n  def x(self): return 2",
+        "from tega_zmq import Plugin, rpc\nclass New(Plugin):\n  @rpc('new.x')\n  def x(self): return 2",
     )
     (fleet.plugins / "old.py").unlink()
     local.manage("reload")
@@ -318,7 +318,7 @@ def test_plugins_that_raise_and_hang_harm_nobody(fleet: Fleet) -> None:
         "c.py",
         """
         import time
-        from tega_zmq.plugins import Plugin, on_change, rpc
+        from tega_zmq import Plugin, on_change, rpc
         class C(Plugin):
             @rpc("c.hang")
             def hang(self): time.sleep(600)

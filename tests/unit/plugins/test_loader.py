@@ -126,7 +126,7 @@ def test_files_of_a_folder_share_helpers(tmp_path: Path, loader: Loader) -> None
     file = write(
         tmp_path / "a-b.py",
         HEAD
-        + "from ._helper import VALUE as A0\nfrom .lib import inner\nclass A(Plugin): value = (A0, inner.VALUE)",
+        + "from ._helper import VALUE as x\nfrom .lib import inner\nclass A(Plugin): value = x, inner.VALUE",
     )
     unit = Unit("x", str(file), "file")
     [cls] = loader.load(unit)
