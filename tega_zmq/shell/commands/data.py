@@ -99,10 +99,10 @@ def geta(session: Session, args: argparse.Namespace) -> Result:
 
 
 def getr(session: Session, args: argparse.Namespace) -> Result:
-    """Find by regex."""
+    """Find by regex; in a transaction in the candidate."""
     found = {
         each.path: {"groups": [list(groups) for groups in each.groups], "instance": each.value}
-        for each in session.client.find(args.regex)
+        for each in session.writer.find(args.regex)
     }
     return Result(found, None if found else "nothing matches")
 

@@ -32,6 +32,8 @@ def import_(session: Session, args: argparse.Namespace) -> Result:
 
     if session.transaction is not None:
         raise UsageError("an import is a transaction of its own: `commit` or `cancel` the open one first")
+    if args.file == "-" and session.around.mode != "one-shot":
+        raise UsageError("standard input is where the commands come from: name a file")
     if args.file == "-":
         document = yamlio.load(sys.stdin.buffer.read(yamlio.MAX_DOCUMENT + 1), "standard input")
     else:

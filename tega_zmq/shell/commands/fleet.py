@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from tega_zmq.shell.output import Paint, Result, ago, safe, table
+from tega_zmq.shell.output import Paint, Result, ago, safe, table, when
 from tega_zmq.shell.session import Session, path_of
 from tega_zmq.shell.spec import Argument, Command, UsageError
 
@@ -33,9 +33,14 @@ def _agents_text(found: list[dict[str, Any]], paint: Paint) -> str:
         for agent in found
     ]
     parts = [table(rows, ("agent", "state", "heard", "config", "operational", "sessions"), paint)]
-    plugins = [(agent["tega_id"], *_plugin(each)) for agent in found for each in _list(agent.get("plugins"))]
+    plugins = [
+        (agent["tega_id"], *row)
+        for agent in found
+        for entry in _list(agent.get("plugins"))
+        for row in _plugin_rows(entry)
+    ]
     if plugins:
-        parts.append(table(plugins, ("agent", "plugin", "handler of", "applied", "error"), paint))
+        parts.append(table(plugins, ("agent", *_PLUGIN_HEADS), paint))
     return "\n\n".join(parts)
 
 
@@ -56,25 +61,41 @@ def _owned(entry: dict[str, Any]) -> str:
     return entry["root"] if entry["version"] is None else f"{entry['root']}@{entry['version']}"
 
 
-def _plugin(entry: Any) -> tuple[Any, ...]:
-    """Return one line of a report. Peers may report anything, so it is read with care."""
+_PLUGIN_HEADS = ("plugin", "state", "handler", "applied", "error")
+
+
+def _plugin_rows(entry: Any) -> list[tuple[Any, ...]]:
+    """Return the lines for one plugin: of each handler that applies config or has failed, else one in all.
+
+    It is what a plugin host reports; a peer may report anything, so nothing of it is taken for granted.
+    """
     if not isinstance(entry, dict):
-        return (entry, None, None, None)
-    return (
-        entry.get("plugin") or entry.get("name"),
-        entry.get("path"),
-        entry.get("version"),
-        entry.get("error"),
-    )
+        return [(entry, None, None, None, None)]
+    head = (entry.get("name"), entry.get("state"))
+    rows: list[tuple[Any, ...]] = [
+        (*head, handler.get("path"), handler.get("version"), _trouble(handler))
+        for handler in _list(entry.get("handlers"))
+        if isinstance(handler, dict) and (handler.get("kind") == "on_change" or handler.get("error"))
+    ]
+    if entry.get("error") or not rows:
+        rows.insert(0, (*head, None, None, entry.get("error")))
+    return rows
+
+
+def _trouble(handler: dict[str, Any]) -> Any:
+    error, since = handler.get("error"), handler.get("running_since")
+    if isinstance(since, (int, float)):
+        return f"still running, since {when(since)}"
+    if error is None or handler.get("error_version") is None:
+        return error
+    return f"at version {handler['error_version']}: {error}"
 
 
 def plugins(session: Session, _: argparse.Namespace) -> Result:
     """List the plugins of this node."""
     found = _list(session.client.inspect("plugins"))
-    heads = ("plugin", "handler of", "applied", "error")
-    return Result(
-        found, lambda paint: table([_plugin(each) for each in found], heads, paint) if found else "no plugins"
-    )
+    rows = [row for entry in found for row in _plugin_rows(entry)]
+    return Result(found, lambda paint: table(rows, _PLUGIN_HEADS, paint) if rows else "no plugins")
 
 
 def status(session: Session, _: argparse.Namespace) -> Result:

@@ -76,6 +76,10 @@ class FakeTransaction:
         self._check()
         return self.client.read(self.tree, to_path(path))
 
+    def find(self, regex: str) -> list[Found]:
+        self._check()
+        return find(self.tree, regex)
+
     def candidate(self) -> CandidateView:
         self._check()
         roots = {name: self.tree.get(name) for name in {*self.tree, *self.client.tree}}
@@ -107,6 +111,15 @@ def differences(at: str, old: Any, new: Any) -> list[Difference]:
         Difference(
             at, None if old is _NONE else old, None if new is _NONE else new, old is _NONE, new is _NONE
         )
+    ]
+
+
+def find(tree: dict[str, Any], regex: str) -> list[Found]:
+    pattern = re.compile(regex)
+    return [
+        Found(name, (match.groups(),) if match.groups() else (), value)
+        for name, value in tree.items()
+        if (match := pattern.match(name))
     ]
 
 
@@ -247,12 +260,7 @@ class FakeClient:
         }
 
     def find(self, regex: str) -> list[Found]:
-        pattern = re.compile(regex)
-        return [
-            Found(name, (match.groups(),) if match.groups() else (), tree)
-            for name, tree in self.tree.items()
-            if (match := pattern.match(name))
-        ]
+        return find(self.tree, regex)
 
     def log(self, path: Any, limit: int = 20) -> list[LogEntry]:
         name = to_path(path)[0]

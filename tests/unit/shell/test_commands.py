@@ -191,6 +191,7 @@ def test_a_transaction_takes_the_writes_and_shows_them(desk: Any) -> None:
     assert type_(desk, "put a.b 2", "pute a.e 3", "patch a {c: 4}", "del a.b", "rollback r 0") == ""
     assert type_(desk, "get a") == "c: 4\ne: 3"
     assert type_(desk, "get a@0") == "b: 1"
+    assert yamlio.load(type_(desk, "getr a"))["a"]["instance"] == {"c": 4, "e": 3}
     assert desk.client.tree == {"a": {"b": 1}, "r": {"x": 1}}
     assert type_(desk, "commit -m 'all of it'") in ("a@1 r@2", "r@2 a@1")
     assert desk.client.tree == {"a": {"c": 4, "e": 3}, "r": {"x": 0}}
@@ -501,6 +502,11 @@ def test_a_refused_import_cancels_its_transaction(desk: Any, tmp_path: File) -> 
     assert desk.client.tree == {}
 
 
+def test_standard_input_is_a_documents_only_in_one_shots(desk: Any) -> None:
+    with pytest.raises(UsageError, match="name a file"):
+        type_(desk, "import -")
+
+
 def test_import_is_no_part_of_an_open_transaction(desk: Any) -> None:
     with pytest.raises(UsageError, match="transaction of its own"):
         type_(desk, "begin", "import x.yaml")
@@ -532,6 +538,12 @@ def test_a_large_root_is_put_in_parts() -> None:
 
 # -- the fleet -------------------------------------------------------------------------------------
 
+
+def handler(path: str, **fields: Any) -> dict[str, Any]:
+    base = {"kind": "on_change", "method": "apply", "version": None, "error": None, "error_version": None}
+    return {"path": path, **base, **fields}
+
+
 AGENTS = [
     {
         "tega_id": "pi1",
@@ -543,7 +555,20 @@ AGENTS = [
         ],
         "operational": [{"root": "ops-pi1", "version": 41, "age": 0.5}],
         "plugins": [
-            {"plugin": "net", "path": "config-pi1.net", "version": 7, "error": "OSError: no eth9\x1b[0m"}
+            {
+                "name": "net",
+                "source": "./plugins",
+                "state": "running",
+                "error": None,
+                "handlers": [
+                    handler("config-pi1.net", version=6, error="OSError: no eth9\x1b[0m", error_version=7),
+                    handler("config-pi1.dns", version=7),
+                    handler("config-pi1.ntp", running_since=1_700_000_000.0),
+                    handler("ops-pi1.ping", kind="rpc"),
+                ],
+            },
+            {"name": "broken", "source": "x.py", "state": "failed", "error": "SyntaxError", "handlers": []},
+            {"name": "system", "source": "tega_agent", "state": "running", "error": None, "handlers": []},
         ],
         "sessions": ["local-1"],
     },
@@ -568,11 +593,34 @@ def test_agents(desk: Any) -> None:
     shown = type_(desk, "agents")
     assert "config-pi1@7, site@2 (3 behind)" in shown
     assert "config-pi2 (none yet), x@1 (starting over)" in shown
-    assert r"OSError: no eth9\x1b[0m" in shown
+    plugins = [line.split() for line in shown.split("\n\n")[1].splitlines()[1:]]
+    assert plugins[0] == [
+        "pi1",
+        "net",
+        "running",
+        "config-pi1.net",
+        "6",
+        *r"at version 7: OSError: no eth9\x1b[0m".split(),
+    ]
+    assert plugins[1] == ["pi1", "net", "running", "config-pi1.dns", "7", "-"]
+    assert plugins[2][:8] == ["pi1", "net", "running", "config-pi1.ntp", "-", "still", "running,", "since"]
+    assert plugins[3] == ["pi1", "broken", "failed", "-", "-", "SyntaxError"]
+    assert plugins[4] == ["pi1", "system", "running", "-", "-", "-"]
+    assert plugins[5:] == [["pi2", "odd", "-", "-", "-", "-"], ["pi2", "system", "-", "-", "-", "-"]]
     assert json.loads(type_(desk, "agents --json")) == AGENTS
 
 
-@pytest.mark.parametrize("plugins", [None, 3, [None], [[1]], {"a": 1}, [{"plugin": {"x": 1}}]])
+@pytest.mark.parametrize(
+    "plugins",
+    [
+        None,
+        3,
+        [None],
+        [[1]],
+        {"a": 1},
+        [{"name": {"x": 1}, "handlers": [3, {"kind": "on_change", "error_version": []}]}],
+    ],
+)
 def test_agents_may_report_anything(desk: Any, plugins: Any) -> None:
     desk.client.listings["agents"] = [AGENTS[0] | {"plugins": plugins}]
     assert "pi1" in type_(desk, "agents")
