@@ -217,9 +217,12 @@ def _touches(root: Root, kept: KeptUpdate, path: Path) -> bool:
         if changed[:length] == path:
             return True
         if path[: len(changed)] == changed:
-            # A change above: it touches the path if that is there after it, or was before.
-            if node is not None and get(node, path[len(changed) :]) is not None:
-                return True
+            # A change above. A new container touches what it holds; it came in place of nothing, or a leaf.
+            if node is not None and is_container(node):
+                if get(node, path[len(changed) :]) is not None:
+                    return True
+                continue
+            # A delete, or a leaf: it touches what was there before.
             before = root.trees.get(kept[1])
             if before is None or get(before[0], path[1:]) is not None:
                 return True

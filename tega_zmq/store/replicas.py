@@ -16,9 +16,7 @@ _AT_ONCE = 1000
 """Children that are listed in one go; of larger containers, one by one, which is slower but never long."""
 
 
-def updates_since(
-    root: Root, epoch: str, version: int, most: int | None = None
-) -> tuple[Update, ...] | None:
+def updates_since(root: Root, epoch: str, version: int, most: int | None = None) -> tuple[Update, ...] | None:
     """Return the updates that lead from `version` of `epoch` to the present, or the first `most` of them.
 
     Empty if that is the present. None if they are not all kept, or it is not of this epoch: then only the

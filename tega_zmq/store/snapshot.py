@@ -56,7 +56,7 @@ _STAGED: Final = 6
 _LEASE: Final = 7
 """[7, session, tega_id, token, via, [[request, revision, [[root, version], ...]], ...]]"""
 _END: Final = 8
-"""[8]"""
+"""[8, how many items came before]"""
 
 
 def dump(store: Store) -> Iterator[list[Any]]:
@@ -64,6 +64,14 @@ def dump(store: Store) -> Iterator[list[Any]]:
 
     It is made lazily; a store never changes, so another thread may consume it.
     """
+    count = 0
+    for item in _dump(store):
+        yield item
+        count += 1
+    yield [_END, count]
+
+
+def _dump(store: Store) -> Iterator[list[Any]]:
     yield [_HEAD, FORMAT, store.revision]
     for name, root in sorted(pairs(store.roots), key=_key):
         yield from _dump_root(name, root)
@@ -75,7 +83,6 @@ def dump(store: Store) -> Iterator[list[Any]]:
     for _, lease in sorted(pairs(store.leases), key=_key):
         outcomes = [[request, revision, changed] for request, (revision, changed) in lease.outcomes]
         yield [_LEASE, lease.session, lease.tega_id, lease.token, lease.via, outcomes]
-    yield [_END]
 
 
 def _key(pair: tuple[Any, Any]) -> Any:
@@ -151,6 +158,7 @@ class _Loader:
         self.store = empty(kept)
         self.begun = False
         self.ended = False
+        self.count = 0
         self.head: list[Any] | None = None
         self.scratch = empty(kept)
         self.marks: list[tuple[Any, str]] = []
@@ -186,9 +194,12 @@ class _Loader:
             self._lease(item)
         elif kind == _END:
             self._finish_root()
+            if item[1] != self.count:
+                raise StorageError(f"snapshot: it has {self.count} items of {item[1]}")
             self.ended = True
         else:
             raise StorageError(f"snapshot: there is no kind {kind} of items")
+        self.count += 1
 
     def finish(self) -> Store:
         if not self.ended:

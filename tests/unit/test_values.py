@@ -51,10 +51,49 @@ def test_size_is_that_of_msgpack(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [MIN_INT, MAX_INT, -(2**31) - 1, -(2**31), -32769, -32768, -129, -128, -33, -32, -1, 0, 127, 128, 255]
-    + [256, 65535, 65536, 2**32 - 1, 2**32, 0.5, -0.0, True, None, "", "a" * 31, "a" * 32, "a" * 255]
-    + ["a" * 256, "a" * 65535, "a" * 65536, "ä" * 16, "\0", [], [0] * 15, [0] * 16, [0] * 65536]
-    + [{"a" * 31: 1}, {"a" * 32: "b" * 256}, {"a" * 255: "b" * 65536}, {str(i): i for i in range(16)}],
+    [
+        MIN_INT,
+        MAX_INT,
+        -(2**31) - 1,
+        -(2**31),
+        -32769,
+        -32768,
+        -129,
+        -128,
+        -33,
+        -32,
+        -1,
+        0,
+        127,
+        128,
+        255,
+        256,
+        65535,
+        65536,
+        2**32 - 1,
+        2**32,
+        0.5,
+        -0.0,
+        True,
+        None,
+        "",
+        "a" * 31,
+        "a" * 32,
+        "a" * 255,
+        "a" * 256,
+        "a" * 65535,
+        "a" * 65536,
+        "ä" * 16,
+        "\x00",
+        [],
+        [0] * 15,
+        [0] * 16,
+        [0] * 65536,
+        {"a" * 31: 1},
+        {"a" * 32: "b" * 256},
+        {"a" * 255: "b" * 65536},
+        {str(i): i for i in range(16)},
+    ],
 )
 def test_size_at_the_edges_of_the_formats(value: Any) -> None:
     assert check(value) == size(value) == len(msgpack.packb(value))
@@ -117,7 +156,7 @@ def test_keys_of_containers_are_oids(oid: str) -> None:
 
 @pytest.mark.parametrize("key", [1, None, True, (1,), b"a"])
 def test_keys_are_strings(key: Any) -> None:
-    with pytest.raises(InvalidPath, match="a key must be a string, not .*quotes"):
+    with pytest.raises(InvalidPath, match=r"a key must be a string, not .*quotes"):
         check({"a": {key: 1}}, "r")
     with pytest.raises(InvalidValue, match="a key must be a string"):
         check([{key: 1}], "r")
@@ -166,8 +205,13 @@ def test_a_root_is_a_container(value: Any) -> None:
         ([1], [True]),
         ([1], [1, 1]),
         ([{"a": 1}], [{"a": 1.0}]),
-    ]
-    + [([{"a": 1}], [{"b": 1}]), ([{"a": 1}], [{}]), (None, False), ([], {}), ([0.0], [-0.0]), ("a", "b")],
+        ([{"a": 1}], [{"b": 1}]),
+        ([{"a": 1}], [{}]),
+        (None, False),
+        ([], {}),
+        ([0.0], [-0.0]),
+        ("a", "b"),
+    ],
 )
 def test_not_the_same(a: Any, b: Any) -> None:
     assert not same(a, b)

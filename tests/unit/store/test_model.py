@@ -489,7 +489,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def updates_lead_from_version_to_version(self) -> None:
-        for name, model in self.model.items():
+        for name in self.model:
             root = self.store.roots[name]
             for version in range(ABSENT, root.version + 1):
                 missing = core.updates_since(root, root.epoch, version)

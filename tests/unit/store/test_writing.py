@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import pytest
-from tests.storekit import delete, patch, put, rollback, stored, value, write
 
 from tega_zmq import store as core
 from tega_zmq.errors import (
@@ -19,6 +18,7 @@ from tega_zmq.errors import (
     TooLarge,
 )
 from tega_zmq.store import ABSENT, MAX_OUTCOMES, Change, Kept, Op, Owned
+from tests.storekit import delete, patch, put, rollback, stored, value, write
 
 
 def test_the_first_commit_makes_version_0() -> None:
@@ -34,7 +34,9 @@ def test_the_first_commit_makes_version_0() -> None:
 
 def test_versions_stand_at_what_changed_and_above() -> None:
     store = stored(put("a", {"b": {"c": 1}, "d": {}}), put("a.b.c", 2), put("a.e", 3))
-    versions = {path: core.lookup(store, tuple(path.split(".")))[0] for path in ("a", "a.b", "a.b.c", "a.d", "a.e")}
+    versions = {
+        path: core.lookup(store, tuple(path.split(".")))[0] for path in ("a", "a.b", "a.b.c", "a.d", "a.e")
+    }
     assert versions == {"a": 2, "a.b": 1, "a.b.c": 1, "a.d": 0, "a.e": 2}
 
 
@@ -72,7 +74,13 @@ def test_values_that_are_equal_in_python_alone_are_changes() -> None:
 
 def test_expected_versions() -> None:
     store = stored(put("a", {"b": 1}), put("a.c", 1))
-    for op in (put("a.b", 2, 0), put("a.c", 2, 1), put("a", {}, 1), put("a.d", 1, ABSENT), put("n", {}, ABSENT)):
+    for op in (
+        put("a.b", 2, 0),
+        put("a.c", 2, 1),
+        put("a", {}, 1),
+        put("a.d", 1, ABSENT),
+        put("n", {}, ABSENT),
+    ):
         assert write(store, op).commit is not None
     for op, expected, actual in [
         (put("a.b", 2, 1), 1, 0),
@@ -243,18 +251,32 @@ def test_outcomes_are_found_by_their_requests() -> None:
     for session, request in (("s1", 4), ("s1", 10), ("s2", 3), ("s9", 3)):
         assert core.outcome(store, session, request) is None
     store = write(store, put("a.b", 0), session="s1", request=10, ack=9).store
-    assert [core.outcome(store, "s1", request) is not None for request in (3, 5, 9, 10)] == [False, False, True, True]
+    assert [core.outcome(store, "s1", request) is not None for request in (3, 5, 9, 10)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_outcomes_may_come_out_of_order_and_are_bounded() -> None:
     store = stored(put("a", {}))
     for request in (5, 3, 4, 5):
-        store = write(store, put("a.b", [request, store.revision]), session="s1", request=request, ack=1).store
+        store = write(
+            store, put("a.b", [request, store.revision]), session="s1", request=request, ack=1
+        ).store
     assert [request for request, _ in store.leases["s1"].outcomes] == [3, 4, 5]
     assert core.outcome(store, "s1", 5) == (5, (("a", 4),))
     for request in range(6, 6 + MAX_OUTCOMES):
         store = core.write(
-            store, [put("a.b", request)], time=0.0, tega_id="x", session="s1", request=request, fresh=str, max_value=9
+            store,
+            [put("a.b", request)],
+            time=0.0,
+            tega_id="x",
+            session="s1",
+            request=request,
+            fresh=str,
+            max_value=9,
         ).store
     assert len(store.leases["s1"].outcomes) == MAX_OUTCOMES
     assert core.outcome(store, "s1", 5) is None
