@@ -415,7 +415,6 @@ class Driver:
         inbox, engine, session, epoll = self._inbox, self.engine, self.engine.session, self._epoll
         assert epoll is not None
         monotonic = time.monotonic
-        events_option, pollin = int(zmq.EVENTS), int(zmq.POLLIN)
         while not self._stop:
             now = monotonic()
             while inbox:
@@ -425,7 +424,7 @@ class Driver:
             self._transmit(now)
             socket = self._link.socket
             # After every send and receive, since these may have taken the edge of the descriptor.
-            if socket is not None and not self._led and int(socket.getsockopt(events_option)) & pollin:
+            if socket is not None and not self._led and readable(socket):
                 self._receive(now)
                 if len(self._told) > 1:
                     self._wake_waiters()

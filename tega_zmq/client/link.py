@@ -14,6 +14,7 @@ import struct
 from typing import Any, Final, Literal, TypeAlias
 
 import zmq
+import zmq.backend
 
 from tega_zmq.wire.codec import MAX_FRAME
 
@@ -51,10 +52,15 @@ _DOWN: Final = int(
 )
 _EVENT: Final = struct.Struct("=H")
 
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+_option: Final[Any] = zmq.backend.Socket.get
+"""As `Socket.getsockopt`, but without making an enum of each answer: it is asked several times a request."""
+
 
 def readable(socket: zmq.Socket[bytes]) -> bool:
     """Whether a message can be received now."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(_option(socket, _EVENTS) & _POLLIN)
 
 
 class Link:
