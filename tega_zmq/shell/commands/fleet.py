@@ -49,6 +49,32 @@ def _list(value: Any) -> list[Any]:
 
 
 def _replica(entry: dict[str, Any]) -> str:
+    text = _owned(entry)
+    if entry["behind"]:
+        return f"{text} ({entry['behind']} behind)"
+    if entry["behind"] is None and _there(entry):
+        return f"{text} (starting over)"
+    return text
+
+
+def _owned(entry: dict[str, Any]) -> str:
+    return f"{entry['root']}@{entry['version']}" if _there(entry) else f"{entry['root']} (nothing yet)"
+
+
+def _there(entry: dict[str, Any]) -> bool:
+    """Whether there is a version: None stands for an unknown one, -1 for a root that never was."""
+    return entry["version"] is not None and entry["version"] >= 0
+
+
+_PLUGIN_HEADS), paint))
+    return "\n\n".join(parts)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _replica(entry: dict[str, Any]) -> str:
     if entry["version"] is None:
         return f"{entry['root']} (none yet)"
     at = f"{entry['root']}@{entry['version']}"

@@ -580,7 +580,10 @@ AGENTS = [
             {"root": "config-pi2", "version": None, "behind": None},
             {"root": "x", "version": 1, "behind": None},
         ],
-        "operational": [{"root": "ops-pi2", "version": None, "age": None}],
+        "operational": [
+            {"root": "ops-pi2", "version": None, "age": None},
+            {"root": "ops-new", "version": -1, "age": None},
+        ],
         "plugins": ["odd", {"name": "system"}],
         "sessions": [],
     },
@@ -592,7 +595,8 @@ def test_agents(desk: Any) -> None:
     desk.client.listings["agents"] = AGENTS
     shown = type_(desk, "agents")
     assert "config-pi1@7, site@2 (3 behind)" in shown
-    assert "config-pi2 (none yet), x@1 (starting over)" in shown
+    assert "config-pi2 (nothing yet), x@1 (starting over)" in shown
+    assert "ops-pi2 (nothing yet), ops-new (nothing yet)" in shown
     plugins = [line.split() for line in shown.split("\n\n")[1].splitlines()[1:]]
     assert plugins[0] == [
         "pi1",
