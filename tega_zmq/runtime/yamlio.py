@@ -158,9 +158,8 @@ def dump(value: Any) -> str:
     text: str = yaml.dump(
         value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=True, width=1 << 30
     )
-    if not isinstance(value, (dict, list, tuple)):
-        text = text.removesuffix("...\n")
-    return text
+    # The mark that ends the document of a bare scalar. In a block such a line would be indented.
+    return text[:-4] if text.endswith("\n...\n") else text
 
 
 def dump_json(value: Any) -> str:

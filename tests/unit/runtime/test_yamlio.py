@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tega_zmq.errors import InvalidValue
@@ -122,6 +122,9 @@ def same(a: Any, b: Any) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(values)
+@example("...\n")
+@example("a\n...\n")
+@example(["...\n"])
 def test_what_is_written_reads_back(value: Any) -> None:
     assert same(yamlio.load(yamlio.dump(value)), value)
     assert same(yamlio.load_json(yamlio.dump_json(value)), value)
