@@ -66,27 +66,6 @@ def _there(entry: dict[str, Any]) -> bool:
     return entry["version"] is not None and entry["version"] >= 0
 
 
-_PLUGIN_HEADS), paint))
-    return "\n\n".join(parts)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _replica(entry: dict[str, Any]) -> str:
-    if entry["version"] is None:
-        return f"{entry['root']} (none yet)"
-    at = f"{entry['root']}@{entry['version']}"
-    if entry["behind"] is None:
-        return f"{at} (starting over)"
-    return f"{at} ({entry['behind']} behind)" if entry["behind"] else at
-
-
-def _owned(entry: dict[str, Any]) -> str:
-    return entry["root"] if entry["version"] is None else f"{entry['root']}@{entry['version']}"
-
-
 _PLUGIN_HEADS = ("plugin", "state", "handler", "applied", "error")
 
 
