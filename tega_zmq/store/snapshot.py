@@ -14,6 +14,7 @@ from typing import Any, Final
 from rpds import HashTrieMap
 
 from tega_zmq.errors import ProtocolError, StorageError
+from tega_zmq.paths import Path, format_path
 from tega_zmq.store.applying import advanced, apply, empty
 from tega_zmq.store.encoding import check_entries, check_marks, update_from_plain, update_to_plain
 from tega_zmq.store.history import keep, new_root, update_at
@@ -23,14 +24,13 @@ from tega_zmq.store.model import (
     KeptVersion,
     Lease,
     Outcome,
-    Owned,
     ResetPart,
     Root,
     Store,
     Update,
 )
 from tega_zmq.store.replicas import entries
-from tega_zmq.tree.node import Node, build, pairs
+from tega_zmq.tree.node import EMPTY, Node, build, pairs
 
 __all__ = ["FORMAT", "dump", "load"]
 
@@ -150,6 +150,43 @@ def load(items: Iterable[Any], kept: Kept) -> Store:
     return loader.finish()
 
 
+class _Growing:
+    """A tree that is put together from entries: mutable until it is whole, which is much faster."""
+
+    def __init__(self) -> None:
+        self.top: dict[str, Any] = {}
+
+    def add(self, path: Path, version: int, container: bool, value: Any) -> None:
+        at: Any = self.top
+        for oid in path[:-1]:
+            found = at.get(oid)
+            if found is None or type(found[1]) is not dict:
+                raise StorageError(f"snapshot: {format_path(path)} came before what it stands in")
+            at = found[1]
+        if path[-1] in at:
+            raise StorageError(f"snapshot: {format_path(path)} came twice")
+        # A leaf is no dict, so that a dict always holds children.
+        at[path[-1]] = (version, {} if container else value)
+
+    def node(self, name: str) -> Node | None:
+        """Return the tree of the root `name`, or None: it has no entries."""
+        found = self.top.get(name)
+        if found is None:
+            return None
+        if type(found[1]) is not dict:
+            raise StorageError(f"snapshot: {format_path((name,))} is a leaf; a root must be a container")
+        return _frozen(found)
+
+
+def _frozen(grown: tuple[int, Any]) -> Node:
+    version, content = grown
+    if type(content) is not dict:
+        return grown
+    if not content:
+        return (version, EMPTY)
+    return (version, HashTrieMap({oid: _frozen(child) for oid, child in content.items()}))
+
+
 class _Loader:
     """Takes the items of a stream in order."""
 
@@ -160,7 +197,7 @@ class _Loader:
         self.ended = False
         self.count = 0
         self.head: list[Any] | None = None
-        self.scratch = empty(kept)
+        self.growing = _Growing()
         self.marks: list[tuple[Any, str]] = []
         self.updates: list[Update] = []
 
@@ -176,11 +213,10 @@ class _Loader:
         elif kind == _ROOT:
             self._finish_root()
             self.head = list(item)
-            self.scratch = apply(empty(self.kept), Owned(item[1], "snapshot", ""))
         elif kind == _TREE:
             name = self._name()
-            first = name not in self.scratch.staged
-            self.scratch = apply(self.scratch, ResetPart(name, first, check_entries(name, item[1])))
+            for entry in check_entries(name, item[1]):
+                self.growing.add(*entry)
         elif kind == _MARKS:
             self.marks += check_marks(self._name(), item[1])
         elif kind == _UPDATES:
@@ -241,7 +277,7 @@ class _Loader:
         if self.head is None:
             return
         _, name, owner, epoch, version, oldest, present, oldest_update, last = self.head
-        node: Node | None = self.scratch.staged.get(name)
+        node = self.growing.node(name)
         if present != (node is not None):
             raise StorageError(f"snapshot: the tree of {name} is incomplete")
         root = new_root(name, owner, epoch)
@@ -249,7 +285,7 @@ class _Loader:
             root = self._with_history(root, node, version, oldest, oldest_update)
         root = root._replace(epoch=epoch, last=(last[0], last[1], last[2]))
         self.store = self.store._replace(roots=self.store.roots.insert(name, root))
-        self.head, self.marks, self.updates = None, [], []
+        self.head, self.marks, self.updates, self.growing = None, [], [], _Growing()
 
     def _with_history(
         self, root: Root, node: Node | None, version: int, oldest: int, oldest_update: int

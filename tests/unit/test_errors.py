@@ -52,7 +52,7 @@ def test_a_newer_peer_is_understood() -> None:
 def test_the_contract_names_them_all() -> None:
     contract = (
         "NotFound InvalidPath InvalidValue TooLarge Collision TransactionExpired MixedOwners ReadOnly "
-        "TakenOver Offline OwnerAway NoHandler HandlerGone HandlerError Timeout Cancelled Unauthorized Forbidden "
-        "Disconnected ProtocolError StorageError Compacted"
+        "TakenOver Offline OwnerAway NoHandler HandlerGone HandlerError Timeout Cancelled Unauthorized "
+        "Forbidden Disconnected ProtocolError StorageError Compacted"
     )
     assert {cls.__name__ for cls in CLASSES} == {*contract.split(), "TegaError"}

@@ -107,6 +107,9 @@ def test_cut_anywhere_it_is_incomplete() -> None:
             core.load(items[:end], Kept())
 
 
+ROOT = [2, "a", "", "e", 0, 0, True, 1, [0.0, "", ""]]
+
+
 @pytest.mark.parametrize(
     ("items", "what"),
     [
@@ -119,7 +122,7 @@ def test_cut_anywhere_it_is_incomplete() -> None:
         ([[1, 1, 0], [3, []]], "without its root"),
         ([[1, 1, 0], [4, []]], "without its root"),
         ([[1, 1, 0], [6, "x", True, []]], "no known owner"),
-        ([[1, 1, 0], [2]], "cannot be understood"),
+        ([[1, 1, 0], [2], [8, 2]], "cannot be understood"),
         ([5], "cannot be understood"),
         ([[]], "cannot be understood"),
         ([[1, 1, 0], [2, "a", "", "e", 0, 0, True, 1, [0.0, "", ""]], [8]], "tree of a is incomplete"),
@@ -127,6 +130,10 @@ def test_cut_anywhere_it_is_incomplete() -> None:
         ([[1, 1, 0], [2, "a", "", "e", 3, 4, False, 4, [0.0, "", ""]], [8]], "history of a has a gap"),
         ([[1, 1, 0], [2, "a", "", "e", 1, 0, False, 1, [0.0, "", ""]], [8]], "updates of a are missing"),
         ([[1, 1, 0], [2, "a", "", "e", 0, 0, True, 1, [0.0, "", ""]], [3, [5]], [8]], "an entry must be"),
+        ([[1, 1, 0], ROOT, [3, [[["a"], 0, True, None], [["a", "b", "c"], 0, False, 1]]]], "came before"),
+        ([[1, 1, 0], ROOT, [3, [[["a", "b"], 0, False, 1]]]], "came before"),
+        ([[1, 1, 0], ROOT, [3, [[["a"], 0, True, None]] * 2]], "came twice"),
+        ([[1, 1, 0], ROOT, [3, [[["a"], 0, False, 5]]], [8, 3]], "a root must be a container"),
     ],
 )
 def test_damage_is_told(items: list[Any], what: str) -> None:
