@@ -84,10 +84,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def cores() -> tuple[set[int], set[int]]:
+    """Return the cores for servers and for clients: one each, the same for both sides.
+
+    Where the system may move them about, the rate of one request in flight differs by a factor of two from
+    second to second, by whether both happen to share a core.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    return ({usable[0]}, {usable[1]}) if len(usable) > 1 else ({usable[0]}, {usable[0]})
+
+
+SERVER, CLIENT = cores()
+
+
 class Program:
     """A program that runs beside the bench; its standard error goes to a file."""
 
-    def __init__(self, argv: list[str], log: str) -> None:
+    def __init__(self, argv: list[str], log: str, on: set[int] | None = None) -> None:
+        """`on`: the cores that it may use; None: all."""
         self._log = log
         self._from = os.path.getsize(log) if os.path.exists(log) else 0
         with open(log, "ab") as stderr:
@@ -100,6 +114,9 @@ class Program:
                 cwd=HERE,
                 text=True,
             )
+        if on is not None:
+            # Before it has made threads: they inherit it.
+            os.sched_setaffinity(self.process.pid, on)
 
     @property
     def pid(self) -> int:
@@ -158,18 +175,23 @@ class Server(NamedTuple):
 
 
 @contextlib.contextmanager
-def baseline(kind: str, memory: bool = False) -> Iterator[Server]:
-    """Run the baseline's `kv` or `rpc` server."""
+def baseline(kind: str, memory: bool = False, free: bool = False) -> Iterator[Server]:
+    """Run the baseline's `kv` or `rpc` server; `free`: on any core."""
     with folder(memory) as data:
-        program = Program(["baseline.py", kind, data], os.path.join(data, "stderr"))
+        program = Program(["baseline.py", kind, data], os.path.join(data, "stderr"), None if free else SERVER)
         try:
             yield Server(program, program.line())
         finally:
             program.stop()
 
 
-def start_broker(data: str, *settings: str, port: int | None = None, program: str = "") -> Server:
-    """Start a broker on `data` and wait until it serves; `program`: a script instead of the broker's own."""
+def start_broker(
+    data: str, *settings: str, port: int | None = None, program: str = "", free: bool = False
+) -> Server:
+    """Start a broker on `data` and wait until it serves.
+
+    `program`: a script instead of the broker's own; `free`: on any core.
+    """
     port = free_port() if port is None else port
     argv = [program] if program else ["-m", "tega_broker.main"]
     for setting in (
@@ -181,16 +203,16 @@ def start_broker(data: str, *settings: str, port: int | None = None, program: st
         *settings,
     ):
         argv += ["--set", setting]
-    started = Program(argv, os.path.join(data, "stderr"))
+    started = Program(argv, os.path.join(data, "stderr"), None if free else SERVER)
     started.wait_for("ready")
     return Server(started, f"tcp://127.0.0.1:{port}")
 
 
 @contextlib.contextmanager
-def broker(*settings: str, memory: bool = False, program: str = "") -> Iterator[Server]:
+def broker(*settings: str, memory: bool = False, program: str = "", free: bool = False) -> Iterator[Server]:
     """Run a broker on a new folder."""
     with folder(memory) as data:
-        server = start_broker(data, *settings, program=program)
+        server = start_broker(data, *settings, program=program, free=free)
         try:
             yield server
         finally:
@@ -204,7 +226,9 @@ def broker(*settings: str, memory: bool = False, program: str = "") -> Iterator[
 def helper(role: str, url: str, *arguments: Any) -> Iterator[Program]:
     """Run a role of `load.py` beside the measurement; entered when it says that it is ready."""
     with folder() as scratch:
-        program = Program(["load.py", role, url, *map(str, arguments)], os.path.join(scratch, "stderr"))
+        program = Program(
+            ["load.py", role, url, *map(str, arguments)], os.path.join(scratch, "stderr"), CLIENT
+        )
         try:
             ready = program.line()
             if ready != "ready":
@@ -217,7 +241,9 @@ def helper(role: str, url: str, *arguments: Any) -> Iterator[Program]:
 def load(role: str, url: str, *arguments: Any) -> Sample:
     """Run a role of `load.py` to its end, in its own process, and return what it measured."""
     with folder() as scratch:
-        program = Program(["load.py", role, url, *map(str, arguments)], os.path.join(scratch, "stderr"))
+        program = Program(
+            ["load.py", role, url, *map(str, arguments)], os.path.join(scratch, "stderr"), CLIENT
+        )
         try:
             sample: Sample = json.loads(program.line())
         finally:

@@ -470,8 +470,8 @@ def raw_snapshots(url: str) -> dict[str, float]:
     raw = Raw(url, "raw-snapshots")
     print("ready", flush=True)
     due = now() + 0.5
-    while not ended():
-        if now() > due and not raw.pending:
+    while not (stop := ended()) or raw.pending:
+        if now() > due and not stop and not raw.pending:
             raw.send(messages.Manage, "snapshot", "")
             due = now() + 1.0
         raw.socket.poll(100)

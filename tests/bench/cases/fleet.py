@@ -42,7 +42,7 @@ def idle_sessions() -> Iterator[Sides]:
     with folder() as data:
 
         def measure() -> Sample:
-            server = start_broker(data)
+            server = start_broker(data, free=True)
             port = urlsplit(server.url).port
             fleet = None
             try:
@@ -59,7 +59,7 @@ def idle_sessions() -> Iterator[Sides]:
                 memory = (resident(server.program.pid) - before) / COUNT
                 server.program.stop(signal.SIGKILL)
                 begin = time.monotonic()
-                server = start_broker(data, port=port)
+                server = start_broker(data, port=port, free=True)
                 # Those who have not noticed yet look connected: wait for the slowest heartbeat to find out.
                 time.sleep(1.0)
                 up(fleet)

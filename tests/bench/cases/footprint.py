@@ -31,7 +31,7 @@ SECONDS = 20.0
 @contextmanager
 def idle_agent() -> Iterator[Sides]:
     """A connected agent with one root of each kind and the plugin that is shipped."""
-    with broker() as node, folder() as data:
+    with broker(free=True) as node, folder() as data:
         load("raw-fill", node.url, "config-pi1", 3, 100)
         argv = ["-m", "tega_agent.main"]
         for setting in (
@@ -62,7 +62,7 @@ def idle_agent() -> Iterator[Sides]:
 @contextmanager
 def one_shot() -> Iterator[Sides]:
     """`tega get PATH`, start to end, with compiled modules in place."""
-    with broker() as node:
+    with broker(free=True) as node:
         load("tega-put", node.url, 0.1)
         argv = [sys.executable, "-m", "tega_zmq.shell.main", "-s", node.url, "get", "bench.a.b"]
 

@@ -13,7 +13,7 @@ SECONDS = 5.0
 @contextmanager
 def with_versions() -> Iterator[Sides]:
     """Puts into a root of 100,000 leaves of which 100 versions are kept."""
-    with broker(memory=True) as node, baseline("kv", memory=True) as bare:
+    with broker(memory=True, free=True) as node, baseline("kv", memory=True, free=True) as bare:
         load("raw-fill", node.url, "big", 100, 1000)
         yield Sides(
             lambda: load("raw-sibling-puts", node.url, SECONDS, "big", 100, 1000),
@@ -24,12 +24,14 @@ def with_versions() -> Iterator[Sides]:
 @contextmanager
 def beside_snapshot() -> Iterator[Sides]:
     """Gets while a snapshot of 1,000,000 leaves is written, and while nothing is."""
-    with broker() as node:
+    with broker(free=True) as node:
         load("raw-fill", node.url, "big", 10, 100_000)
 
         def busy() -> Sample:
-            with helper("raw-snapshots", node.url):
-                return load("raw-gets", node.url, SECONDS, "big", "c1", "k1")
+            with helper("raw-snapshots", node.url) as snapshots:
+                sample = load("raw-gets", node.url, SECONDS, "big", "c1", "k1")
+                snapshots.finish()  # when the last snapshot is done: the other side is to have none
+                return sample
 
         yield Sides(busy, lambda: load("raw-gets", node.url, SECONDS, "big", "c1", "k1"))
 
