@@ -75,7 +75,7 @@ class Program:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {"NOTIFY_SOCKET": address},
+                    env=_environment() | {"NOTIFY_SOCKET": address},
                     start_new_session=True,  # Ctrl-C is for this process, which stops the others in order
                 )
             self._await_ready(seconds)
@@ -143,3 +143,8 @@ class Program:
         if self._ready is not None:
             self._ready.close()
             self._ready = None
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, without config keys: those would win over the files, in all programs alike."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TEGA_")}

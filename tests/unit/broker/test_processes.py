@@ -57,6 +57,16 @@ def test_it_runs_when_it_says_so_and_stops_in_order(make: Make) -> None:
     program.ask_to_stop()
 
 
+def test_config_keys_in_the_environment_are_not_passed_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEGA_TEGA_ID", "mine")
+    monkeypatch.setenv("OTHER", "seen")
+    program = make("import os; print([name for name in os.environ if 'TEGA' in name], os.environ['OTHER'])")
+    with pytest.raises(Ended, match=r"\[\] seen"):
+        program.start()
+
+
 def test_it_can_be_started_again(make: Make) -> None:
     program = make(READY + WAIT)
     program.start()
