@@ -245,6 +245,11 @@ _ANEW: Final[frozenset[type[Any]]] = frozenset(
 )
 """May be asked again in a new session: they change nothing, or nothing that outlived the old session."""
 
+_WRITES: Final[frozenset[type[Any]]] = frozenset({messages.Write, messages.CommitTransaction})
+
+_NOT_TRIED: Final = frozenset({"Offline", "OwnerAway"})
+"""What a write fails with that was not even sent to the owner of its root."""
+
 _MOOT: Final[frozenset[type[Any]]] = frozenset({messages.Unsubscribe, messages.Unregister})
 """Done with the end of the session."""
 
@@ -288,6 +293,8 @@ class ClientSession:
         """Ids count from 1 in each session: on the wire they are smaller by this."""
         self._first_unsent = 1
         """While not connected: requests from this id on were never sent."""
+        self._resent_below = 0
+        """Requests below this id were sent more than once."""
         self._earliest = _NEVER
         """No pending request has an earlier deadline."""
         self._heartbeat = DEFAULT_HEARTBEAT
@@ -502,6 +509,12 @@ class ClientSession:
         del self._pending[id]
         if entry[0] is not messages.CancelCall:
             error = errors.decode(message.code, message.message, message.fields)
+            if id < self._resent_below and entry[0] in _WRITES and message.code in _NOT_TRIED:
+                error = errors.Disconnected(
+                    f"the connection was lost before the answer came, and the write could not be tried again:"
+                    f" {message.message}",
+                    outcome="unknown",
+                )
             self._events.append(Failed(id, error))
 
     def _welcome(self, message: messages.Welcome, now: float) -> None:
@@ -645,6 +658,7 @@ class ClientSession:
 
     def _send_pending(self, now: float) -> None:
         pending, base = self._pending, self._base
+        self._resent_below = self._first_unsent
         for id, (cls, fields, deadline) in list(pending.items()):
             if id >= self._first_unsent:
                 remaining = deadline - now

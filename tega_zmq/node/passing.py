@@ -14,6 +14,9 @@ from tega_zmq.sessions import Session
 from tega_zmq.wire import encode
 from tega_zmq.wire.messages import Failure, Forward, Reply, Write
 
+NOT_TRIED = frozenset({"Offline", "OwnerAway"})
+"""Errors of a write that was not even sent to the owner of its root."""
+
 Convert: TypeAlias = Callable[[Reply | Failure], Reply | Failure]
 
 MAX_AGAIN = 100
@@ -73,7 +76,7 @@ def _wait(
     node: Node, session: Session, request: Any, to: str, resend: bool, convert: Convert | None
 ) -> None:
     deadline = node.now + request.timeout / 1000
-    session.pending[request.id] = Waiting(request, to, deadline, resend, convert)
+    session.pending[request.id] = Waiting(request, to, deadline, resend, False, convert)
     node.note_forwarded(session, to)
     node.ties += 1
     heapq.heappush(node.deadlines, (deadline, node.ties, session, request.id))
@@ -102,6 +105,11 @@ def answered(node: Node, session: Session, message: Reply | Failure, sender: str
         if needed:
             node.shown.append((waiting.deadline, session, message.id, needed, message))
             return
+    elif isinstance(message, Failure) and waiting.resent and message.code in NOT_TRIED:
+        # Not tried this time; whether the first attempt was carried out, nobody here knows.
+        error = errors.Disconnected(f"the link was lost, and then: {message.message}", outcome="unknown")
+        node.fail(session, message.id, error)
+        return
     session.pending.pop(message.id, None)
     node.send(session, message)
 
@@ -192,6 +200,7 @@ def resend(node: Node, session: Session, to: str) -> None:
         if not waiting.resend:
             node.fail(session, id, errors.Disconnected("the link was lost", outcome="unknown"))
             continue
+        session.pending[id] = waiting._replace(resent=True)
         forward = Forward(session.id, session.tega_id, encode(waiting.message))
         if to == "":
             node.effects.append(SendUp(forward))

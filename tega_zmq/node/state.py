@@ -69,6 +69,8 @@ class Waiting(NamedTuple):
     deadline: float
     resend: bool
     """False for calls and messages, which are never sent twice."""
+    resent: bool = False
+    """It was sent again: an earlier attempt may have been carried out."""
     convert: Callable[[Reply | Failure], Reply | Failure] | None = None
     """Makes the answer for the session, where that is not the owner's: of a read in a transaction."""
 

@@ -24,9 +24,12 @@ class Lab:
         state: store.Store | None = None,
         durable: bool = True,
         prefix: str = "",
+        now: float = 1000.0,
+        epochs: bool = False,
     ) -> None:
+        """`prefix`: hex digits with which all ids of this node begin; `epochs` as in `machine.start`."""
         counter = itertools.count(1)
-        self.now = 1000.0
+        self.now = now
         self.auto = durable
         """Whether every record is durable at once."""
         self.disk: list[store.Record] = []
@@ -39,12 +42,12 @@ class Lab:
             settings or Settings("broker"),
             state if state is not None else store.empty(store.Kept()),
             0,
-            fresh=lambda: f"{prefix}{next(counter):032x}"[-32:],
+            fresh=lambda: f"{prefix}{next(counter):0{16 - len(prefix)}x}" * 2,
             clock=lambda: 1_700_000_000.0 + self.now,
             uplink=uplink,
             now=self.now,
         )
-        machine.start(self.node, epochs=False, now=self.now)
+        machine.start(self.node, epochs=epochs, now=self.now)
         self.run()
 
     # -- running -----------------------------------------------------------------------------------
@@ -74,6 +77,17 @@ class Lab:
             machine.durable(self.node, self.node.number, self.now)
         if not self.auto:
             self.run()
+
+    def fail(self, reason: str = "no space left") -> None:
+        """The disk refuses what is not durable yet, and everything from now on."""
+        machine.log_failed(self.node, reason, self.node.durable_number, self.now)
+        del self.disk[self.node.durable_number :]
+        self.run()
+
+    def mend(self) -> None:
+        """An operator made room, and the log was begun anew beside a snapshot."""
+        machine.snapshot_done(self.node, self.node.durable_number, 1, 0.1, self.now)
+        self.run()
 
     def wait(self, seconds: float) -> None:
         """Let time pass, in the steps in which the node wants to be called."""
