@@ -218,7 +218,7 @@ def _follow(
         following = chain[len(parts) + 1]
         stop = segment.end_of(data, header, following.lsn - 1)
         if stop.kind != "limit":
-            if following is newest and not base.damaged and _never_used(disk, folder, header, following):
+            if following is newest and _never_used(disk, folder, header, following):
                 dropped = segment.name_of(following.lsn)
                 stop = segment.end_of(data, header)
                 break

@@ -342,3 +342,14 @@ def test_a_name_that_was_not_synced_when_the_process_was_killed_is_so_at_the_nex
     start(disk).log.append_batch([b"one"])
     for seed in range(20):
         assert state(start(disk.crashed(random.Random(seed)))) == [b"one"]
+
+
+def test_the_mark_of_an_orderly_stop_does_not_come_back() -> None:
+    options = Options(sync="interval", segment=1 << 16)
+    for seed in range(20):
+        disk = FakeDisk()
+        start(disk, options).log.close()
+        opened = start(disk, options)
+        assert opened.report.clean
+        opened.log.append_batch([b"told, and lost"])
+        assert not start(disk.crashed(random.Random(seed)), options).report.clean

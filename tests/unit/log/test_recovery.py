@@ -398,6 +398,17 @@ def test_bytes_of_a_record_with_another_number_are_damage() -> None:
     assert "record 3 stands here" in result.message
 
 
+def test_a_new_segment_that_is_still_empty_vouches_for_the_one_before() -> None:
+    disk = written([b"one"], [b"two"], [b"three"])
+    segment.create(disk, FOLDER, Header("store-1", 1, 1, 4, SMALL.segment))
+    goes_on(disk.copy(), [b"one", b"two", b"three"])
+    content = disk.content(FIRST)
+    disk.put(FIRST, content[: 4096 + 2 * 48])
+    result = outcome(disk)
+    assert isinstance(result, StorageError)
+    assert "record 3" in result.message
+
+
 # -- snapshots ---------------------------------------------------------------------------------------------
 
 
@@ -542,15 +553,15 @@ def test_what_an_interrupted_snapshot_or_segment_left_is_swept_away() -> None:
 
 def test_a_kept_snapshot_never_lacks_the_record_after_it() -> None:
     for length in range(1, 40):
-        for count in range(1, 12):
+        for count in range(2, 12):
             disk = FakeDisk()
             log = start(disk).log
             payloads = [b"x" * length * 6] * count
             for payload in payloads:
                 log.append_batch([payload])
             # A snapshot of what was not the last record any more when it was done.
-            writer = log.snapshot(count - 1)
-            for payload in payloads[:-1]:
+            writer = log.snapshot(count - 2)
+            for payload in payloads[:-2]:
                 writer.add(payload)
             writer.sync()
             writer.publish()

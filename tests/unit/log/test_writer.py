@@ -121,6 +121,24 @@ def test_an_interval_is_kept_also_when_more_comes_all_the_time(disk: FakeDisk) -
     loop.thread.close()
 
 
+def test_a_queue_that_is_never_empty_does_not_put_off_the_sync(disk: FakeDisk) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1.0
+        return now
+
+    opened = start(disk, BIG._replace(sync="interval", interval=1.0))
+    thread = LogThread(opened.log, wake=lambda: None, clock=clock)
+    for number in range(3 * 4096):
+        thread.append(b"%d" % number)
+    disk.steps.clear()
+    assert thread.close()
+    order = [what for what, path in disk.steps if ".log" in path and what in ("write", "sync")]
+    assert order == ["write", "sync"] * 3
+
+
 def test_a_record_that_is_too_long_is_refused_at_once(disk: FakeDisk) -> None:
     loop = Loop(disk)
 
