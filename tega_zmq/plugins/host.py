@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from tega_zmq import values
 from tega_zmq.plugins.agenda import backoff
-from tega_zmq.plugins.base import Plugin, check_name
+from tega_zmq.plugins.base import Plugin
 from tega_zmq.plugins.events import say
 from tega_zmq.plugins.facade import REPORT
 from tega_zmq.plugins.instance import Instance, Shared
 from tega_zmq.plugins.loader import Loader, Unit, describe, find_units
+from tega_zmq.plugins.slots import Attempt, Made, Slot, failed_entry, fit, make
 
 if TYPE_CHECKING:
     import logging
@@ -33,51 +33,11 @@ STALL = 10.0
 REPORT_INTERVAL = 0.5
 """Seconds between two reports, at least."""
 
-
 MAX_REPORT = 60 * 1024
 """Largest report, in bytes; the node takes a little more."""
 
 
-class _Attempt:
-    """Something that runs in a thread of its own, and may hang there."""
-
-    def __init__(self, name: str, work: Callable[[], Any], done: Callable[[_Attempt], None]) -> None:
-        self.finished = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self._work = work
-        self._done = done
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self.value = self._work()
-        except BaseException as error:  # noqa: BLE001 - code of others, that must not harm the program
-            self.error = error
-        self.finished = True
-        self._done(self)
-
-
-class _Made(NamedTuple):
-    """What the import of a unit gave: its plugins, constructed; or why not."""
-
-    plugins: tuple[Plugin, ...]
-    failed: tuple[tuple[str, str], ...]
-    """(name, error) of those whose constructor raised."""
-
-
-class _Slot:
-    """What is known of one unit, or of a source that has none."""
-
-    def __init__(self, source: str, place: str) -> None:
-        self.source = source
-        self.place = place
-        self.instances: list[Instance] = []
-        self.failed: list[tuple[str, str]] = []
-        """(plugin name, error) of what could not be taken."""
-        self.attempt: _Attempt | None = None
-        """The import, while it runs."""
-        self.since = 0.0
+_SLOW = "reading the source takes too long: is it on a disk that does not answer? Reload tries again"
 
 
 class PluginHost:
@@ -112,8 +72,8 @@ class PluginHost:
         self._clock = clock
         self._loader = Loader()
         self._changed = threading.Condition()
-        self._slots: dict[str, _Slot] = {}
-        self._late: list[_Attempt] = []
+        self._slots: dict[str, Slot] = {}
+        self._late: list[Attempt] = []
         self._loads = 0
         """Loads and reloads that were asked for."""
         self._loads_done = 0
@@ -122,6 +82,8 @@ class PluginHost:
         self._dirty = True
         self._connected = False
         """The client has (re)connected and the instances are to be woken."""
+        self._cut_off = False
+        """Another program took the host's place at the node."""
         self._reported: Any = None
         self._report_due = 0.0
         self._looked = 0.0
@@ -213,45 +175,27 @@ class PluginHost:
             error = self._error
             sources = self._sources
         if error is not None:
-            return [_failed(source, source, error) for source in sources]
-        return [entry for slot in slots for entry in self._slot_status(slot, Instance.status)]
-
-    def _slot_status(self, slot: _Slot, of: Callable[[Instance], dict[str, Any]]) -> list[dict[str, Any]]:
-        entries = [of(instance) for instance in slot.instances]
-        by_name = {entry["name"]: entry for entry in entries}
-        for name, error in slot.failed:
-            kept = by_name.get(name) if name else None
-            if kept is None and not name and entries:
-                # The whole unit could not be imported anew: say so at each of its plugins.
-                for entry in entries:
-                    entry["error"] = error
-            elif kept is not None:
-                kept["error"] = error
-            else:
-                entries.append(_failed(name or slot.place, slot.place, error))
-        if slot.attempt is not None and not entries:
-            running_for = round(self._clock() - slot.since, 1)
-            entry = _failed(slot.place, slot.place, None)
-            entries.append(entry | {"state": "loading", "running_for": running_for})
-        return entries
+            return [failed_entry(source, source, error) for source in sources]
+        return [entry for slot in slots for entry in slot.status(Instance.status)]
 
     # -- the host's thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._loader.open()
         try:
-            client = self._connected_client()
-            if client is None:
-                return
-            self._shared = Shared(client, self._tega_id, self._folder, self._log, self._notify, self._clock)
-            self._loader.open()
-            try:
-                self._serve(client)
-            finally:
-                self._shut(client)
+            while (client := self._connected_client()) is not None:
+                shared = Shared(client, self._tega_id, self._folder, self._log, self._notify, self._clock)
+                self._shared = shared
+                try:
+                    self._serve(client)
+                finally:
+                    self._shut(client)
         except BaseException as error:
             with self._changed:
                 self._error = f"the plugin host ended: {describe(error)}"
             raise
+        finally:
+            self._loader.close()
 
     def _connected_client(self) -> Any:
         failures = 0
@@ -273,6 +217,7 @@ class PluginHost:
             else:
                 with self._changed:
                     self._error = None
+                    self._cut_off = False
                 client.on_state(self._state_changed)
                 return client
 
@@ -281,7 +226,15 @@ class PluginHost:
             instances = self._instances()
             if state == "connected":
                 self._connected = True
-                self._changed.notify_all()
+            elif state == "taken over":
+                # Final for this client. The plugins cannot reach the node, but are left as they are.
+                self._cut_off = True
+                self._error = (
+                    f"another program said hello to this node as {self._tega_id}, the node's own name, so"
+                    " its plugins are cut off: stop that program, or give it another tega_id, then `reload`"
+                )
+                say(self._log, "error", "plugins are cut off by another program", tega_id=self._tega_id)
+            self._changed.notify_all()
         for instance in instances:
             instance.tell_state(state)
 
@@ -291,19 +244,20 @@ class PluginHost:
             self._changed.notify_all()
 
     def _serve(self, client: Any) -> None:
+        """Do what there is to do, until the end; or a reload when the client is cut off."""
         while True:
             with self._changed:
                 wait = self._wait()
                 while not self._stopping and (wait is None or wait > 0):
                     self._changed.wait(wait)
                     wait = self._wait()
-                if self._stopping:
+                if self._stopping or (self._cut_off and self._loads_done != self._loads):
                     return
                 loads = self._loads
                 late, self._late = self._late, []
                 connected, self._connected = self._connected, False
             if self._loads_done != loads:
-                self._load_all(first=self._loads_done == 0)
+                self._load_all(first=not self._slots)
                 with self._changed:
                     self._loads_done = loads
                     self._dirty = True
@@ -322,7 +276,7 @@ class PluginHost:
         if self._loads_done != self._loads or self._late or self._connected:
             return 0.0
         now = self._clock()
-        if self._dirty:
+        if self._dirty and not self._cut_off:
             return max(0.0, self._report_due - now)
         stalls = [
             begun + STALL - now
@@ -338,17 +292,17 @@ class PluginHost:
 
     def _load_all(self, *, first: bool) -> None:
         """Import all units in order, then replace all that could be imported at once."""
-        if not first:
+        if self._loads_done:
             self._loader.renew()
         with self._changed:
             sources, self._late = self._sources, []
-        slots: dict[str, _Slot] = {}
-        made: dict[str, _Made] = {}
+        slots: dict[str, Slot] = {}
+        made: dict[str, Made] = {}
         for source in sources:
             found = self._try(f"plugins of {source}", partial(find_units, source))
             if not found.finished or found.error is not None:
-                slot = _Slot(source, source)
-                slot.failed = [("", _why(found))]
+                slot = Slot(source, source, self._clock)
+                slot.failed = [("", describe(found.error) if found.error is not None else _SLOW)]
                 slots[source] = slot
                 # A folder that cannot be read for a moment is no reason to stop what came from it.
                 slots.update((k, s) for k, s in self._slots.items() if s.source == source and s.instances)
@@ -356,7 +310,7 @@ class PluginHost:
             for unit in found.value:
                 if unit.place in slots:
                     continue
-                slot = self._slots.get(unit.place) or _Slot(source, unit.place)
+                slot = self._slots.get(unit.place) or Slot(source, unit.place, self._clock)
                 slots[unit.place] = slot
                 self._load(slot, unit)
                 if slot.attempt is not None and slot.attempt.finished:
@@ -370,9 +324,9 @@ class PluginHost:
         self._replace(slots, gone, made)
         self._check_settings()
 
-    def _try(self, name: str, work: Callable[[], Any]) -> _Attempt:
+    def _try(self, name: str, work: Callable[[], Any]) -> Attempt:
         """Run `work` in a thread, and wait for as long as one thing may hold up the next."""
-        attempt = _Attempt(name, work, self._attempted)
+        attempt = Attempt(name, work, self._attempted)
         deadline = self._clock() + self._patience
         with self._changed:
             while not attempt.finished and not self._stopping:
@@ -382,18 +336,18 @@ class PluginHost:
                 self._changed.wait(left)
         return attempt
 
-    def _attempted(self, attempt: _Attempt) -> None:
+    def _attempted(self, attempt: Attempt) -> None:
         with self._changed:
             if any(slot.attempt is attempt for slot in self._slots.values()):
                 self._late.append(attempt)
             self._changed.notify_all()
 
-    def _load(self, slot: _Slot, unit: Unit) -> None:
+    def _load(self, slot: Slot, unit: Unit) -> None:
         slot.since = self._clock()
         slot.attempt = None
-        slot.attempt = self._try(f"import of {unit.place}", partial(_make, self._loader, unit))
+        slot.attempt = self._try(f"import of {unit.place}", partial(make, self._loader, unit))
 
-    def _taken(self, slot: _Slot) -> _Made:
+    def _taken(self, slot: Slot) -> Made:
         """Return the outcome of a finished import, and note it in the slot."""
         attempt, slot.attempt = slot.attempt, None
         if attempt is None or attempt.error is not None:
@@ -402,20 +356,20 @@ class PluginHost:
             say(self._log, "error", "plugins cannot be loaded", error, source=slot.place)
             if slot.instances:
                 text = f"reload failed, the code before it goes on: {text}"
-            return _Made((), (("", text),))
-        result: _Made = attempt.value
+            return Made((), (("", text),))
+        result: Made = attempt.value
         return result
 
-    def _take_late(self, attempt: _Attempt) -> None:
+    def _take_late(self, attempt: Attempt) -> None:
         """An import took longer than the host's patience, and is done now."""
         for place, slot in list(self._slots.items()):
             if slot.attempt is attempt:
                 say(self._log, "info", "import is done, late", source=place)
                 self._replace(self._slots, [], {place: self._taken(slot)})
 
-    def _replace(self, slots: dict[str, _Slot], gone: list[_Slot], made: dict[str, _Made]) -> None:
+    def _replace(self, slots: dict[str, Slot], gone: list[Slot], made: dict[str, Made]) -> None:
         """Stop what is gone or has new code, then start the new code."""
-        fresh = {place: result for place, result in made.items() if result.plugins or not _broken(result)}
+        fresh = {place: result for place, result in made.items() if not result.broken}
         leaving = [instance for slot in gone for instance in slot.instances]
         for place in fresh:
             leaving += slots[place].instances
@@ -434,7 +388,7 @@ class PluginHost:
                 self._begin(slots[place], plugin)
         self._notify()
 
-    def _begin(self, slot: _Slot, plugin: Plugin) -> None:
+    def _begin(self, slot: Slot, plugin: Plugin) -> None:
         name = plugin.name
         try:
             instance = self._instance(slot, plugin)
@@ -450,7 +404,7 @@ class PluginHost:
         say(self._log, "info", "plugin starts", plugin=name, source=slot.place)
         instance.begin()
 
-    def _instance(self, slot: _Slot, plugin: Plugin) -> Instance:
+    def _instance(self, slot: Slot, plugin: Plugin) -> Instance:
         name = plugin.name
         for other in self._slots.values():
             if any(instance.name == name for instance in other.instances):
@@ -499,15 +453,17 @@ class PluginHost:
     def _report(self, client: Any) -> None:
         now = self._clock()
         with self._changed:
+            if self._cut_off:
+                return
             self._dirty = now < self._report_due
             if self._dirty:
                 return
             self._looked = now
             slots = list(self._slots.values())
-        report = [entry for slot in slots for entry in self._slot_status(slot, _reported)]
+        report = [entry for slot in slots for entry in slot.status(lambda instance: instance.report(STALL))]
         for entry in report:
             entry.pop("running_for", None)
-        report = _fit(report)
+        report = fit(report, MAX_REPORT)
         if report == self._reported:
             return
         try:
@@ -524,13 +480,15 @@ class PluginHost:
             self._report_due = now + REPORT_INTERVAL
 
     def _shut(self, client: Any) -> None:
+        """Stop all plugins and close the client."""
         with self._changed:
-            self._stopping = True
-            deadline = self._stop_deadline or self._clock() + 1.0
+            deadline = self._stop_deadline or self._clock() + self._patience
             instances = self._instances()
         self._unload(instances, deadline - self._clock(), tell=False)
-        self._loader.close()
-        closing = _Attempt("plugin client close", client.close, lambda _: self._wake())
+        if not self._stopping:
+            with self._changed:
+                self._slots, self._late, self._reported = {}, [], None
+        closing = Attempt("plugin client close", client.close, lambda _: self._wake())
         with self._changed:
             while not closing.finished and (left := deadline + 0.25 - self._clock()) > 0:
                 self._changed.wait(left)
@@ -538,47 +496,3 @@ class PluginHost:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
-
-
-def _make(loader: Loader, unit: Unit) -> _Made:
-    plugins: list[Plugin] = []
-    failed: list[tuple[str, str]] = []
-    for cls in loader.load(unit):
-        try:
-            plugins.append(cls())
-        except BaseException as error:  # noqa: BLE001 - code of others, that must not harm the program
-            failed.append((check_name(cls), f"__init__: {describe(error)}"))
-    return _Made(tuple(plugins), tuple(failed))
-
-
-def _broken(result: _Made) -> bool:
-    """Whether the unit as a whole could not be taken, so that its old plugins go on."""
-    return not result.plugins and bool(result.failed)
-
-
-def _why(attempt: _Attempt) -> str:
-    if attempt.error is not None:
-        return describe(attempt.error)
-    return "reading the source takes too long: is it on a disk that does not answer? Reload tries again"
-
-
-def _reported(instance: Instance) -> dict[str, Any]:
-    return instance.report(STALL)
-
-
-def _fit(report: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the report, with parts left out if it would be larger than a node takes."""
-    if values.size(report) <= MAX_REPORT:
-        return report
-    handlers = [len(entry["handlers"]) for entry in report]
-    kept = [
-        entry | {"handlers": [each for each in entry["handlers"] if each["error"]][:5], "left_out": count}
-        for entry, count in zip(report, handlers, strict=True)
-    ]
-    while kept and values.size(kept) > MAX_REPORT:
-        kept = kept[: len(kept) * 3 // 4]
-    return kept
-
-
-def _failed(name: str, source: str, error: str | None) -> dict[str, Any]:
-    return {"name": name, "source": source, "state": "failed", "error": error, "handlers": []}

@@ -846,3 +846,67 @@ def test_a_report_that_would_be_too_large_is_cut(fleet: Any, monkeypatch: pytest
     fleet.until(lambda: fleet.node.reports)
     assert fleet.node.reports[-1][1][0]["left_out"] == 100
     assert fleet.node.reports[-1][1][0]["handlers"] == []
+
+
+def test_a_host_that_is_displaced_says_so_and_comes_back_by_a_reload(fleet: Any) -> None:
+    fleet.write("net.py", NET)
+    connections = []
+
+    def connect(kind: str) -> Any:
+        connections.append(kind)
+        return fleet.node
+
+    host = fleet.run(connect=connect)
+    fleet.until(lambda: fleet.node.handlers)
+    version = fleet.node.commit(PATH, 1)
+    applied(fleet, host, "net", version)
+    reports = len(fleet.node.reports)
+    fleet.node.tell_state("taken over")
+    fleet.node.handlers.clear()
+    [shown] = host.status()
+    assert shown["state"] == "failed"
+    assert "another program said hello to this node as pi1" in shown["error"]
+    assert connections == ["plugin"]
+    host.reload()
+    assert host.settled(10)
+    assert connections == ["plugin", "plugin"]
+    assert entry(host, "net")["state"] == "running"
+    fleet.until(lambda: fleet.node.handlers)
+    fleet.until(lambda: len(fleet.node.reports) > reports)
+    assert len(fleet.seen) == 1
+    assert host.stop(5)
+
+
+# -- sources ---------------------------------------------------------------------------------------
+
+
+def test_a_source_that_is_not_there_shows_with_what_to_do(fleet: Any, tmp_path: Any) -> None:
+    fleet.write("net.py", NET)
+    missing = str(tmp_path / "missing")
+    host = fleet.run(missing, "no_such_module", str(fleet.folder))
+    states = {each["name"]: (each["state"], each["error"]) for each in host.status()}
+    assert states["net"] == ("running", None)
+    assert states[missing][0] == states["no_such_module"][0] == "failed"
+    assert "make it, or take" in states[missing][1]
+    assert "install the distribution that has it" in states["no_such_module"][1]
+
+
+def test_a_folder_that_cannot_be_read_for_a_while_keeps_its_plugins(fleet: Any) -> None:
+    fleet.write("net.py", NET)
+    host = fleet.run()
+    fleet.until(lambda: fleet.node.handlers)
+    away = fleet.folder.rename(fleet.folder.with_name("away"))
+    host.reload()
+    assert host.settled(10)
+    assert sorted(each["state"] for each in host.status()) == ["failed", "running"]
+    assert fleet.node.handlers
+    away.rename(fleet.folder)
+    host.reload()
+    assert host.settled(10)
+    assert [each["state"] for each in host.status()] == ["running"]
+
+
+def test_a_source_that_is_named_twice_is_loaded_once(fleet: Any) -> None:
+    fleet.write("net.py", NET)
+    host = fleet.run(f"{fleet.folder}/", str(fleet.folder))
+    assert [each["state"] for each in host.status()] == ["running"]
