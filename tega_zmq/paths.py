@@ -40,7 +40,9 @@ def check_oid(oid: Any, whole: str) -> str:
     if oid[0] == "_":
         raise InvalidPath(f"{whole}: {oid} is reserved, as all names that start with _", path=whole)
     if len(oid) > MAX_OID:
-        raise InvalidPath(f"an oid has {len(oid)} characters, more than {MAX_OID}: {oid[:32]}...", path=oid[:32])
+        raise InvalidPath(
+            f"an oid has {len(oid)} characters, more than {MAX_OID}: {oid[:32]}...", path=oid[:32]
+        )
     if not oid.isascii():
         try:
             oid.encode()
@@ -53,7 +55,9 @@ def check(path: Any) -> Path:
     """Return `path` as a `Path` if every part is an oid. Raises `InvalidPath`."""
     if type(path) is not tuple:
         if not isinstance(path, (tuple, list)):
-            raise InvalidPath(f"a path is a sequence of oids, not {type(path).__name__}", path=ascii(path)[:64])
+            raise InvalidPath(
+                f"a path is a sequence of oids, not {type(path).__name__}", path=ascii(path)[:64]
+            )
         path = tuple(path)
     try:
         return _check_tuple(path)

@@ -271,9 +271,7 @@ def _updates_chunk(pull: Pull, root: Root, updates: tuple[Update, ...]) -> Chunk
         if size >= CHUNK:
             break
     last = version == root.version
-    return Chunk(
-        root.name, root.epoch, version, 0, last, tuple(sent), False, True, (), (), 0.0, "", ""
-    )
+    return Chunk(root.name, root.epoch, version, 0, last, tuple(sent), False, True, (), (), 0.0, "", "")
 
 
 def _tree_chunk(

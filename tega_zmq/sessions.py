@@ -17,12 +17,15 @@ from tega_zmq.errors import InvalidValue, TegaError, TooLarge, Unauthorized
 from tega_zmq.paths import Path
 from tega_zmq.transactions import Transaction
 from tega_zmq.wire import encode
-from tega_zmq.wire.messages import Message
+from tega_zmq.wire.messages import Failure, Message, Reply
 
 __all__ = ["MAX_MESSAGES", "MAX_WAITING", "Session", "Sessions", "check_tega_id"]
 
 MAX_MESSAGES = 1000
 """Most messages of channels that wait for a session that does not read."""
+
+MAX_SETTLED = 1024
+"""Most answers that are kept for retries, besides the outcomes in the store."""
 
 MAX_WAITING = 4 << 20
 """Most bytes that they may have; a single message may have more."""
@@ -106,8 +109,8 @@ class Session:
         self.subscriptions: dict[int, Any] = {}
         self.handlers: set[Path] = set()
         self.transactions: dict[str, Transaction] = {}
-        self.settled: dict[int, Any] = {}
-        """Answers to requests that ended a transaction, by id, until the session says that it has them."""
+        self.settled: dict[int, Reply | Failure] = {}
+        """Answers to writes that made no commit here, by request id: see `settle`."""
         self.pending: dict[int, Any] = {}
         """Requests without an answer yet, by id: what the node waits for."""
         self.ack = 1
@@ -137,6 +140,22 @@ class Session:
     def connected(self) -> bool:
         """Whether a message can be sent to it now."""
         return (self.via.peer if self.via is not None else self.peer) is not None
+
+    def settle(self, answer: Reply | Failure) -> None:
+        """Keep the answer to a write that made no commit here until the session says that it has it.
+
+        A retry may come after the answer left: it must get this one, and not be carried out.
+        """
+        self.settled[answer.id] = answer
+        if len(self.settled) > MAX_SETTLED:
+            del self.settled[next(iter(self.settled))]
+
+    def settled_answer(self, id: int) -> Reply | Failure | None:
+        """Return the answer to request `id` if it is kept."""
+        settled = self.settled
+        while settled and (oldest := next(iter(settled))) < self.ack:
+            del settled[oldest]
+        return settled.get(id)
 
     def queue_message(self, message: Message) -> None:
         """Keep `message` until the session reads again; the oldest go when too many wait."""

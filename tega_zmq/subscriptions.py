@@ -270,4 +270,3 @@ class Channels:
         for subscription in self._patterns:
             found.setdefault(subscription.channel, []).append(subscription.session.tega_id)
         return found
-

@@ -36,7 +36,9 @@ def until(condition: Callable[[], T], what: str = "", patience: float = PATIENCE
         except (TegaError, OSError) as error:
             last = error
         if time.monotonic() > deadline:
-            raise AssertionError(f"did not come true within {patience:g} s: {what or condition}; last: {last!r}")
+            raise AssertionError(
+                f"did not come true within {patience:g} s: {what or condition}; last: {last!r}"
+            )
         time.sleep(pause)  # between two looks at a condition
         pause = min(pause * 1.5, 0.1)
 

@@ -317,9 +317,7 @@ def send_result(node: Node, origin: str, call: int, ok: bool, value: Any) -> Non
     node.effects.append(SendUp(Forward(origin, "", body)))
 
 
-def _count_outcome(
-    many: Many, path: Path, handler: Session, error: TegaError | None, value: Any
-) -> None:
+def _count_outcome(many: Many, path: Path, handler: Session, error: TegaError | None, value: Any) -> None:
     many.waiting -= 1
     many.outcomes.append(
         (path, handler.tega_id, error is None, value if error is None else errors.encode(error))

@@ -72,9 +72,7 @@ def pass_up(
     node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
 
 
-def _wait(
-    node: Node, session: Session, request: Any, to: str, resend: bool, convert: Convert | None
-) -> None:
+def _wait(node: Node, session: Session, request: Any, to: str, resend: bool, convert: Convert | None) -> None:
     deadline = node.now + request.timeout / 1000
     session.pending[request.id] = Waiting(request, to, deadline, resend, False, convert)
     node.note_forwarded(session, to)

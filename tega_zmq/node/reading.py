@@ -108,9 +108,7 @@ def diff_request(node: Node, session: Session, request: Diff) -> None:
         return
     changes: list[list[Any]] = []
     left = MAX_ANSWER
-    for relative, old, new in store.diff(
-        node.durable, path, request.version, other, request.other_version
-    ):
+    for relative, old, new in store.diff(node.durable, path, request.version, other, request.other_version):
         entry = [relative, _maybe(old), _maybe(new)]
         left -= 32 + sum(values.size(side[0]) for side in entry[1:] if side)
         if left < 0:

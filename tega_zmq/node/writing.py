@@ -11,7 +11,7 @@ from tega_zmq.node.passing import pass_on
 from tega_zmq.node.reading import changes_between, tree_value
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, MAX_OUTCOMES, Op, Store, outcome
+from tega_zmq.store import ABSENT, Op, Store, outcome
 from tega_zmq.store import write as write_store
 from tega_zmq.transactions import MAX_OPEN, MAX_OPS, Transaction
 from tega_zmq.wire.messages import (
@@ -39,8 +39,9 @@ def write(node: Node, session: Session, request: Write) -> None:
         _add(node, session, request, ops)
         node.reply(session, request.id, None)
         return
-    owner = _common_owner(node, ops)
-    _commit(node, session, request, ops, owner, ends=False)
+    if _settled_before(node, session, request):
+        return
+    _commit(node, session, request, ops, _common_owner(node, ops))
 
 
 def begin(node: Node, session: Session, request: Begin) -> None:
@@ -104,26 +105,18 @@ def commit_transaction(node: Node, session: Session, request: CommitTransaction)
         Write(request.id, request.ack, request.timeout, fields, request.message, ""),
         ops,
         owner,
-        ends=True,
     )
     del session.transactions[request.txid]
 
 
-def _settled_before(node: Node, session: Session, request: CommitTransaction | CancelTransaction) -> bool:
-    """Answer a retry of what ended a transaction without a commit; say whether it is one."""
-    settled = session.settled
-    for known in [known for known in settled if known < session.ack]:
-        del settled[known]
-    answer = settled.get(request.id)
+def _settled_before(
+    node: Node, session: Session, request: Write | CommitTransaction | CancelTransaction
+) -> bool:
+    """Answer a retry of what was answered before without a commit here; say whether it is one."""
+    answer = session.settled_answer(request.id)
     if answer is not None:
         node.gate(session, answer)
     return answer is not None
-
-
-def _settle(session: Session, answer: Reply | Failure) -> None:
-    session.settled[answer.id] = answer
-    if len(session.settled) > MAX_OUTCOMES:
-        del session.settled[next(iter(session.settled))]
 
 
 def cancel_transaction(node: Node, session: Session, request: CancelTransaction) -> None:
@@ -132,7 +125,7 @@ def cancel_transaction(node: Node, session: Session, request: CancelTransaction)
         return
     transactions.find(session.transactions, request.txid, node.now)
     del session.transactions[request.txid]
-    _settle(session, Reply(request.id, None))
+    session.settle(Reply(request.id, None))
     node.reply(session, request.id, None)
 
 
@@ -231,19 +224,14 @@ def _as_owner(store: Store, name: str) -> Store:
 # -- committing ------------------------------------------------------------------------------------
 
 
-def _commit(
-    node: Node, session: Session, request: Write, ops: tuple[Op, ...], owner: str | None, *, ends: bool
-) -> None:
-    """Carry out `ops`; `ends`: they are all of a transaction."""
+def _commit(node: Node, session: Session, request: Write, ops: tuple[Op, ...], owner: str | None) -> None:
     if owner == "":
-        _commit_here(node, session, request, ops, ends)
+        _commit_here(node, session, request, ops)
     else:
         pass_on(node, session, request, ops[0].path[0], owner)
 
 
-def _commit_here(
-    node: Node, session: Session, request: Write, ops: tuple[Op, ...], ends: bool
-) -> None:
+def _commit_here(node: Node, session: Session, request: Write, ops: tuple[Op, ...]) -> None:
     id = request.id
     known = outcome(node.tip, session.id, id)
     if known is not None:
@@ -266,14 +254,13 @@ def _commit_here(
     except TegaError as error:
         code, message, fields = errors.encode(error)
         failure = Failure(id, code, message, fields)
-        if ends:
-            _settle(session, failure)
+        session.settle(failure)
         node.gate(session, failure)
         return
     reply = Reply(id, written.outcome)
     if written.commit is not None:
         node.append(written.commit, written.store)
         session.last_lsn = node.number
-    elif ends:
-        _settle(session, reply)
+    else:
+        session.settle(reply)
     node.gate(session, reply)

@@ -34,7 +34,7 @@ def run(story: Callable[[Client], Awaitable[None]], node: FakeNode) -> None:
 
 async def until(found: Callable[[], Any]) -> None:
     """Wait until the node has come so far."""
-    while not found():  # noqa: ASYNC110  # what is waited for happens in another thread
+    while not found():  # what is waited for happens in another thread
         await asyncio.sleep(0.001)
 
 

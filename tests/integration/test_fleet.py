@@ -214,7 +214,9 @@ def test_offline_a_device_goes_on(fleet: Fleet) -> None:
         device.put("config-pi1.net.mtu", 9000)
     agent.kill()
     agent.start()
-    until(lambda: device.get("config-pi1.net.mtu") == 1500, "served from the disk after a reboot without a link")
+    until(
+        lambda: device.get("config-pi1.net.mtu") == 1500, "served from the disk after a reboot without a link"
+    )
     assert device.get("ops-pi1.state.n") == 19
     fleet.broker.start()
     until(lambda: noc.get("ops-pi1.state.n") == 19, "in step again")

@@ -93,8 +93,12 @@ def test_random_frames_on_every_port_crash_nothing(fleet: Fleet) -> None:
         return rng.randbytes(rng.randrange(size))
 
     def shaped() -> bytes:
-        fields = [rng.choice([0, 1, -1, "a", "", b"x", None, [], {}, ["a"], 2**63, 1.5, [["put", ["a"], 1, None, False]]])
-                  for _ in range(rng.randrange(9))]
+        fields = [
+            rng.choice(
+                [0, 1, -1, "a", "", b"x", None, [], {}, ["a"], 2**63, 1.5, [["put", ["a"], 1, None, False]]]
+            )
+            for _ in range(rng.randrange(9))
+        ]
         return msgpack.packb([rng.choice([*CODES, 99]), *fields])  # type: ignore[no-any-return]
 
     def round(count: int) -> None:
@@ -109,7 +113,9 @@ def test_random_frames_on_every_port_crash_nothing(fleet: Fleet) -> None:
             if port == requests:
                 dealer.send(encode(Hello(1, f"fuzz{rng.randrange(3)}", "agent", "", "")))
             for _ in range(count if port == requests else count // 10):
-                frames = [junk(300) if rng.random() < 0.4 else shaped() for _ in range(rng.choice([1, 1, 1, 2, 3]))]
+                frames = [
+                    junk(300) if rng.random() < 0.4 else shaped() for _ in range(rng.choice([1, 1, 1, 2, 3]))
+                ]
                 with contextlib.suppress(zmq.Again):  # a publisher does not talk to a DEALER
                     dealer.send_multipart(frames, 0 if port == requests else zmq.DONTWAIT)
             dealer.close()
@@ -137,7 +143,9 @@ def test_ten_thousand_calls_in_flight(fleet: Fleet) -> None:
 
             await handler.register("tools.wait", wait)
             async with await aio.connect(fleet.url, "caller") as caller:
-                calls = [asyncio.ensure_future(caller.call("tools.wait", n, timeout=120)) for n in range(10_000)]
+                calls = [
+                    asyncio.ensure_future(caller.call("tools.wait", n, timeout=120)) for n in range(10_000)
+                ]
                 while (await caller.inspect("status"))["calls"] < 10_000:
                     await asyncio.sleep(0.05)  # between two looks
                 gate.set()
