@@ -82,6 +82,10 @@ def test_what_is_not_there_is_said(fleet: Fleet) -> None:
         client.find("(a+)+$")
 
 
+OP = ["put", ["a"], 1, None, False]
+VALUES: list[Any] = [0, 1, -1, "a", "", b"x", None, [], {}, ["a"], 2**63, 1.5, [OP]]
+
+
 def test_random_frames_on_every_port_crash_nothing(fleet: Fleet) -> None:
     rng = random.Random(7)
     client = fleet.client("c")
@@ -101,7 +105,7 @@ def test_random_frames_on_every_port_crash_nothing(fleet: Fleet) -> None:
         ]
         return msgpack.packb([rng.choice([*CODES, 99]), *fields])  # type: ignore[no-any-return]
 
-    def round(count: int) -> None:
+    def attack(count: int) -> None:
         for port in (requests, fleet.changes_port):
             for _ in range(count // 10):
                 with socket.create_connection(("127.0.0.1", port)) as raw:
@@ -121,10 +125,10 @@ def test_random_frames_on_every_port_crash_nothing(fleet: Fleet) -> None:
             dealer.close()
         assert client.get("a") == {"k": 1}
 
-    round(1000)
+    attack(1000)
     memory, descriptors = fleet.broker.memory(), fleet.broker.descriptors()
     for _ in range(5):
-        round(1000)
+        attack(1000)
     until(lambda: fleet.broker.descriptors() <= descriptors + 4, "connections are let go")
     assert fleet.broker.memory() < memory + 20_000, "kilobytes"
     assert "Traceback" not in fleet.broker.log.read_text()

@@ -163,7 +163,7 @@ def test_a_transaction_reads_its_own_writes_and_nobody_else_does(lab: Lab, peer:
     assert dict(map(tuple, trees)) == {"a": {"k": 2}, "b": {"x": 1}}
     assert [["a", "k"], [1], [2]] in changes
     refused(peer, errors.NotFound, m.Write, (("delete", ("a", "nothing"), None, None, False),), "", txid)
-    revision, versions = peer.ask(m.CommitTransaction, txid, "both")
+    _, versions = peer.ask(m.CommitTransaction, txid, "both")
     assert sorted(versions) == [["a", 2], ["b", 0]]
     assert other.get("a") == {"k": 2, "other": 5}
     assert other.ask(m.Log, ("b",), 1)[0][3] == "both"

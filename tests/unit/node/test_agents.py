@@ -1,0 +1,312 @@
+"""A broker and agents on the bench: what is passed on, replicated, lost and found again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tega_zmq import errors
+from tega_zmq.node import Settings
+from tega_zmq.store import Kept
+from tega_zmq.wire import messages as m
+from tests.unit.node.fleet import Client, Fleet, Station
+
+
+class Site:
+    """A broker, the agent pi1, a client at each of them."""
+
+    def __init__(self, kept: Kept | None = None) -> None:
+        self.fleet = Fleet(Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1"), kept)
+        self.broker = self.fleet.broker
+        self.pi1 = self.fleet.agent("pi1", config=("config-pi1",), operational=("ops-pi1",))
+        self.noc = self.fleet.client("noc")
+        self.local = self.fleet.client("local", self.pi1)
+        self.fleet.wait(1)
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def fails(client: Client, error: type[errors.TegaError], cls: type[Any], *fields: Any) -> errors.TegaError:
+    with pytest.raises(error) as raised:
+        client.ask(cls, *fields)
+    return raised.value
+
+
+def put(path: str, value: Any, *, ephemeral: bool = False) -> tuple[Any, ...]:
+    return ("put", tuple(path.split(".")), value, None, ephemeral)
+
+
+def test_both_directions(site: Site) -> None:
+    site.noc.put("config-pi1.mtu", 1500)
+    assert site.local.get("config-pi1.mtu") == 1500
+    site.local.put("ops-pi1.load", 1)
+    assert site.noc.get("ops-pi1.load") == 1
+    site.local.put("config-pi1.mtu", 9000)
+    assert site.local.get("config-pi1.mtu") == site.noc.get("config-pi1.mtu") == 9000
+    assert site.noc.ask(m.Log, ("config-pi1",), 1)[0][2] == "pi1/local"
+    site.noc.put("ops-pi1.load", 2)
+    assert site.local.get("ops-pi1.load") == 2
+    assert site.local.ask(m.Log, ("ops-pi1",), 1)[0][2] == "gateway/noc"
+    assert site.noc.ask(m.Get, ("ops-pi1",), None, "node", "")[4] is not None, "says how old it is"
+
+
+def test_read_through_of_what_is_not_here(site: Site) -> None:
+    site.noc.put("shared.k", 1)
+    assert site.local.get("shared.k") == 1
+    assert site.local.ask(m.Log, ("shared",), 5)[0][0] == 0
+    assert site.local.ask(m.Diff, ("shared",), 0, ("shared",), None) == []
+    fails(site.local, errors.NotFound, m.Get, ("nothing",), None, "value", "")
+    site.fleet.cut(site.pi1)
+    fails(site.local, errors.Offline, m.Get, ("shared",), None, "value", "")
+    fails(site.local, errors.Offline, m.Write, (put("shared.k", 2),), "", "")
+    fails(site.local, errors.Offline, m.Call, ("tools", "x"), (), {})
+
+
+def test_transactions_through_an_agent(site: Site) -> None:
+    site.noc.put("config-pi1", {"k": 1})
+    site.noc.put("shared", {"k": 1})
+    txid = site.local.ask(m.Begin)
+    site.local.ask(m.Write, (put("config-pi1.k", 2), put("shared.new", 3)), "", txid)
+    assert site.local.ask(m.Get, ("config-pi1",), None, "value", txid)[0] == {"k": 2}
+    assert site.local.ask(m.Get, ("shared",), None, "value", txid)[0] == {"k": 1, "new": 3}
+    assert site.local.ask(m.Get, ("shared",), None, "oids", txid)
+    assert site.local.ask(m.Write, (put("other.k", 1),), "", txid) is None
+    assert site.local.ask(m.Get, ("other", "k"), None, "value", txid)[0] == 1
+    assert site.noc.get("shared") == {"k": 1}
+    fails(site.local, errors.MixedOwners, m.Write, (put("ops-pi1.k", 1),), "", txid)
+    site.local.ask(m.CommitTransaction, txid, "all at once")
+    assert site.noc.get("shared") == {"k": 1, "new": 3} and site.noc.get("config-pi1") == {"k": 2}
+    fails(site.local, errors.MixedOwners, m.Write, (put("ops-pi1.k", 1), put("shared.k", 1)), "", "")
+
+
+def test_gaps_are_found_by_the_next_update_and_by_heartbeats(site: Site) -> None:
+    site.noc.put("config-pi1.n", 0)
+    site.fleet.losing = lambda agent, frame: True
+    site.noc.put("config-pi1.n", 1)
+    assert site.local.get("config-pi1.n") == 0
+    site.fleet.wait(5)
+    assert site.local.get("config-pi1.n") == 1, "a heartbeat told"
+    site.noc.put("config-pi1.n", 2)
+    site.fleet.losing = lambda agent, frame: False
+    site.noc.put("config-pi1.n", 3)
+    assert site.local.get("config-pi1.n") == 3, "the next update told"
+
+
+@pytest.mark.parametrize(("commits", "by"), [(30, "deltas"), (300, "tree")])
+def test_catching_up(commits: int, by: str) -> None:
+    site = Site(Kept(versions=10, updates=100))
+    site.noc.put("config-pi1", {f"k{n}": "x" * 400 for n in range(200)})
+    site.fleet.cut(site.pi1)
+    for n in range(commits):
+        site.noc.put("config-pi1.n", n)
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(5)
+    assert site.pi1.tree("config-pi1") == site.broker.tree("config-pi1")
+    assert site.pi1.position("config-pi1") == site.broker.position("config-pi1")
+    assert by in str(site.pi1.noted("replica caught up")[-1]["by"])
+
+
+def test_calls_up_down_and_across(site: Site) -> None:
+    pi2 = site.fleet.agent("pi2", operational=("ops-pi2",))
+    far = site.fleet.client("far", pi2)
+    site.fleet.wait(1)
+    site.local.register("ops-pi1.echo", lambda value: value)
+    site.local.register("ops-pi1.fails", lambda: {}["missing"])
+    site.local.register("ops-pi1.hangs", lambda: NotImplemented)
+    for caller in (site.noc, far, site.local):
+        assert caller.call("ops-pi1.echo", 0) == 0
+        with pytest.raises(errors.HandlerError) as raised:
+            caller.call("ops-pi1.fails")
+        assert raised.value.type == "KeyError"
+    hanging = far.start(m.Call, ("ops-pi1", "hangs"), (), {}, timeout=60.0)
+    given_up = site.noc.start(m.Call, ("ops-pi1", "hangs"), (), {}, timeout=60.0)
+    late = far.start(m.Call, ("ops-pi1", "hangs"), (), {}, timeout=1.0)
+    site.fleet.run()
+    assert site.noc.session is not None
+    site.noc.session.cancel(given_up, site.fleet.now)
+    site.noc.pump()
+    site.fleet.run()
+    with pytest.raises(errors.Cancelled):
+        site.noc.answer(given_up)
+    site.fleet.wait(2)
+    with pytest.raises(errors.Timeout):
+        far.answer(late)
+    assert far.ask(m.CallAll, r"ops-.*\.echo", (1,), {})[0][2:] == [True, 1]
+    site.fleet.cut(site.local)
+    site.fleet.run()
+    with pytest.raises(errors.HandlerGone):
+        far.answer(hanging)
+    with pytest.raises(errors.HandlerGone):
+        site.noc.call("ops-pi1.echo", 1)
+    site.fleet.restore(site.local)
+    site.fleet.wait(3)
+    assert site.noc.call("ops-pi1.echo", False) is False
+    handler_session = site.noc.ask(m.Inspect, "handlers")
+    assert handler_session["ops-pi1.echo"] == ["%pi1/local.echo"]
+    site.local.close()
+    site.fleet.run()
+    with pytest.raises(errors.NoHandler):
+        site.noc.call("ops-pi1.echo", 1)
+
+
+def test_global_subscriptions_survive_a_cut_without_a_gap(site: Site) -> None:
+    site.noc.put("shared", {"n": 0})
+    site.local.subscribe("shared.n", "global")
+    site.local.listen("news", "global")
+    site.noc.put("shared.n", 1)
+    site.noc.ask(m.Publish, "news", "one")
+    site.fleet.cut(site.pi1)
+    site.noc.put("shared.n", 2)
+    site.noc.put("shared.n", 3)
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(5)
+    assert [change.new for change in site.local.heard] == [1, 2, 3]
+    assert [message.value for message in site.local.messages] == ["one"]
+    assert site.local.ask(m.Publish, "news", "mine") == 0
+    site.fleet.run()
+    assert [message.value for message in site.local.messages] == ["one"], "not to its sender"
+
+
+def test_offline_work_comes_up_later(site: Site) -> None:
+    site.local.put("ops-pi1.n", 0)
+    site.fleet.cut(site.pi1)
+    for n in range(1, 20):
+        site.local.put("ops-pi1.n", n)
+    assert site.noc.get("ops-pi1.n") == 0
+    fails(site.noc, errors.OwnerAway, m.Write, (put("ops-pi1.n", 99),), "", "")
+    site.fleet.wait(30)
+    assert site.noc.ask(m.Inspect, "agents")[0]["state"] == "away"
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(10)
+    assert site.noc.get("ops-pi1.n") == 19
+    assert site.broker.position("ops-pi1") == site.pi1.position("ops-pi1")
+
+
+def test_ephemeral_nodes_of_local_programs_come_back_with_a_new_session(site: Site) -> None:
+    site.local.put("presence.local", 1, ephemeral=True)
+    assert site.noc.get("presence") == {"local": 1}
+    site.fleet.cut(site.pi1)
+    site.fleet.wait(30)
+    fails(site.noc, errors.NotFound, m.Get, ("presence",), None, "value", "")
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(10)
+    assert site.noc.get("presence") == {"local": 1}
+    site.local.close()
+    site.fleet.wait(1)
+    fails(site.noc, errors.NotFound, m.Get, ("presence",), None, "value", "")
+
+
+@pytest.mark.parametrize("who", ["broker", "agent"])
+def test_a_restart_finds_everything_again(site: Site, who: str) -> None:
+    site.noc.put("config-pi1.k", 1)
+    site.local.put("ops-pi1.k", 1)
+    site.local.put("presence.local", 1, ephemeral=True)
+    station: Station = site.broker if who == "broker" else site.pi1
+    station.kill()
+    station.start()
+    site.fleet.wait(8)
+    assert site.noc.state == site.local.state == "connected"
+    assert site.local.get("config-pi1.k") == 1 and site.noc.get("ops-pi1.k") == 1
+    assert site.noc.get("presence.local") == 1
+    site.noc.put("ops-pi1.k", 2)
+    site.local.put("config-pi1.k", 2)
+    assert site.local.get("ops-pi1.k") == 2 == site.noc.get("config-pi1.k")
+
+
+def test_a_write_in_flight_when_the_link_breaks_is_done_once(site: Site) -> None:
+    site.noc.put("config-pi1.n", 0)
+    site.broker.slow()
+    asked = site.local.start(m.Write, (put("config-pi1.n", 1),), "", "", timeout=60.0)
+    site.fleet.run()
+    site.fleet.cut(site.pi1)
+    site.broker.sync()
+    site.fleet.restore(site.pi1)
+    for _ in range(5):
+        site.fleet.wait(1)
+        site.broker.sync()
+    assert site.local.answer(asked)[1] == [["config-pi1", 1]]
+    assert site.broker.position("config-pi1")[1] == 1
+
+
+def test_a_write_that_is_answered_late_ends_at_its_deadline(site: Site) -> None:
+    site.noc.put("config-pi1.n", 0)
+    site.fleet.losing = lambda agent, frame: True
+    asked = site.local.start(m.Write, (put("config-pi1.n", 1),), "", "", timeout=1.0)
+    site.fleet.wait(1.4)
+    if asked in site.local.done and not isinstance(site.local.done[asked], errors.TegaError):
+        assert site.local.get("config-pi1.n") == 1
+    else:
+        assert site.fleet.error(site.local, asked).outcome == "committed"  # type: ignore[attr-defined]
+    site.broker.slow()
+    unknown = site.local.start(m.Write, (put("config-pi1.n", 2),), "", "", timeout=1.0)
+    site.fleet.wait(1.4)
+    assert site.fleet.error(site.local, unknown).outcome == "unknown"  # type: ignore[attr-defined]
+
+
+def test_wiped_card_disown_and_two_owners(site: Site) -> None:
+    for n in range(3):
+        site.local.put("ops-pi1.n", n)
+    epoch, version = site.broker.position("ops-pi1")
+    site.pi1.kill()
+    site.pi1.start(wiped=True)
+    site.fleet.wait(5)
+    assert site.broker.position("ops-pi1")[0] != epoch
+    late = site.fleet.client("late", site.pi1)
+    site.fleet.wait(1)
+    late.put("ops-pi1.n", 100)
+    assert site.noc.get("ops-pi1.n") == 100
+    assert site.noc.ask(m.Get, ("ops-pi1", "n"), version, "value", "")[0] == 2
+    thief = site.fleet.agent("thief", operational=("ops-pi1",))
+    site.fleet.wait(3)
+    assert "ReadOnly" in str(thief.noted("claim refused")[0]["error"])
+    site.pi1.kill()
+    site.fleet.wait(15)
+    assert site.noc.ask(m.Manage, "disown", "ops-pi1") == {"disowned": "ops-pi1"}
+    site.noc.put("ops-pi1.n", 5)
+    assert site.noc.get("ops-pi1.n") == 5
+
+
+def test_clear_and_delete_reach_the_replicas(site: Site) -> None:
+    site.noc.put("config-pi1.k", 1)
+    site.noc.delete("config-pi1")
+    fails(site.local, errors.NotFound, m.Get, ("config-pi1",), None, "value", "")
+    site.noc.put("config-pi1.k", 2)
+    assert site.local.get("config-pi1.k") == 2
+    site.noc.ask(m.Manage, "clear", "")
+    site.fleet.wait(5)
+    assert site.pi1.tree("config-pi1") is None
+    site.noc.put("config-pi1.k", 3)
+    site.fleet.wait(5)
+    assert site.local.get("config-pi1.k") == 3
+    assert site.local.ask(m.Manage, "sync", "")["reconciled"]
+    assert site.noc.ask(m.Manage, "sync", "")["reconciled"]
+
+
+def test_what_the_agent_lists(site: Site) -> None:
+    site.local.subscribe("shared", "global")
+    status = site.local.ask(m.Inspect, "status")["uplink"]
+    assert (status["state"], status["server"]) == ("connected", "gateway")
+    assert status["operational"] == [{"root": "ops-pi1", "accepted": True}]
+    assert site.local.ask(m.Inspect, "global") == {"shared": ["local"]}
+    assert site.noc.ask(m.Inspect, "forwarders")[0]["sessions"] == ["pi1/local"]
+    site.noc.put("config-pi1.k", 1)
+    site.fleet.wait(5)
+    (entry,) = site.noc.ask(m.Inspect, "agents")
+    assert entry["config"] == [{"root": "config-pi1", "version": 0, "behind": 0}]
+
+
+def test_an_agent_whose_log_fails_serves_reads_and_converges_when_it_is_mended(site: Site) -> None:
+    site.noc.put("config-pi1.n", 0)
+    site.pi1.slow()
+    site.noc.put("config-pi1.n", 1)
+    site.pi1.fail()
+    assert site.local.get("config-pi1.n") == 0
+    fails(site.local, errors.StorageError, m.Write, (put("ops-pi1.n", 1),), "", "")
+    site.pi1.mend()
+    site.fleet.wait(6)
+    site.pi1.sync()
+    assert site.local.get("config-pi1.n") == 1
