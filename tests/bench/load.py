@@ -450,11 +450,12 @@ def raw_roots(url: str, count: str) -> dict[str, float]:
 def raw_sibling_puts(url: str, seconds: str, root: str, containers: str, siblings: str) -> dict[str, float]:
     """Put at random among the leaves that `raw_fill` made, one in flight."""
     raw = Raw(url, f"raw-siblings-{os.getpid()}")
-    draw = random.Random(1)
+    draw = random.Random(os.getpid())
 
     def act(number: int) -> None:
         path = (root, f"c{draw.randrange(int(containers))}", f"k{draw.randrange(int(siblings))}")
-        raw.ask(messages.Write, (put_op(path, VALUE + str(number)),), "", "")
+        # Never what stands there already, from a round before: that would make no commit.
+        raw.ask(messages.Write, (put_op(path, stamped(number)),), "", "")
 
     return one_by_one(act, float(seconds))
 
