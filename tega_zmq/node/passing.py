@@ -108,6 +108,8 @@ def answered(node: Node, session: Session, message: Reply | Failure, sender: str
         error = errors.Disconnected(f"the link was lost, and then: {message.message}", outcome="unknown")
         node.fail(session, message.id, error)
         return
+    if isinstance(waiting.message, Write):
+        session.settle(message)
     session.pending.pop(message.id, None)
     node.send(session, message)
 

@@ -90,7 +90,9 @@ class Story:
                 if self.random.random() < 0.7 and station.up:
                     station.sync()
         elif chance < 0.96:
-            self.fleet.pass_time(self.fleet.now + self.random.choice([0.01, 0.2, 1.0, 4.0]))
+            until = self.fleet.now + self.random.choice([0.01, 0.2, 1.0, 4.0, 12.0])
+            while self.fleet.now < until:
+                self.fleet.pass_time(until)
         else:
             self.fault()
         for station in self.fleet.stations:
@@ -125,7 +127,7 @@ class Story:
         return id
 
     def fault(self) -> None:
-        kind = self.random.randrange(7)
+        kind = self.random.randrange(9)
         dialer = self.random.choice(self.fleet.dialers)
         station = self.random.choice(self.fleet.stations)
         if kind == 0:
@@ -142,6 +144,10 @@ class Story:
                     each.start()
         elif kind == 5:
             station.lab.auto = not station.lab.auto
+        elif kind == 6 and station.up and station.lab.node.failure is None:
+            station.fail()
+        elif kind == 7:
+            self.mend()
         else:
             self.lossy = self.random.choice([0.0, 0.3, 1.0])
 
@@ -154,9 +160,15 @@ class Story:
                 assert before is None or before[0] != epoch or before[1] <= version, (station.name, name)
                 self.seen[station.name, name] = (epoch, version)
 
+    def mend(self) -> None:
+        for station in self.fleet.stations:
+            if station.up and station.lab.node.failure is not None:
+                station.mend()
+
     def heal(self) -> None:
         """The faults end."""
         self.lossy = 0.0
+        self.mend()
         for dialer in self.fleet.dialers:
             self.fleet.restore(dialer)
         for station in self.fleet.stations:
@@ -189,7 +201,8 @@ class Story:
             outcome = client.done[id]
             if not isinstance(outcome, TegaError) and outcome[0]:
                 assert name in done, f"{name} of {client.name} to {root} was acknowledged and is not there"
-            if isinstance(outcome, TegaError) and outcome.code in ("Offline", "OwnerAway", "NotFound"):
+            undone = ("Offline", "OwnerAway", "NotFound", "InvalidPath")
+            if isinstance(outcome, TegaError) and outcome.code in undone:
                 assert name not in done, f"{name} failed with {outcome.code} and is there"
         for client, id in self.calls:
             assert id in client.done

@@ -124,14 +124,14 @@ class Station(Dialer):
             now=self.fleet.now,
         )
         lab.disk[:0] = disk
-        self._written = len(disk)
+        lab.earlier = len(disk)
         self.dial_at = self.fleet.now if self.to is not None else None
         return lab
 
     @property
     def disk(self) -> list[store.Record]:
         """The records that are on the disk for sure."""
-        return self.lab.disk[: self._written + self.lab.node.durable_number]
+        return self.lab.disk[: self.lab.earlier + self.lab.node.durable_number]
 
     # -- failures ----------------------------------------------------------------------------------
 
@@ -163,6 +163,18 @@ class Station(Dialer):
         """The disk has everything now."""
         self.lab.now = self.fleet.now
         self.lab.sync()
+        self.settle()
+
+    def fail(self) -> None:
+        """The disk refuses what is not durable yet, and everything until `mend`."""
+        self.lab.now = self.fleet.now
+        self.lab.fail()
+        self.settle()
+
+    def mend(self) -> None:
+        """The disk takes records again."""
+        self.lab.now = self.fleet.now
+        self.lab.mend()
         self.settle()
 
     # -- events ------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ class Lab:
         self.auto = durable
         """Whether every record is durable at once."""
         self.disk: list[store.Record] = []
+        self.earlier = 0
+        """How many of them are of earlier runs."""
         self.notes: list[Note] = []
         self.published: list[Publish] = []
         self.up: list[m.AnyMessage] = []
@@ -81,7 +83,7 @@ class Lab:
     def fail(self, reason: str = "no space left") -> None:
         """The disk refuses what is not durable yet, and everything from now on."""
         machine.log_failed(self.node, reason, self.node.durable_number, self.now)
-        del self.disk[self.node.durable_number :]
+        del self.disk[self.earlier + self.node.durable_number :]
         self.run()
 
     def mend(self) -> None:
@@ -137,9 +139,7 @@ class Peer:
     def hello(self) -> m.Welcome:
         """Connect anew and say hello, with the session if there is one."""
         self.address = b"peer-%d" % next(self.names)
-        answers = self.lab.send(
-            self.address, m.Hello(1, self.tega_id, self.kind, self.session, self.token)
-        )
+        answers = self.lab.send(self.address, m.Hello(1, self.tega_id, self.kind, self.session, self.token))
         (welcome,) = [each for each in answers if isinstance(each, (m.Welcome, m.Refused))]
         if isinstance(welcome, m.Refused):
             raise errors.decode(welcome.code, welcome.message, welcome.fields)
@@ -197,9 +197,7 @@ class Peer:
 
     def put(self, path: str, value: Any, expected: int | None = None, *, ephemeral: bool = False) -> Any:
         """Put, and return the reply."""
-        return self.ask(
-            m.Write, (("put", tuple(path.split(".")), value, expected, ephemeral),), "", ""
-        )
+        return self.ask(m.Write, (("put", tuple(path.split(".")), value, expected, ephemeral),), "", "")
 
     def delete(self, path: str) -> Any:
         """Delete, and return the reply."""
