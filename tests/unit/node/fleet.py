@@ -528,9 +528,9 @@ class Fleet:
     def publish(self, publisher: Station, topic: bytes, frame: bytes) -> None:
         """Hand an update to the agents that have subscribed to its topic."""
         for agent in self.stations:
-            if agent.to is publisher and agent.up and agent.link in self.links:
-                if topic in agent.topics.get(publisher.name, ()) and not self.losing(agent, frame):
-                    agent.updates.append((topic, frame))
+            follows = agent.to is publisher and agent.up and agent.link in self.links
+            if follows and topic in agent.topics.get(publisher.name, ()) and not self.losing(agent, frame):
+                agent.updates.append((topic, frame))
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -542,12 +542,14 @@ class Fleet:
                 found.append(lambda link=link: link.node.receive(link.peer, link.up.popleft()))
             if link.down and link.reading:
                 found.append(lambda link=link: link.dialer.take(decode(link.down.popleft())))
-        for station in self.stations:
-            if station.updates:
-                found.append(lambda station=station: self._update(station))
-        for dialer in self.dialers:
-            if dialer.dial_at is not None and dialer.dial_at <= self.now:
-                found.append(dialer.dial)
+        found += [
+            lambda station=station: self._update(station) for station in self.stations if station.updates
+        ]
+        found += [
+            dialer.dial
+            for dialer in self.dialers
+            if dialer.dial_at is not None and dialer.dial_at <= self.now
+        ]
         return found
 
     @staticmethod
