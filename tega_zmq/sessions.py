@@ -52,6 +52,7 @@ class Session:
         "calling",
         "claims",
         "congested",
+        "doubt",
         "dropped",
         "ended",
         "ephemerals_above",
@@ -63,7 +64,9 @@ class Session:
         "kind",
         "last_lsn",
         "lease",
+        "lost_above",
         "opened",
+        "passed_up",
         "peer",
         "pending",
         "positions",
@@ -98,6 +101,12 @@ class Session:
         self.subsessions: dict[str, Session] = {}
         self.forwarded_to: set[str] = set()
         """Agents below, by tega_id, and "" for the uplink, that hold a sub-session for this one."""
+        self.passed_up = 0
+        """The highest id of a write that was passed up the uplink."""
+        self.lost_above = 0
+        """Writes up to this id were passed up in a session that is gone there, with its outcomes."""
+        self.doubt = 0.0
+        """Until then a write may come that was passed up before this node was restarted (monotonic seconds)."""
         self.told: dict[int, dict[str, tuple[str, int]]] = {}
         """Up to where its subscriptions at the node above have been told, by number and root."""
         self.announced: dict[tuple[str, Any], Any] = {}

@@ -74,6 +74,8 @@ def hello(node: Node, peer: bytes, message: Hello) -> None:
         for other in node.sessions_forwarded_to(session.tega_id):
             passing.resend(node, other, session.tega_id)
         for each in (session, *session.subsessions.values()):
+            # What is sent again after a Welcome comes before anything else, and no connection is silent longer.
+            each.doubt = min(each.doubt, node.now + SILENT * settings.heartbeat)
             watching.resume(node, each)
 
 
@@ -137,6 +139,7 @@ def restore(node: Node) -> None:
         session = Session(
             lease.session, lease.tega_id, lease.token, "client", via, node.settings.lease, node.now
         )
+        session.doubt = float("inf")
         if lease.via and via is None:
             _erase(node, session)
             continue

@@ -68,6 +68,12 @@ def pass_up(
             + (f", which owns {root}" if root is not None else ""),
             root=root,
         )
+    if isinstance(request, Write):
+        if request.id <= session.lost_above:
+            raise errors.Disconnected(
+                "the node above lost the session in which it was asked to write", outcome="unknown"
+            )
+        session.passed_up = max(session.passed_up, request.id)
     _wait(node, session, request, "", resend, convert)
     node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
 

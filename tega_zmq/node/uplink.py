@@ -8,7 +8,7 @@ from tega_zmq import tree
 from tega_zmq.client import protocol
 from tega_zmq.errors import Disconnected, ProtocolError, TegaError
 from tega_zmq.node import calling, lifecycle, passing, replication, watching
-from tega_zmq.node.effects import Redial, RememberUplink, SendUp, Topics
+from tega_zmq.node.effects import Redial, RememberUplink, Send, SendUp, Topics
 from tega_zmq.node.state import Node, Waiting
 from tega_zmq.paths import Path
 from tega_zmq.replica import Follower
@@ -29,6 +29,7 @@ from tega_zmq.wire.messages import (
     Follow,
     Forward,
     ForwardEnded,
+    Gone,
     Heartbeat,
     Invoke,
     Message,
@@ -173,6 +174,8 @@ def _came(node: Node, welcome: Welcome) -> None:
     node.uplink_requests.clear()
     node.heartbeat_due = node.now + node.settings.heartbeat
     node.claims_due = node.now
+    if not welcome.resumed:
+        _forget_outcomes(node)
     _open_roots(node)
     for below in node.below.values():
         node.effects.append(SendUp(Forward(below.id, "", encode(Heartbeat(())))))
@@ -191,6 +194,21 @@ def _came(node: Node, welcome: Welcome) -> None:
             passing.give_up(node, session, "")
     for name, value in node.reports.items():
         _ask(node, "report", name, Report, name, value)
+
+
+def _forget_outcomes(node: Node) -> None:
+    """The node above lost this agent's session, and with it what it knew of writes that were passed up.
+
+    Such a write must not go up once more. Of sessions from before a restart it is not known which these are:
+    they end, and their owners learn in a new one that the outcome is unknown.
+    """
+    for session in node.sessions:
+        if session.doubt > node.now:
+            if session.peer is not None:
+                node.effects.append(Send(session.peer, Gone()))
+            lifecycle.end(node, session, "its session at the node above was lost")
+        else:
+            session.lost_above = session.passed_up
 
 
 def _since(session: Session, request: object) -> object:

@@ -90,7 +90,7 @@ class Story:
                 if self.random.random() < 0.7 and station.up:
                     station.sync()
         elif chance < 0.96:
-            until = self.fleet.now + self.random.choice([0.01, 0.2, 1.0, 4.0, 12.0])
+            until = self.fleet.now + self.random.choice([0.01] * 8 + [0.2] * 8 + [1.0] * 4 + [12.0])
             while self.fleet.now < until:
                 self.fleet.pass_time(until)
         else:
