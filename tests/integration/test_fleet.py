@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -54,6 +57,15 @@ def test_an_agent_that_was_away_catches_up_by_deltas_or_by_tree(fleet: Fleet) ->
     assert int(trees[-1].split('by="tree in ')[1].split()[0]) > 1, "in more than one chunk"
 
 
+DOOMED = """
+import sys, tega_zmq
+client = tega_zmq.connect(sys.argv[1], "doomed")
+client.put("presence.doomed", 1, ephemeral=True)
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_broker_killed_under_load_loses_nothing_acknowledged(fleet: Fleet) -> None:
     agent = fleet.agent("pi1")
     agent.start()
@@ -62,8 +74,16 @@ def test_broker_killed_under_load_loses_nothing_acknowledged(fleet: Fleet) -> No
     device = fleet.client("device", at="pi1")
     device.register("ops-pi1.echo", lambda value: value)
     writer.put("presence.writer", 1, ephemeral=True)
-    doomed = fleet.client("doomed")
-    doomed.put("presence.doomed", 1, ephemeral=True)
+    doomed = subprocess.Popen(
+        [sys.executable, "-c", DOOMED, fleet.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert doomed.stdin is not None and doomed.stdout is not None
+    assert doomed.stdout.readline() == "there\n"
+    assert watcher.get("presence") == {"writer": 1, "doomed": 1}
+    doomed.kill()
+    doomed.wait()
+    doomed.stdin.close()
+    doomed.stdout.close()
     states: list[str] = []
     watcher.on_state(states.append)
     acknowledged: list[int] = []
@@ -96,7 +116,6 @@ def test_broker_killed_under_load_loses_nothing_acknowledged(fleet: Fleet) -> No
     assert watcher.get("presence.writer") == 1
     assert until(lambda: watcher.call("ops-pi1.echo", 0, timeout=5) == 0 or None) is True
     assert "suspended" in states and states[-1] == "connected"
-    doomed._driver.abandon() if hasattr(doomed._driver, "abandon") else doomed.close()
     until(lambda: "doomed" not in watcher.get("presence"), "the dead session's node is gone")
 
 
@@ -263,9 +282,6 @@ def test_two_agents_cannot_own_one_root(fleet: Fleet) -> None:
 
 
 def test_a_subscriber_that_stops_reading_delays_nobody_and_converges(fleet: Fleet) -> None:
-    import subprocess
-    import sys
-
     script = (
         "import sys, tega_zmq\n"
         "client = tega_zmq.connect(sys.argv[1], 'slow')\n"
@@ -283,8 +299,6 @@ def test_a_subscriber_that_stops_reading_delays_nobody_and_converges(fleet: Flee
     assert slow.stdin is not None and slow.stdout is not None
     try:
         assert slow.stdout.readline() == "ready\n"
-        import signal
-
         slow.send_signal(signal.SIGSTOP)
         writer = fleet.client("writer")
         writer.put("load", {"n": 0, "pad": ""})
