@@ -64,7 +64,7 @@ def unregister(node: Node, session: Session, request: Unregister) -> None:
 
 def announce(node: Node, session: Session, key: tuple[str, Any], request: Any) -> None:
     """Tell the node above, now and after every reconnect."""
-    if node.uplink is None or session.kind == "below":
+    if node.uplink is None:
         return
     session.announced[key] = request
     if node.online:
@@ -106,7 +106,7 @@ def call(node: Node, session: Session, request: Call) -> None:
 
 
 def _call_elsewhere(node: Node, session: Session, request: Call, path: Path) -> None:
-    if node.uplink is not None and session.kind != "below":
+    if node.uplink is not None:
         if node.online:
             pass_up(node, session, request, None, resend=False)
             return
@@ -123,7 +123,7 @@ def _call_elsewhere(node: Node, session: Session, request: Call, path: Path) -> 
 def call_all(node: Node, session: Session, request: CallAll) -> None:
     """Call every handler that matches; the reply has each one's outcome."""
     pattern = compile_oids(request.regex)
-    if node.uplink is not None and node.online and session.kind != "below":
+    if node.uplink is not None and node.online:
         pass_up(node, session, request, None, resend=False)
         return
     found = node.handlers.matching(pattern)

@@ -74,7 +74,7 @@ def hello(node: Node, peer: bytes, message: Hello) -> None:
         for other in node.sessions_forwarded_to(session.tega_id):
             passing.resend(node, other, session.tega_id)
         for each in (session, *session.subsessions.values()):
-            # What is sent again after a Welcome comes before anything else, and no connection is silent longer.
+            # What is sent again follows on the Welcome, and no connection is silent for longer than this.
             each.doubt = min(each.doubt, node.now + SILENT * settings.heartbeat)
             watching.resume(node, each)
 

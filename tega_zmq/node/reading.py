@@ -128,8 +128,6 @@ def _here(node: Node, root: str) -> bool:
 
 
 def _read_through(node: Node, session: Session, request: Any, root: str) -> None:
-    if session.kind == "below":
-        raise NotFound(f"{node.settings.tega_id} has no root {root}", path=root)
     if not node.online:
         raise Offline(
             f"{node.settings.tega_id} has no replica of {root}, and no link to the node above", root=root

@@ -40,6 +40,7 @@ from tega_zmq.wire.messages import (
     Subscribe,
     SubscribeRegex,
     Welcome,
+    Write,
 )
 
 RETRY_CLAIM = 30.0
@@ -398,6 +399,8 @@ def _message(node: Node, message: AnyMessage) -> None:
 def _forwarded(node: Node, message: Forward) -> None:
     body = decode(message.body)
     if type(body) in REQUESTS:
+        if not isinstance(body, Write):
+            raise ProtocolError(f"the node above forwards writes, no {type(body).__name__}")
         from tega_zmq.node.machine import request
 
         request(node, lifecycle.from_above(node, message.session, message.tega_id), body)

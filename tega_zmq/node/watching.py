@@ -6,19 +6,16 @@ from typing import Any
 
 from tega_zmq import paths, subscriptions
 from tega_zmq.errors import InvalidPath, InvalidValue, NotFound, TooLarge
-from tega_zmq.node.calling import announce, retract
-from tega_zmq.node.effects import SendUp
+from tega_zmq.node.calling import announce, forward_up, retract
 from tega_zmq.node.state import Node
 from tega_zmq.patterns import compile_channel, compile_oids
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Root, Store, Update, updates_since
 from tega_zmq.store.history import new_root
 from tega_zmq.subscriptions import ChangeSubscription, ChannelSubscription
-from tega_zmq.wire import encode
 from tega_zmq.wire.messages import (
     Changed,
     Dropped,
-    Forward,
     Listen,
     Message,
     Position,
@@ -51,7 +48,7 @@ def subscribe(node: Node, session: Session, request: Subscribe | SubscribeRegex)
     subscription = ChangeSubscription(session, request.subscription, path, pattern, text)
     subscription.sent = _start(subscription, node.durable, request.since)
     _make_room(node, session, request.subscription)
-    if _goes_up(node, session, request.scope):
+    if request.scope == "global":
         announce(node, session, ("subscription", request.subscription), request)
     node.subscriptions.add(subscription)
     session.subscriptions[request.subscription] = subscription
@@ -87,10 +84,6 @@ def _start(
 def _check_scope(scope: str) -> None:
     if scope not in _SCOPES:
         raise InvalidValue(f"there is no scope {scope[:32]!a}; there are local and global")
-
-
-def _goes_up(node: Node, session: Session, scope: str) -> bool:
-    return scope == "global" and node.uplink is not None and session.kind != "below"
 
 
 def _make_room(node: Node, session: Session, number: int) -> None:
@@ -250,7 +243,7 @@ def listen(node: Node, session: Session, request: Listen) -> None:
     if pattern is None:
         _check_channel(request.channel)
     _make_room(node, session, request.subscription)
-    if _goes_up(node, session, request.scope):
+    if request.scope == "global":
         announce(node, session, ("subscription", request.subscription), request)
     subscription = ChannelSubscription(session, request.subscription, request.channel, pattern)
     node.channels.add(subscription)
@@ -268,10 +261,9 @@ def _check_channel(channel: str) -> None:
 def publish(node: Node, session: Session, request: Publish) -> None:
     """Send a message to all who listen, but not to the sender itself."""
     _check_channel(request.channel)
+    if node.uplink is not None and node.online:
+        forward_up(node, session, request)
     count = deliver(node, session, request.channel, session.tega_id, request.value)
-    if node.uplink is not None and node.online and session.kind != "below":
-        session.forwarded_to.add("")
-        node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
     node.reply(session, request.id, count)
 
 
