@@ -62,7 +62,9 @@ class Case(NamedTuple):
 def environment() -> dict[str, str]:
     """Return the environment in which the programs of this checkout are found."""
     paths = [str(ROOT), str(ROOT / "broker"), str(ROOT / "agents")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    # Variables that begin with TEGA_ are configuration: those of the caller are not to be measured.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TEGA_")}
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 @contextlib.contextmanager
@@ -87,12 +89,12 @@ def free_port() -> int:
 def cores() -> tuple[set[int] | None, set[int] | None]:
     """Return the cores for servers and for clients: one each, the same for both sides.
 
-    None, with `TEGA_BENCH_FREE` set: any core.
+    None, with `BENCH_FREE` set: any core.
 
     Where the system may move them about, the rate of one request in flight differs by a factor of two from
     second to second, by whether both happen to share a core.
     """
-    if os.environ.get("TEGA_BENCH_FREE"):
+    if os.environ.get("BENCH_FREE"):
         return None, None
     usable = sorted(os.sched_getaffinity(0))
     return ({usable[0]}, {usable[1]}) if len(usable) > 1 else ({usable[0]}, {usable[0]})
