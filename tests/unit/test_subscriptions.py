@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tega_zmq import store, subscriptions
+from tega_zmq.patterns import compile_channel, compile_oids
+from tega_zmq.sessions import Session
+from tega_zmq.store import Change, Op, Store, Update
+from tega_zmq.subscriptions import ChangeSubscription, Channels, ChannelSubscription, Subscriptions, select
+from tega_zmq.wire.messages import ChangeField
+
+
+def session(name: str = "s") -> Session:
+    return Session(name, name, "", "client", None, 15.0, 0.0)
+
+
+def to_path(path: str, number: int = 1) -> ChangeSubscription:
+    return ChangeSubscription(session(), number, tuple(path.split(".")), None, path)
+
+
+def to_regex(regex: str, number: int = 1) -> ChangeSubscription:
+    return ChangeSubscription(session(), number, (), compile_oids(regex), regex)
+
+
+def write(before: Store, *ops: tuple[Any, ...]) -> tuple[Update, Store]:
+    made = store.write(
+        before,
+        [Op(kind, tuple(path.split(".")), *rest) for kind, path, *rest in ops],  # type: ignore[misc]
+        time=1.0,
+        tega_id="noc",
+        fresh=lambda: "e1",
+        max_value=1 << 20,
+    )
+    assert made.commit is not None
+    return made.commit.updates[0], made.store
+
+
+BASE = write(store.empty(), ("put", "r", {"net": {"eth0": {"mtu": 1500}, "eth1": {"mtu": 1}}, "x": 1}))[1]
+
+
+def told(subscription: ChangeSubscription, *ops: tuple[Any, ...]) -> tuple[ChangeField, ...]:
+    update, after = write(BASE, *ops)
+    return select(subscription, update, BASE.roots["r"].node, after.roots["r"].node)
+
+
+@pytest.mark.parametrize(
+    ("path", "op", "expected"),
+    [
+        ("r.net.eth0", ("put", "r.net.eth0.mtu", 9), [("r.net.eth0.mtu", (1500,), (9,))]),
+        ("r.net.eth0.mtu", ("put", "r.net.eth0.mtu", 9), [("r.net.eth0.mtu", (1500,), (9,))]),
+        ("r.net.eth0.mtu", ("put", "r.net", 5), [("r.net.eth0.mtu", (1500,), ())]),
+        ("r.net.eth0.mtu", ("delete", "r"), [("r.net.eth0.mtu", (1500,), ())]),
+        ("r", ("delete", "r.net.eth1"), [("r.net.eth1", ({"mtu": 1},), ())]),
+        ("r.net.new.deep", ("put", "r.net.new", {"deep": 1}), [("r.net.new.deep", (), (1,))]),
+        ("r.net.eth1", ("put", "r.net.eth0.mtu", 9), []),
+        ("r.net.eth1", ("put", "r.net.eth2", {"mtu": 9}), []),
+        ("r.nothing.here", ("delete", "r"), []),
+        ("r.net.eth", ("put", "r.net.eth0.mtu", 9), []),
+    ],
+)
+def test_changes_at_below_and_above_a_path(path: str, op: tuple[Any, ...], expected: list[Any]) -> None:
+    assert [(".".join(at), old, new) for at, old, new, _ in told(to_path(path), op)] == expected
+
+
+@pytest.mark.parametrize(
+    ("regex", "op", "expected"),
+    [
+        (r"r\.net\.eth.*", ("put", "r.net.eth0.mtu", 9), [("r.net.eth0.mtu", (1500,), (9,))]),
+        (r"r\.net\.eth.", ("delete", "r.net"), [("r.net.eth0", True), ("r.net.eth1", True)]),
+        (r"r\.net\.eth.\.mtu", ("delete", "r"), [("r.net.eth0.mtu", True), ("r.net.eth1.mtu", True)]),
+        (r"r\.net\.eth2", ("put", "r.net.eth0.mtu", 9), []),
+        (r"q.*", ("delete", "r"), []),
+        (r"r\.x\.y", ("put", "r.x", 2), []),
+    ],
+)
+def test_changes_by_regex(regex: str, op: tuple[Any, ...], expected: list[Any]) -> None:
+    found = told(to_regex(regex), op)
+    if expected and len(expected[0]) == 2:
+        assert sorted((".".join(at), new == ()) for at, _, new, _ in found) == expected
+    else:
+        assert [(".".join(at), old, new) for at, old, new, _ in found] == expected
+
+
+def test_only_those_concerned_are_found_each_once() -> None:
+    table = Subscriptions()
+    made = {
+        path: to_path(path) for path in ("r", "r.net", "r.net.eth0.mtu", "r.netx", "r.net.eth1", "s", "s.net")
+    }
+    by_regex = to_regex("s.*")
+    for each in (*made.values(), by_regex):
+        table.add(each)
+    assert len(table) == 8
+    update = Update(
+        "r", "e1", 0, 1, (Change(("r", "net", "eth0"), False), Change(("r", "net", "a"), False)), 1.0, "x"
+    )
+    found = table.concerned(update)
+    assert set(found) == {made["r"], made["r.net"], made["r.net.eth0.mtu"], by_regex}
+    assert len(found) == 4
+    assert set(table.of_root("r")) == {*list(made.values())[:5], by_regex}
+    assert table.of_root("none") == [by_regex]
+    for each in (*made.values(), by_regex):
+        table.remove(each)
+    assert len(table) == 0
+    assert table._top.children == {}
+    assert table.concerned(update) == []
+
+
+OID = st.sampled_from("abc")
+PATH = st.lists(OID, min_size=1, max_size=4).map(tuple)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(PATH, max_size=12), st.lists(PATH.map(lambda p: ("a", *p)), min_size=1, max_size=4), st.data()
+)
+def test_the_trie_finds_what_a_scan_finds(paths: Any, changed: Any, data: Any) -> None:
+    table = Subscriptions()
+    made = [ChangeSubscription(session(), n, path, None, "") for n, path in enumerate(paths)]
+    for each in made:
+        table.add(each)
+    for each in data.draw(st.lists(st.sampled_from(made), unique=True) if made else st.just([])):
+        table.remove(each)
+        made.remove(each)
+    update = Update("a", "e", 0, 1, tuple(Change(path, False) for path in changed), 1.0, "x")
+    expected = [
+        each
+        for each in made
+        if any(each.path[: len(at)] == at or at[: len(each.path)] == each.path for at in changed)
+    ]
+    assert sorted(table.concerned(update), key=made.index) == expected
+    assert sorted(table.of_root("a"), key=made.index) == [each for each in made if each.path[0] == "a"]
+
+
+def test_the_present_value() -> None:
+    node = BASE.roots["r"].node
+    assert subscriptions.present(to_path("r.net.eth1"), "r", node, None) == (
+        (("r", "net", "eth1"), (), ({"mtu": 1},), ""),
+    )
+    assert subscriptions.present(to_path("r.none"), "r", node, None) == ((("r", "none"), (), (), ""),)
+    assert subscriptions.present(to_path("r.x"), "r", None, node) == ((("r", "x"), (), (), ""),)
+    by_regex = to_regex(r"r\.net\.eth.*")
+    assert {path: new for path, _, new, _ in subscriptions.present(by_regex, "r", None, node)} == {
+        ("r", "net", "eth0"): (),
+        ("r", "net", "eth1"): (),
+    }
+    assert len(subscriptions.present(by_regex, "r", node, None)) == 2
+    assert subscriptions.present(by_regex, "r", None, None) == ()
+
+
+def test_where_a_subscription_begins() -> None:
+    after = write(BASE, ("put", "q", {}))[1]
+    assert subscriptions.positions(to_path("r.net"), after) == {"r": ("e1", 0)}
+    assert subscriptions.positions(to_path("none"), after) == {}
+    assert subscriptions.positions(to_regex(".*"), after) == {"r": ("e1", 0), "q": ("e1", 0)}
+    assert to_path("r.net").concerns("r")
+    assert not to_path("r.net").concerns("q")
+    assert to_regex("r").concerns("q")
+
+
+def test_channels_by_name_and_pattern() -> None:
+    table = Channels()
+    a, b = session("a"), session("b")
+    made = [
+        ChannelSubscription(a, 1, "alerts.cpu", None),
+        ChannelSubscription(a, 2, r"alerts\..*", compile_channel(r"alerts\..*")),
+        ChannelSubscription(b, 3, "alerts.cpu", None),
+    ]
+    for each in made:
+        table.add(each)
+    assert table.listeners("alerts.cpu") == {a: [1, 2], b: [3]}
+    assert table.listeners("alerts.disk") == {a: [2]}
+    assert table.listeners("other") == {}
+    assert table.listing() == {"alerts.cpu": ["a", "b"], r"alerts\..*": ["a"]}
+    for each in made:
+        table.remove(each)
+    assert table.listeners("alerts.cpu") == {}
+    assert table.listing() == {}
