@@ -212,6 +212,8 @@ class _Program(Hooks):
         try:
             loop.run(before_closing=self._stop_plugins)
         finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # it stops already, and in order
             notifier.stopping()
 
     # -- plugins -----------------------------------------------------------------------------------
