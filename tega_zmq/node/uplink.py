@@ -237,7 +237,7 @@ def _subscribed(node: Node, session: Session, number: int, value: object) -> Non
             told.setdefault(request.path[0], ("", ABSENT))
         return
     # It was made again. Of roots that came into being meanwhile nothing has been told.
-    fresh = [root for root, _, _ in starts if root not in told]
+    fresh = [root for root, _, version in starts if root not in told and version != ABSENT]
     if fresh:
         told.update((root, ("", ABSENT)) for root in fresh)
         session.asked_above[request.id] = number
