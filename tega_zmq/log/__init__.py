@@ -3,6 +3,7 @@
 from tega_zmq.log.commitlog import Log, Opened, Options, Report, open_log
 from tega_zmq.log.disk import Disk, File, HeldError, OsDisk
 from tega_zmq.log.recovery import Torn
+from tega_zmq.log.replay import rebuild
 from tega_zmq.log.scan import FoundSegment, FoundSnapshot, scan
 from tega_zmq.log.writer import Durable, Event, Failed, LogThread, SnapshotDone, SnapshotFailed
 
@@ -25,5 +26,6 @@ __all__ = [
     "SnapshotFailed",
     "Torn",
     "open_log",
+    "rebuild",
     "scan",
 ]

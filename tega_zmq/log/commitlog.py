@@ -125,7 +125,7 @@ def open_log(disk: Disk, folder: str, options: Options, *, new_id: Callable[[], 
         torn=plan.torn,
         damaged=plan.damaged,
     )
-    chunks = snapshots.read(disk, folder, plan.snapshot) if plan.snapshot else ()
+    chunks = snapshots.read(disk, folder, snapshots.name_of(plan.snapshot)) if plan.snapshot else ()
     return Opened(log, chunks, recovery.records(disk, folder, plan), report)
 
 

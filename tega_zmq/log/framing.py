@@ -47,6 +47,7 @@ __all__ = [
     "Stop",
     "encode",
     "encode_seal",
+    "next_record",
     "record_size",
     "seed_of",
     "synced_beyond",
@@ -159,6 +160,16 @@ def synced_beyond(data: bytes, seed: int, offset: int) -> int:
                 synced = max(synced, found[3])
             at = data.find(magic, at + 1)
     return synced
+
+
+def next_record(data: bytes, seed: int, offset: int) -> tuple[int, int] | None:
+    """Return `(offset, lsn)` of the first valid record at `offset` or behind it, or None: there is none."""
+    at = data.find(_RECORD, offset)
+    while at >= 0:
+        if at % ALIGN == 0 and (found := _read(data, seed, at)) is not None:
+            return at, found[2]
+        at = data.find(_RECORD, at + 1)
+    return None
 
 
 def _read(data: bytes, seed: int, offset: int) -> tuple[bytes, int, int, int, int] | None:

@@ -20,10 +20,12 @@ from zlib import crc32
 from tega_zmq.log.disk import Disk
 from tega_zmq.log.fileheader import FORMAT
 
-__all__ = ["CLEAN", "STORE", "Mark", "read", "remove", "write"]
+__all__ = ["CLEAN", "REPAIR", "STORE", "Mark", "read", "remove", "write"]
 
 STORE: Final = "store"
 CLEAN: Final = "clean"
+REPAIR: Final = "repair"
+"""There while `tega-check --repair` changes the folder: no node starts on a folder that is half repaired."""
 _TEXT: Final = re.compile(
     r"tega-zmq (\w+)\nformat (\d{1,9})\nstore ([\x20-\x7e]{1,48})\n(?:lsn (\d{1,19})\n)?"
 )

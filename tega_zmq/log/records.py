@@ -12,9 +12,17 @@ import msgpack
 
 from tega_zmq.errors import ProtocolError
 from tega_zmq.store.encoding import record_from_plain, record_to_plain
-from tega_zmq.store.model import Record
+from tega_zmq.store.model import Commit, Record
+from tega_zmq.store.snapshot import revision_in
 
-__all__ = ["decode_chunk", "decode_record", "encode_chunk", "encode_record"]
+__all__ = [
+    "decode_chunk",
+    "decode_record",
+    "encode_chunk",
+    "encode_record",
+    "revision_of_commit",
+    "revision_of_snapshot",
+]
 
 
 def encode_record(record: Record) -> bytes:
@@ -42,3 +50,17 @@ def decode_chunk(data: bytes) -> Any:
         raise ProtocolError(
             f"{len(data)} bytes are no msgpack value: {str(error) or type(error).__name__}"
         ) from None
+
+
+def revision_of_commit(payload: bytes) -> int | None:
+    """Return the revision that the record in `payload` makes, or None: it is no commit.
+
+    Raises `ProtocolError` if there is no record in it.
+    """
+    record = decode_record(payload)
+    return record.revision if type(record) is Commit else None
+
+
+def revision_of_snapshot(chunk: bytes) -> int:
+    """Return the revision that the snapshot with the first chunk `chunk` is of. Raises `ProtocolError`."""
+    return revision_in(decode_chunk(chunk))

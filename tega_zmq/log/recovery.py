@@ -27,12 +27,12 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from tega_zmq.errors import StorageError
-from tega_zmq.log import marks, segment, snapshot
+from tega_zmq.log import marks, salvage, segment, snapshot
 from tega_zmq.log.disk import Disk
 from tega_zmq.log.fileheader import Header
 from tega_zmq.log.framing import Stop, seed_of, synced_beyond
 
-__all__ = ["Part", "Plan", "Tail", "Torn", "carry_out", "examine", "records"]
+__all__ = ["Part", "Plan", "Tail", "Torn", "carry_out", "examine", "records", "refusal"]
 
 MAX_KEPT_TAILS = 16
 """How many torn tails are kept beside the log."""
@@ -114,21 +114,58 @@ class _Base(NamedTuple):
     """The record of the newest snapshot, whole or not: up to there all was durable."""
 
 
+class _Damage(Exception):
+    """A start must be refused: `why`, at byte `offset` of `file`, where record `lsn` stands or should."""
+
+    def __init__(self, file: str, offset: int, lsn: int, why: str) -> None:
+        super().__init__(why)
+        self.file = file
+        self.offset = offset
+        self.lsn = lsn
+        self.why = why
+
+
 def examine(disk: Disk, folder: str) -> Plan | None:
     """Return the plan for the data folder; None if nothing was ever written there.
 
-    Raises `StorageError` if records are damaged or missing, or a file belongs to another store or a newer
-    format; `OSError` if a file cannot be read.
+    Raises `StorageError` if records are damaged or missing, a file belongs to another store or a newer
+    format, or a repair was begun and not ended; `OSError` if a file cannot be read.
     """
     own = marks.read(disk, folder, "store")
     if isinstance(own, str) and "format" in own:
         raise StorageError(f"{folder}/{marks.STORE}: {own}", reason=own)
+    if marks.REPAIR in disk.list(folder):
+        why = "a repair was begun here and did not end"
+        raise StorageError(
+            f"{folder}/{marks.REPAIR}: {why}. Do it again: tega-check --repair {folder}", reason=why
+        )
+    try:
+        return _examine(disk, folder, own)
+    except _Damage as found:
+        good = salvage.last_good(disk, folder, found.lsn)
+        raise refusal(folder, found.file, found.offset, found.lsn, good, found.why) from None
+
+
+def refusal(folder: str, file: str, offset: int, lsn: int, good: int | None, why: str) -> StorageError:
+    """Return the error of a start that `why` forbids, at record `lsn`; `good`: the last good revision."""
+    if good is None:
+        revision = "The revisions cannot be told"
+    else:
+        revision = f"The last good revision is {good}, the damage begins at revision {good + 1}"
+    return StorageError(
+        f"{folder}/{file}, at byte {offset}, record {lsn}: {why}. {revision}. Nothing was changed; "
+        f"see what can be saved with: tega-check {folder}",
+        reason=why,
+    )
+
+
+def _examine(disk: Disk, folder: str, own: marks.Mark | str | None) -> Plan | None:
     segments = segment.names(disk, folder)
     snapshots = snapshot.names(disk, folder)
     if not segments and not snapshots and own is None:
         return None
     if not segments:
-        raise _refusal(folder, segment.LOG, 0, 1, "there is no segment, they were removed")
+        raise _Damage(segment.LOG, 0, 1, "there is no segment, they were removed")
     headers = {first: _header(disk, folder, first, name) for first, name in segments}
     if isinstance(own, marks.Mark):
         store = own.store
@@ -138,10 +175,10 @@ def examine(disk: Disk, folder: str) -> Plan | None:
         header = headers[first]
         if isinstance(header, Header) and header.store != store:
             why = f"it belongs to store {header.store}, and this is store {store}"
-            raise _refusal(folder, f"{segment.LOG}/{name}", 0, first, why)
+            raise _Damage(f"{segment.LOG}/{name}", 0, first, why)
 
     base = _choose(disk, folder, store, snapshots)
-    chain = _chain(folder, headers, base)
+    chain = _chain(headers, base)
     orderly = marks.read(disk, folder, "clean")
     stopped = orderly.lsn if isinstance(orderly, marks.Mark) and orderly.store == store else -1
     return _follow(disk, folder, base, chain, stopped)
@@ -168,26 +205,26 @@ def _choose(disk: Disk, folder: str, store: str, snapshots: list[tuple[int, str]
     return _Base(0, 0, 0, tuple(damaged), newest)
 
 
-def _chain(folder: str, headers: dict[int, Header | str], base: _Base) -> list[Header]:
+def _chain(headers: dict[int, Header | str], base: _Base) -> list[Header]:
     """Return the segments with the records after the snapshot `base`, in order, the last one at least."""
     wanted = base.lsn + 1
     before = [first for first in headers if first <= wanted]
     if not before:
         first = min(headers)
         why = f"the records {wanted} to {first - 1} are not there" + _no_fallback(base.damaged)
-        raise _refusal(folder, f"{segment.LOG}/{segment.name_of(first)}", 0, wanted, why)
+        raise _Damage(f"{segment.LOG}/{segment.name_of(first)}", 0, wanted, why)
     start = max(before)
     chain: list[Header] = []
     for first, header in sorted(headers.items()):
         if first < start:
             continue
         if isinstance(header, str):
-            raise _refusal(folder, f"{segment.LOG}/{segment.name_of(first)}", 0, first, header)
+            raise _Damage(f"{segment.LOG}/{segment.name_of(first)}", 0, first, header)
         chain.append(header)
     chain = [one for one in chain if not any(_supersedes(other, one) for other in chain)]
     if chain[0].generation < base.generation:
         why = f"the segment with record {wanted} is not there"
-        raise _refusal(folder, f"{segment.LOG}/{segment.name_of(wanted)}", 0, wanted, why)
+        raise _Damage(f"{segment.LOG}/{segment.name_of(wanted)}", 0, wanted, why)
     return chain
 
 
@@ -223,9 +260,7 @@ def _follow(
                 stop = segment.end_of(data, header)
                 break
             why = stop.why or f"the records from here on to {following.lsn - 1} are not there"
-            raise _refusal(
-                folder, f"{segment.LOG}/{name}", stop.offset, stop.lsn, why + _no_fallback(base.damaged)
-            )
+            raise _Damage(f"{segment.LOG}/{name}", stop.offset, stop.lsn, why + _no_fallback(base.damaged))
         size += stop.offset - segment.end_of(data, header, base.lsn).offset
         before = stop.offset
         parts.append(Part(name, header, following.lsn - 1))
@@ -237,12 +272,12 @@ def _follow(
         durable = max(durable, synced_beyond(data, seed, stop.offset))
     if stop.kind == "seal":
         why = f"the segment that follows, {segment.name_of(stop.lsn)}, is not there"
-        raise _refusal(folder, file, stop.offset, stop.lsn, why)
+        raise _Damage(file, stop.offset, stop.lsn, why)
     if stop.kind == "damage" or stop.lsn <= durable:
         why = stop.why or "the records end here"
         if stop.lsn <= durable:
             why += f"; the records up to {durable} were durable"
-        raise _refusal(folder, file, stop.offset, stop.lsn, why)
+        raise _Damage(file, stop.offset, stop.lsn, why)
     last = stop.lsn - 1
     unsynced = [(name, segment.end_of(data, header, min(durable, last)).offset, stop.offset)]
     if parts and last < header.lsn == header.base:
@@ -352,7 +387,7 @@ def records(disk: Disk, folder: str, plan: Plan) -> Iterator[tuple[int, bytes]]:
         stop = yield from _after(segment.walk_over(data, part.header, part.last), plan)
         if stop.kind != "limit":
             file = f"{segment.LOG}/{part.name}"
-            raise _refusal(folder, file, stop.offset, stop.lsn, f"{stop.why}; it was whole a moment ago")
+            raise refusal(folder, file, stop.offset, stop.lsn, None, f"{stop.why}; it was whole a moment ago")
 
 
 def _after(
@@ -370,11 +405,3 @@ def _after(
 
 def _no_fallback(damaged: tuple[tuple[str, str], ...]) -> str:
     return "".join(f"; and the snapshot {file} is damaged {why}" for file, why in damaged)
-
-
-def _refusal(folder: str, file: str, offset: int, lsn: int, why: str) -> StorageError:
-    return StorageError(
-        f"{folder}/{file}, at byte {offset}, record {lsn}: {why}. Nothing was changed; "
-        f"see what can be saved with: tega-check {folder}",
-        reason=why,
-    )

@@ -21,6 +21,7 @@ __all__ = [
     "DATA",
     "LOG",
     "create",
+    "drain",
     "end_of",
     "name_of",
     "names",
@@ -106,7 +107,11 @@ def walk_over(
 
 def end_of(data: bytes, header: Header, limit: int | None = None) -> Stop:
     """Return where a walk over the records ends, and why."""
-    walking = walk_over(data, header, limit)
+    return drain(walk_over(data, header, limit))
+
+
+def drain(walking: Generator[tuple[int, int, bytes], None, Stop]) -> Stop:
+    """Walk to the end, and return it."""
     while True:
         try:
             next(walking)

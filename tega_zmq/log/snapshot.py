@@ -22,7 +22,7 @@ from zlib import crc32
 from tega_zmq.log.disk import Disk, File
 from tega_zmq.log.fileheader import FILE_HEADER, SNAPSHOT, Header, pack, unpack
 
-__all__ = ["FOLDER", "SnapshotWriter", "name_of", "names", "read", "verify"]
+__all__ = ["FOLDER", "SnapshotWriter", "examine", "name_of", "names", "read", "verify"]
 
 FOLDER: Final = "snapshot"
 """The folder of the snapshots, within the data folder."""
@@ -122,29 +122,45 @@ def verify(disk: Disk, folder: str, lsn: int) -> tuple[Header, int] | str:
 
     Raises `OSError`.
     """
-    file = disk.open(f"{folder}/{FOLDER}/{name_of(lsn)}")
+    found = examine(disk, folder, name_of(lsn))
+    if isinstance(found, str):
+        return found
+    header, size, _ = found
+    if header.lsn != lsn:
+        return f"at byte 0: it holds the state after record {header.lsn}, not that of its name"
+    return header, size
+
+
+def examine(disk: Disk, folder: str, name: str) -> tuple[Header, int, bytes] | str:
+    """Return `(header, bytes, first chunk)` of the snapshot `name` if it is whole, else what is wrong where.
+
+    Whether it is the one that its name says is for the caller to see. Raises `OSError`.
+    """
+    file = disk.open(f"{folder}/{FOLDER}/{name}")
     try:
         header = unpack(SNAPSHOT, file.read(0, FILE_HEADER))
         if isinstance(header, str):
             return f"at byte 0: {header}"
-        if header.lsn != lsn:
-            return f"at byte 0: it holds the state after record {header.lsn}, not that of its name"
         reader = _Reader(file)
-        for _ in reader.chunks():
-            pass
-        return reader.problem or (header, reader.offset)
+        first = b""
+        for chunk in reader.chunks():
+            first = first or chunk
+        return reader.problem or (header, reader.offset, first)
     finally:
         file.close()
 
 
-def read(disk: Disk, folder: str, lsn: int) -> Iterator[bytes]:
-    """Yield the chunks of a snapshot that `verify` found whole. Raises `OSError`, also if it has changed."""
-    file = disk.open(f"{folder}/{FOLDER}/{name_of(lsn)}")
+def read(disk: Disk, folder: str, name: str) -> Iterator[bytes]:
+    """Yield the chunks of the snapshot `name`, found whole before.
+
+    Raises `OSError`, also if it has changed.
+    """
+    file = disk.open(f"{folder}/{FOLDER}/{name}")
     try:
         reader = _Reader(file)
         yield from reader.chunks()
         if reader.problem:
-            raise OSError(f"{folder}/{FOLDER}/{name_of(lsn)} changed while it was read: {reader.problem}")
+            raise OSError(f"{folder}/{FOLDER}/{name} changed while it was read: {reader.problem}")
     finally:
         file.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from enum import Enum
 from queue import Empty, SimpleQueue
@@ -103,6 +103,9 @@ class LogThread:
         """`wake` is called from other threads after events were queued. `clock`, `sleep`: in seconds."""
         self._log = log
         self._options: Options = log.options
+        self._timed = log.options.sync == "interval"
+        self._due = 0.0
+        """When the next sync is due, while something is not synced. The writer thread's own."""
         self._wake = wake
         self._clock = clock
         self._sleep = sleep
@@ -214,46 +217,63 @@ class LogThread:
         return not self._log.failed
 
     # -- the writer thread -----------------------------------------------------------------------------
+    #
+    # `_take` and the steps of `_snapshot` do the work; what is around them only waits. So a simulation can
+    # take the same steps one by one, without threads.
 
     def _run(self) -> None:
+        going = True
+        while going:
+            try:
+                item = self._queue.get(timeout=self._patience())
+            except Empty:
+                item = None
+            going = self._take(item)
+
+    def _patience(self) -> float | None:
+        """Return the seconds after which `_take` is to be called if nothing comes, or None: it need not be."""
+        log = self._log
+        if self._timed and log.synced < log.last and not log.failed:
+            return max(0.0, self._due - self._clock())
+        return None
+
+    def _take(self, item: _Item | None) -> bool:
+        """Carry out `item` and the records that wait behind it; None: nothing came, and a sync is due.
+
+        Returns whether the writer goes on.
+        """
         queue = self._queue
         log = self._log
-        timed = self._options.sync == "interval"
-        due = 0.0
-        while True:
-            try:
-                if timed and log.synced < log.last and not log.failed:
-                    item = queue.get(timeout=max(0.0, due - self._clock()))
-                else:
-                    item = queue.get()
-            except Empty:
+        timed = self._timed
+        if item is None:
+            self._guard(log.sync)
+            return True
+        batch: list[bytes] = []
+        size = 0
+        while type(item) is bytes:
+            batch.append(item)
+            size += len(item)
+            if len(batch) == MAX_BATCH or size >= MAX_BATCH_BYTES or not queue.qsize():
+                break
+            item = queue.get()
+        if batch and not log.failed:
+            if timed and log.synced == log.last:
+                self._due = self._clock() + self._options.interval
+            if self._guard(lambda: log.append_batch(batch)):
+                self._tell(Durable(log.last))
+        if timed and log.synced < log.last and not log.failed and self._clock() >= self._due:
+            self._guard(log.sync)
+        if isinstance(item, _Sync):
+            if not log.failed:
                 self._guard(log.sync)
-                continue
-            batch: list[bytes] = []
-            size = 0
-            while type(item) is bytes:
-                batch.append(item)
-                size += len(item)
-                if len(batch) == MAX_BATCH or size >= MAX_BATCH_BYTES or not queue.qsize():
-                    break
-                item = queue.get()
-            if batch and not log.failed:
-                if timed and log.synced == log.last:
-                    due = self._clock() + self._options.interval
-                if self._guard(lambda: log.append_batch(batch)):  # noqa: B023  (called at once)
-                    self._tell(Durable(log.last))
-            if timed and log.synced < log.last and not log.failed and self._clock() >= due:
-                self._guard(log.sync)
-            if isinstance(item, _Sync):
-                if not log.failed:
-                    self._guard(log.sync)
-                item.problem = log.failed
-                item.done.set()
-            elif isinstance(item, _Restarted):
-                log.restarted()
-            elif isinstance(item, _Close):
-                self._guard(lambda: log.close(item.clean))  # noqa: B023  (called at once)
-                return
+            item.problem = log.failed
+            item.done.set()
+        elif isinstance(item, _Restarted):
+            log.restarted()
+        elif isinstance(item, _Close):
+            self._guard(lambda: log.close(item.clean))
+            return False
+        return True
 
     def _guard(self, action: Callable[[], object]) -> bool:
         """Run `action`; if it fails, tell of it, and return false."""
@@ -277,48 +297,55 @@ class LogThread:
 
     def _begin(self, job: _Job, lsn: int, chunks: Callable[[], Iterable[bytes]]) -> None:
         self._snapshots = threading.Thread(
-            target=self._snapshot, args=(job, lsn, chunks, self._snapshots), name="log snapshot", daemon=True
+            target=self._drive,
+            args=(self._snapshot(job, lsn, chunks), self._snapshots),
+            name="log snapshot",
+            daemon=True,
         )
         self._snapshots.start()
 
-    def _snapshot(
-        self,
-        job: _Job,
-        lsn: int,
-        chunks: Callable[[], Iterable[bytes]],
-        before: threading.Thread | None,
-    ) -> None:
+    def _drive(self, steps: Iterable[_Sync | None], before: threading.Thread | None) -> None:
         if before is not None:
             # It may still write, if the log failed under it, or remove what is not needed any more.
             before.join()
+        since = self._clock()
+        for sync in steps:
+            if sync is not None:
+                sync.done.wait()
+            elif self._clock() - since >= _WORK:
+                self._sleep(_PAUSE)
+                since = self._clock()
+
+    def _snapshot(self, job: _Job, lsn: int, chunks: Callable[[], Iterable[bytes]]) -> Iterator[_Sync | None]:
+        """Write a snapshot, step by step. After a `_Sync` the next step is to be taken when that is done."""
         started = self._clock()
         try:
-            size = self._write(lsn, chunks, job is _Job.RESTART)
-        except Exception as error:  # noqa: BLE001  (the thread ends here; whatever it was, the loop must hear of it)
+            size = yield from self._write(lsn, chunks, job is _Job.RESTART)
+        except Exception as error:  # noqa: BLE001  (the steps end here; whatever it was, the loop must hear of it)
             reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or repr(error)
             self._tell(SnapshotFailed(reason), job)
             return
         self._tell(SnapshotDone(lsn, size, self._clock() - started), job)
+        yield None
         # What cannot be removed now stays until the next snapshot; it does no harm.
         with suppress(OSError):
             self._log.prune()
 
-    def _write(self, lsn: int, chunks: Callable[[], Iterable[bytes]], restart: bool) -> int:
+    def _write(
+        self, lsn: int, chunks: Callable[[], Iterable[bytes]], restart: bool
+    ) -> Generator[_Sync | None, None, int]:
         """Write the snapshot, and return its size."""
         writer = self._log.restart(lsn) if restart else self._log.snapshot(lsn)
         try:
-            since = self._clock()
             for chunk in chunks():
                 writer.add(chunk)
                 self._refuse("the program stops" if self._stopping else "")
-                if self._clock() - since >= _WORK:
-                    self._sleep(_PAUSE)
-                    since = self._clock()
+                yield None
             writer.sync()
             if not restart:
                 sync = _Sync()
                 self._queue.put(sync)
-                sync.done.wait()
+                yield sync
                 self._refuse(sync.problem)
             writer.publish()
         except BaseException:

@@ -16,20 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import zmq
 
 from tega_zmq import log as tega_log
 from tega_zmq import store
 from tega_zmq.client.protocol import ClientSession
-from tega_zmq.errors import StorageError, TegaError
+from tega_zmq.errors import StorageError
 from tega_zmq.log.disk import Disk
 from tega_zmq.node import Node, Settings, machine
 from tega_zmq.runtime.config import AgentConfig, BrokerConfig
 from tega_zmq.runtime.loop import Hooks, Loop
 from tega_zmq.runtime.notify import Notifier
 from tega_zmq.runtime.sockets import ListenError
-from tega_zmq.store.encoding import record_from_plain
 
 __all__ = ["fresh_id", "run"]
 
@@ -112,13 +110,12 @@ class _Program(Hooks):
         began = time.monotonic()
         kept = store.Kept(config.history.versions, config.history.kept_updates)
         try:
-            state = store.empty(kept)
-            if report.snapshot:
-                state = store.load((msgpack.unpackb(chunk) for chunk in opened.snapshot), kept)
-            records = (record_from_plain(msgpack.unpackb(payload)) for _, payload in opened.records)
-            state = store.replay(state, records)
-        except TegaError as error:
-            raise StorageError(f"{config.data_dir}: the log cannot be replayed: {error}") from error
+            state = tega_log.rebuild(self._disk, config.data_dir, opened, kept)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StorageError(
+                f"the data folder {config.data_dir} cannot be read: {reason}", reason=reason
+            ) from error
         for name, what in report.damaged:
             self._logger.error("damaged snapshot set aside", extra={"fields": {"file": name, "why": what}})
         if report.torn is not None:

@@ -32,7 +32,7 @@ from tega_zmq.store.model import (
 from tega_zmq.store.replicas import entries
 from tega_zmq.tree.node import EMPTY, Node, build, pairs
 
-__all__ = ["FORMAT", "dump", "load"]
+__all__ = ["FORMAT", "dump", "load", "revision_in"]
 
 FORMAT: Final = 1
 """The version of the format."""
@@ -69,6 +69,13 @@ def dump(store: Store) -> Iterator[list[Any]]:
         yield item
         count += 1
     yield [_END, count]
+
+
+def revision_in(item: Any) -> int:
+    """Return the revision that stands in the first item of a dump. Raises `ProtocolError` if it is none."""
+    if type(item) is not list or len(item) != 3 or item[:2] != [_HEAD, FORMAT] or type(item[2]) is not int:
+        raise ProtocolError("this is not how a snapshot begins")
+    return item[2]
 
 
 def _dump(store: Store) -> Iterator[list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tega_zmq.log import FoundSegment, FoundSnapshot, scan, segment, snapshot
+from tega_zmq.log.fileheader import Header
 from tests.fakedisk import FakeDisk
 from tests.logkit import FOLDER, start, take_snapshot
 
@@ -20,10 +21,12 @@ def test_whole_and_broken_files_are_told_apart() -> None:
     found = list(scan(disk, FOLDER))
     snapshots = [each for each in found if isinstance(each, FoundSnapshot)]
     segments = [each for each in found if isinstance(each, FoundSegment)]
-    assert [(each.lsn, each.problem, each.store, each.generation) for each in snapshots] == [
-        (6, "", "store-1", 1),
-        (8, "", "store-1", 1),
+    assert [(each.lsn, each.header) for each in snapshots] == [
+        (6, Header("store-1", 1, 1, 6, 0)),
+        (8, Header("store-1", 1, 1, 8, 0)),
     ]
+    # They hold text, as tests of the log alone do, and no store.
+    assert all(each.problem.startswith("its content is no store") for each in snapshots)
     assert snapshots[0].size == len(disk.content(f"{FOLDER}/{snapshots[0].file}"))
     assert [each.end for each in segments] == ["seal"] * (len(segments) - 1) + ["end"]
     assert [each.last + 1 for each in segments[:-1]] == [each.first for each in segments[1:]]
@@ -42,7 +45,7 @@ def test_whole_and_broken_files_are_told_apart() -> None:
     before = disk.copy()
     bad = list(scan(disk, FOLDER))
     assert isinstance(bad[0], FoundSnapshot)
-    assert (bad[0].store, bad[0].size) == ("", 99)
+    assert (bad[0].header, bad[0].size) == (None, 99)
     assert "header" in bad[0].problem
     empty, damaged, torn = bad[2:5]
     assert isinstance(empty, FoundSegment)
