@@ -231,7 +231,7 @@ class LogThread:
             going = self._take(item)
 
     def _patience(self) -> float | None:
-        """Return the seconds after which `_take` is to be called if nothing comes, or None: it need not be."""
+        """Return the seconds after which `_take` is due though nothing came, or None: it is not."""
         log = self._log
         if self._timed and log.synced < log.last and not log.failed:
             return max(0.0, self._due - self._clock())
