@@ -294,11 +294,6 @@ def reconcile(node: Node) -> None:
     replication.claim_again(node)
 
 
-def probe(node: Node, id: str) -> bool:
-    """Whether the session `id` that another node holds a sub-session for is still alive here."""
-    return id in node.sessions.by_id
-
-
 def check_leases(node: Node) -> None:
     """End the sessions whose lease is over; take silent connections for lost."""
     silence = SILENT * node.settings.heartbeat

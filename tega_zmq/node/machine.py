@@ -195,8 +195,12 @@ def _forward(node: Node, session: Session, message: messages.Forward) -> None:
         if found is not None:
             calling.result(node, found, body)  # type: ignore[arg-type]
     elif kind is messages.Heartbeat:
-        if not lifecycle.probe(node, message.session):
+        asked = node.sessions.by_id.get(message.session)
+        if asked is None:
             node.send(session, messages.ForwardEnded(message.session))
+        else:
+            # After a restart only the other side knows; it must hear when this session ends.
+            node.note_forwarded(asked, session.tega_id)
     elif isinstance(body, (messages.Reply, messages.Failure)):
         origin = node.sessions.by_id.get(message.session)
         if origin is not None:

@@ -414,6 +414,9 @@ def _forwarded(node: Node, message: Forward) -> None:
     session = node.sessions.by_id.get(message.session)
     if session is None:
         node.effects.append(SendUp(ForwardEnded(message.session)))
+    elif isinstance(body, Heartbeat):
+        # The node above holds a sub-session for it. After a restart only that knows; it must hear of the end.
+        node.note_forwarded(session, "")
     elif isinstance(body, (Reply, Failure)):
         number = session.asked_above.pop(body.id, None)
         if number is None:

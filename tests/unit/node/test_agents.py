@@ -232,6 +232,27 @@ def test_a_write_in_flight_when_the_link_breaks_is_done_once(site: Site) -> None
     assert site.broker.position("config-pi1")[1] == 1
 
 
+@pytest.mark.parametrize("who", ["broker", "pi1", "both"])
+def test_a_program_that_dies_with_a_node_takes_its_nodes_elsewhere_with_it(site: Site, who: str) -> None:
+    site.local.put("presence.local", 1, ephemeral=True)
+    site.noc.put("ops-pi1.noc", 1, ephemeral=True)
+    killed = [site.broker, site.pi1] if who == "both" else [site.broker if who == "broker" else site.pi1]
+    for station in killed:
+        station.kill()
+    site.local.drop()
+    site.noc.drop()
+    site.local.reachable = site.noc.reachable = False
+    for station in killed:
+        station.start()
+    site.fleet.wait(60)
+    other, device = site.fleet.client("other"), site.fleet.client("other", site.pi1)
+    site.fleet.wait(1)
+    assert "presence" not in [each["root"] for each in other.ask(m.Inspect, "roots")]
+    assert "ops-pi1" not in [each["root"] for each in device.ask(m.Inspect, "roots")]
+    assert not site.broker.lab.node.tip.roots["presence"].ephemerals
+    assert len(site.broker.lab.node.tip.leases) == len(site.broker.lab.node.sessions)
+
+
 def test_a_write_that_is_answered_late_ends_at_its_deadline(site: Site) -> None:
     site.noc.put("config-pi1.n", 0)
     site.fleet.losing = lambda agent, frame: True
