@@ -56,6 +56,10 @@ class Program:
     """One program that can be started, killed and started again over the same data folder."""
 
     def __init__(self, module: str, folder: Path, settings: dict[str, str]) -> None:
+        self.prefix: list[str] = []
+        """What runs it: `ip netns exec HOST`, for example."""
+        self.environment: dict[str, str] = {}
+        """Variables that only it has."""
         self.module = module
         self.folder = folder
         self.settings = {"data_dir": str(folder), **settings}
@@ -74,12 +78,12 @@ class Program:
         flags = [f"--set={key}={value}" for key, value in {**self.settings, **settings}.items()]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, *flags],
+                [*self.prefix, sys.executable, "-m", self.module, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder.parent,
-                env={**os.environ, "PYTHONWARNINGS": "default"},
+                env={**os.environ, "PYTHONWARNINGS": "default", **self.environment},
             )
 
     def _ended(self) -> bool:
