@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint format unit integration bench fuzz docs clean distclean
+.PHONY: help run demo test lint format unit integration bench fuzz sim-mutants docs clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: $(READY)  ## measure against the baselines
 
 fuzz: $(READY)  ## random input to all that reads some, FUZZ_SECONDS=60 each
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
+sim-mutants: $(READY)  ## see whether the simulation finds each bug of tests/sim/mutants.py; half an hour
+	$(BIN)/python -m tests.sim.run_mutants $(ARGS)
 
 docs: $(READY)  ## check the links and samples in the documents
 	$(BIN)/python -m pytest tests/unit/test_docs.py $(ARGS)

@@ -1,0 +1,653 @@
+"""One-line bugs, at least one for each promise of the design: what the simulation must be able to find.
+
+A test that cannot fail shows nothing. Each mutant here is a bug that somebody could make; `run_mutants.py`
+puts one after the other into a copy of the program and runs the simulation until it fails. Two promises speak
+of what no simulation of ours reaches, the cost of a put and what plugins keep on disk; mutants of these name
+the test that finds them.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+__all__ = ["MUTANTS", "PROMISES", "Mutant"]
+
+PROMISES: Final = {
+    1: "acknowledged means durable",
+    2: "the disk delays commits only",
+    3: "a failed write is refused, and never comes back",
+    4: "a start finds every acknowledged commit, and no half of any",
+    5: "the log is complete",
+    6: "a retry is not a second write",
+    7: "kept versions can be read and restored",
+    8: "reading costs nothing to writers",
+    9: "expected versions and transactions",
+    10: "a replica shows a committed version, never an older one",
+    11: "every replica reaches its owner's version",
+    12: "catching up sends what is missing, in bounded parts",
+    13: "subscribers hear of every change",
+    14: "who writes through an agent sees the write there",
+    15: "a session lives as long as its lease",
+    16: "after a reconnect all is said anew",
+    17: "a call ends in exactly one way",
+    18: "groups",
+    19: "a slow subscriber delays nobody, and is told what it lost",
+    20: "ephemeral nodes",
+    21: "a device takes its config",
+}
+"""In few words, by the numbers in the design."""
+
+
+class Mutant(NamedTuple):
+    """One bug."""
+
+    name: str
+    promise: int
+    """The one that it breaks first. Others may speak before it."""
+    file: str
+    """The file that it is in."""
+    old: str
+    """What stands there, exactly once."""
+    new: str
+    """What stands there in the mutant."""
+    events: int = 20_000
+    """Within so many events of the simulation it must be found, counted over all seeds that were run."""
+    test: str = ""
+    """Instead of the simulation: the test that finds it."""
+
+
+_STATE: Final = "tega_zmq/node/state.py"
+_MACHINE: Final = "tega_zmq/node/machine.py"
+_WRITING: Final = "tega_zmq/node/writing.py"
+_LIFECYCLE: Final = "tega_zmq/node/lifecycle.py"
+_CALLING: Final = "tega_zmq/node/calling.py"
+_WATCHING: Final = "tega_zmq/node/watching.py"
+_REPLICATION: Final = "tega_zmq/node/replication.py"
+_REPLICA: Final = "tega_zmq/replica.py"
+_SESSIONS: Final = "tega_zmq/sessions.py"
+_COMMITLOG: Final = "tega_zmq/log/commitlog.py"
+_RECOVERY: Final = "tega_zmq/log/recovery.py"
+_FRAMING: Final = "tega_zmq/log/framing.py"
+_DRAFT: Final = "tega_zmq/store/draft.py"
+_STORE_WRITING: Final = "tega_zmq/store/writing.py"
+_SNAPSHOT: Final = "tega_zmq/store/snapshot.py"
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    # -- durable and atomic --------------------------------------------------------------------------
+    Mutant(
+        "ack-before-sync",
+        1,
+        _STATE,
+        "        if self.number <= self.durable_number:\n",
+        "        if True:\n",
+    ),
+    Mutant(
+        "skip-a-sync",
+        1,
+        _COMMITLOG,
+        "                self._file.write_sync(self._offset, data)\n",
+        "                self._file.write(self._offset, data)\n",
+    ),
+    Mutant(
+        "collision-before-sync",
+        1,
+        _WRITING,
+        "        node.gate(session, failure)\n",
+        "        node.send(session, failure)\n",
+        events=100_000,
+    ),
+    Mutant(
+        "told-before-sync",
+        1,
+        _STATE,
+        "        self.effects.append(Append(record))\n",
+        "        self.effects.append(Append(record)); self.durable = self.tip\n",
+    ),
+    Mutant(
+        "reads-wait-for-the-disk",
+        2,
+        "tega_zmq/node/reading.py",
+        "    return node.tip if session.last_lsn > node.durable_number else node.durable\n",
+        "    return node.tip\n",
+    ),
+    Mutant(
+        "tip-kept-after-failure",
+        3,
+        _MACHINE,
+        "    node.tip = node.durable\n",
+        "    pass\n",
+    ),
+    Mutant(
+        "writes-taken-after-failure",
+        3,
+        _STATE,
+        "        if self.failure is not None:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "failed-file-used-again",
+        3,
+        _COMMITLOG,
+        "        self.give_up(reason)\n",
+        "        pass\n",
+        events=100_000,
+    ),
+    Mutant(
+        "refused-tail-comes-back",
+        3,
+        _RECOVERY,
+        "    return new.generation > old.generation and new.base <= old.lsn\n",
+        "    return False\n",
+        events=200_000,
+    ),
+    Mutant(
+        "crc-forgotten",
+        4,
+        _FRAMING,
+        "    if len(payload) < length or crc32(payload) != crc:\n",
+        "    if len(payload) < length:\n",
+        events=100_000,
+    ),
+    Mutant(
+        "torn-tail-refused",
+        4,
+        _FRAMING,
+        '        if written <= offset + HEADER:\n            return "torn",',
+        '        if written <= offset + HEADER:\n            return "damage",',
+        events=100_000,
+    ),
+    Mutant(
+        "torn-tail-forgotten",
+        4,
+        _RECOVERY,
+        '    if stop.kind == "torn":\n',
+        "    if False:\n",
+    ),
+    Mutant(
+        "damage-skipped",
+        4,
+        _RECOVERY,
+        '    if stop.kind == "damage" or stop.lsn <= durable:\n',
+        "    if False:\n",
+        events=100_000,
+    ),
+    Mutant(
+        "killed-tail-not-synced",
+        4,
+        _RECOVERY,
+        "    for name, start, end in () if plan.clean else plan.unsynced:\n",
+        "    for name, start, end in ():\n",
+        events=200_000,
+    ),
+    Mutant(
+        "segment-folder-not-synced",
+        4,
+        "tega_zmq/log/segment.py",
+        '        disk.sync_folder(f"{folder}/{LOG}")\n',
+        "        pass\n",
+        events=200_000,
+    ),
+    Mutant(
+        "delete-lost-on-replay",
+        5,
+        "tega_zmq/store/encoding.py",
+        "        if len(change) == 1:\n            made.append(Change(path, False))\n",
+        "        if len(change) == 1:\n            pass\n",
+    ),
+    Mutant(
+        "snapshot-without-last-commit",
+        5,
+        _SNAPSHOT,
+        "    for part in _parts(iter(range(root.oldest_update, root.version + 1))):\n",
+        "    for part in _parts(iter(range(root.oldest_update, root.version))):\n",
+        events=100_000,
+    ),
+    Mutant(
+        "snapshot-without-deleted-roots",
+        5,
+        _SNAPSHOT,
+        "        yield from _dump_root(name, root)\n",
+        "        yield from _dump_root(name, root) if root.node is not None else ()\n",
+        events=200_000,
+    ),
+    Mutant(
+        "outcome-not-kept",
+        6,
+        "tega_zmq/store/applying.py",
+        "    lease = leases.get(record.session) if record.request else None\n",
+        "    lease = None\n",
+        events=100_000,
+    ),
+    Mutant(
+        "outcome-not-in-snapshot",
+        6,
+        _SNAPSHOT,
+        "[[request, revision, changed] for request, (revision, changed) in lease.outcomes]",
+        "[[0, 0, []] for _ in ()]",
+        events=200_000,
+    ),
+    Mutant(
+        "retry-writes-twice",
+        6,
+        _WRITING,
+        "    if known is not None:\n        node.gate(session, Reply(id, known))\n",
+        "    if False:\n        node.gate(session, Reply(id, known))\n",
+    ),
+    Mutant(
+        "call-sent-again",
+        6,
+        "tega_zmq/client/protocol.py",
+        "    {messages.Call, messages.CallAll, messages.CancelCall, messages.Publish}\n",
+        "    {messages.CallAll, messages.CancelCall, messages.Publish}\n",
+        events=100_000,
+    ),
+    # -- versions ------------------------------------------------------------------------------------
+    Mutant(
+        "version-counted-wrong",
+        7,
+        "tega_zmq/store/reading.py",
+        "    meant = version if version >= 0 else root.version + version\n",
+        "    meant = version if version >= 0 else root.version + version + 1\n",
+    ),
+    Mutant(
+        "node-keeps-its-version",
+        7,
+        _DRAFT,
+        "        self.version = root.version + 1\n",
+        "        self.version = max(root.version, 0)\n",
+    ),
+    Mutant(
+        "history-dropped-too-early",
+        7,
+        "tega_zmq/store/history.py",
+        "    while oldest <= version - versions and oldest < version:\n",
+        "    while oldest <= version - versions + 1 and oldest < version:\n",
+        events=100_000,
+    ),
+    Mutant(
+        "version-reused-after-delete",
+        7,
+        "tega_zmq/store/applying.py",
+        "    after = advance(root, kept, update, draft.node, draft.ephemerals, draft.born, changes)\n",
+        "    after = advance(root, kept, update, draft.node, draft.ephemerals, draft.born, changes)\n"
+        "    after = after if draft.node is not None else after._replace(version=root.version)\n",
+    ),
+    Mutant(
+        "put-copies-the-container",
+        8,
+        "tega_zmq/tree/node.py",
+        "        node = (version, chain[index].insert(oids[index], node))\n"
+        "    return node\n\n\ndef _replace(",
+        "        node = (version, HashTrieMap(dict(pairs(chain[index]))).insert(oids[index], node))\n"
+        "    return node\n\n\ndef _replace(",
+        test="tests/unit/tree/test_cost.py::test_a_change_in_a_wide_container_costs_what_its_depth_does",
+    ),
+    Mutant(
+        "expectation-dropped",
+        9,
+        _STORE_WRITING,
+        "    if actual == expected:\n",
+        "    if True:\n",
+    ),
+    Mutant(
+        "version-0-not-expected",
+        9,
+        _STORE_WRITING,
+        "    if op[3] is not None:\n",
+        "    if op[3]:\n",
+        events=100_000,
+    ),
+    Mutant(
+        "collision-not-checked-at-commit",
+        9,
+        _WRITING,
+        "    ops = transaction.ops\n",
+        "    ops = tuple(op._replace(expected=None) for op in transaction.ops)\n",
+        events=100_000,
+    ),
+    Mutant(
+        "transaction-leaks",
+        9,
+        _WRITING,
+        "        transaction.add(ops, name, store, node.now)\n",
+        "        transaction.add(ops, name, store, node.now); node.durable = store\n",
+        events=100_000,
+    ),
+    # -- replicas converge ---------------------------------------------------------------------------
+    Mutant(
+        "last-entry-of-tree-dropped",
+        10,
+        _REPLICA,
+        '        return _tree_chunk(pull, "", 0, serving.cursor, tuple(chunk), True, serving.root), None\n',
+        "        chunk = chunk[:-1] or chunk\n"
+        '        return _tree_chunk(pull, "", 0, serving.cursor, tuple(chunk), True, serving.root), None\n',
+        events=100_000,
+    ),
+    Mutant(
+        "epoch-kept-after-loss",
+        10,
+        _MACHINE,
+        "    if epochs:\n",
+        "    if False:\n",
+        events=200_000,
+    ),
+    Mutant(
+        "other-epoch-not-noticed",
+        11,
+        _REPLICA,
+        "        if epoch == self.epoch and version <= self.version:\n            return Step()\n"
+        "        if version == ABSENT and self.version == ABSENT:\n",
+        "        if version <= self.version:\n            return Step()\n"
+        "        if version == ABSENT and self.version == ABSENT:\n",
+        events=100_000,
+    ),
+    Mutant(
+        "heartbeats-without-positions",
+        11,
+        _REPLICATION,
+        "    for name in (*session.follows, *session.claims):\n",
+        "    for name in session.claims:\n",
+    ),
+    Mutant(
+        "lost-update-not-pulled",
+        11,
+        _REPLICA,
+        "        if version == ABSENT and self.version == ABSENT:\n            return Step()\n"
+        "        return self._pull(now)\n",
+        "        return Step()\n",
+    ),
+    Mutant(
+        "missed-while-away-not-sent",
+        12,
+        "tega_zmq/store/replicas.py",
+        "    for after in range(version + 1, end + 1):\n",
+        "    for after in range(version + 2, end + 1):\n",
+    ),
+    Mutant(
+        "catch-up-without-tree",
+        12,
+        _REPLICA,
+        "    if root is None:\n        return _tree_chunk(pull,",
+        "    if root is None or updates_since(root, pull.epoch, pull.version) is None:\n"
+        "        return _tree_chunk(pull,",
+    ),
+    Mutant(
+        "chunk-dropped",
+        12,
+        _REPLICA,
+        "            self._cursor += 1\n            return Step(tuple(records), self._message())\n",
+        "            self._cursor += 1\n            return Step((), self._message())\n",
+        events=100_000,
+    ),
+    Mutant(
+        "tree-in-one-piece",
+        12,
+        _REPLICA,
+        "        if size >= CHUNK:\n            break\n    else:\n",
+        "        if False:\n            break\n    else:\n",
+        events=100_000,
+    ),
+    Mutant(
+        "delete-above-not-told",
+        13,
+        "tega_zmq/subscriptions.py",
+        "            elif len(at) < depth and path[: len(at)] == at:\n",
+        "            elif False:\n",
+    ),
+    Mutant(
+        "gap-not-shown",
+        13,
+        _WATCHING,
+        "    previous = known[1] if known is not None and known[0] == update.epoch else -1\n",
+        "    previous = update.before\n",
+    ),
+    Mutant(
+        "missed-while-slow",
+        13,
+        _WATCHING,
+        "            subscription.lagging = True\n        else:\n            _tell_one(",
+        "            pass\n        else:\n            _tell_one(",
+    ),
+    Mutant(
+        "own-changes-hidden",
+        13,
+        _WATCHING,
+        "    changes = subscriptions.select(subscription, update, old, new)\n    if not changes:\n",
+        "    changes = subscriptions.select(subscription, update, old, new)\n"
+        "    if not changes or update.tega_id == subscription.session.tega_id:\n",
+    ),
+    Mutant(
+        "answer-before-replica",
+        14,
+        "tega_zmq/node/passing.py",
+        "        if needed:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "replicas-not-in-snapshot",
+        14,
+        _SNAPSHOT,
+        "    for name, root in sorted(pairs(store.roots), key=_key):\n        yield from",
+        "    for name, root in ((n, r) for n, r in sorted(pairs(store.roots), key=_key) if not r.owner):\n"
+        "        yield from",
+        events=200_000,
+    ),
+    # -- sessions, messages, calls -------------------------------------------------------------------
+    Mutant(
+        "lease-never-over",
+        15,
+        _LIFECYCLE,
+        "            if silent >= session.lease:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "lease-not-run-at-restart",
+        15,
+        _LIFECYCLE,
+        "            node.sessions.add(session, node.now + node.settings.lease)\n",
+        '            node.sessions.add(session, float("inf"))\n',
+        events=100_000,
+    ),
+    Mutant(
+        "sessions-forgotten-at-restart",
+        15,
+        _LIFECYCLE,
+        "    leases = sorted(node.tip.leases.values(), key=lambda lease: lease.via not in",
+        "    leases = sorted((), key=lambda lease: lease.via not in",
+    ),
+    Mutant(
+        "ephemerals-outlive-session",
+        15,
+        _STORE_WRITING,
+        "    for path in sorted(lease.ephemerals):\n",
+        "    for path in sorted(lease.ephemerals)[:1]:\n",
+        events=100_000,
+    ),
+    Mutant(
+        "loser-of-takeover-comes-back",
+        15,
+        _LIFECYCLE,
+        "        node.displaced[other.id] = None\n",
+        '        node.displaced[""] = None\n',
+        events=100_000,
+    ),
+    Mutant(
+        "takeover-not-told",
+        15,
+        _LIFECYCLE,
+        "        if other.peer is not None:\n"
+        "            node.effects.append(Send(other.peer, Displaced(tega_id)))\n",
+        "",
+        events=100_000,
+    ),
+    Mutant(
+        "announced-once-only",
+        16,
+        "tega_zmq/node/uplink.py",
+        "        for (kind, number), request in session.announced.items():\n",
+        "        for (kind, number), request in ():\n",
+        events=100_000,
+    ),
+    Mutant(
+        "program-not-told-lost",
+        16,
+        "tega_zmq/client/protocol.py",
+        '        if self.state == "suspended" and now >= self._lapse():\n',
+        "        if False:\n",
+    ),
+    Mutant(
+        "gone-session-not-told",
+        16,
+        _MACHINE,
+        "            node.effects.append(Send(peer, messages.Gone()))\n",
+        "            pass\n",
+        events=100_000,
+    ),
+    Mutant(
+        "handler-gone-missing",
+        17,
+        _CALLING,
+        "                _answer(node, ended, _gone(ended.path, each), None)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "timeout-missing",
+        17,
+        _CALLING,
+        "    for ended in node.calls.expired(node.now):\n",
+        "    for ended in ():\n",
+    ),
+    Mutant(
+        "late-result-delivered",
+        17,
+        _CALLING,
+        "    if not node.calls.served_by(message.call, session):\n        return\n",
+        "",
+        events=100_000,
+    ),
+    Mutant(
+        "falsy-result-lost",
+        17,
+        _CALLING,
+        "    if message.ok:\n",
+        "    if message.ok and message.value:\n",
+    ),
+    Mutant(
+        "no-handler-not-told",
+        17,
+        _CALLING,
+        '    raise NoHandler(f"nobody offers a handler at {format_path(path)}", path=format_path(path))\n',
+        "    session.pending[request.id] = None\n",
+    ),
+    Mutant(
+        "group-call-to-unconnected",
+        18,
+        "tega_zmq/calls.py",
+        "            if session.connected:\n",
+        "            if True:\n",
+    ),
+    Mutant(
+        "group-calls-do-not-go-round",
+        18,
+        "tega_zmq/calls.py",
+        "            offers.move_to_end(session)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "group-with-one-outcome",
+        18,
+        _CALLING,
+        "    many.waiting = len(found) + 1\n",
+        "    many.waiting = 2\n",
+        events=100_000,
+    ),
+    Mutant(
+        "queue-not-bounded",
+        19,
+        _SESSIONS,
+        "        while len(self.backlog) > MAX_MESSAGES or (",
+        "        while False and (",
+        events=100_000,
+    ),
+    Mutant(
+        "drop-not-counted",
+        19,
+        _SESSIONS,
+        "            self._waiting -= self.backlog.popleft()[1]\n            self.dropped += 1\n",
+        "            self._waiting -= self.backlog.popleft()[1]\n",
+        events=100_000,
+    ),
+    Mutant(
+        "newest-dropped-first",
+        19,
+        _SESSIONS,
+        "            self._waiting -= self.backlog.popleft()[1]\n            self.dropped += 1\n",
+        "            self._waiting -= self.backlog.pop()[1]\n            self.dropped += 1\n",
+        events=100_000,
+    ),
+    Mutant(
+        "drop-not-told",
+        19,
+        _WATCHING,
+        "        node.send(session, Dropped(session.dropped))\n",
+        "        pass\n",
+        events=100_000,
+    ),
+    Mutant(
+        "container-of-ephemeral-left",
+        20,
+        _DRAFT,
+        "            if path not in self.born:\n                return\n            parent",
+        "            if True:\n                return\n            parent",
+    ),
+    Mutant(
+        "rollback-removes-ephemerals",
+        20,
+        _DRAFT,
+        "            restored = attach(restored, path[1:], node, self.version)\n",
+        "            self._unmark(path)\n",
+    ),
+    Mutant(
+        "rollback-brings-ephemerals-back",
+        20,
+        _DRAFT,
+        "        restored = lasting(kept)\n",
+        "        restored = kept[0]\n",
+        events=100_000,
+    ),
+    Mutant(
+        "put-above-removes-ephemerals",
+        20,
+        _DRAFT,
+        "            elif below:\n                self._put_above(path, value, below)\n",
+        "",
+    ),
+    Mutant(
+        "born-containers-not-in-snapshot",
+        20,
+        _SNAPSHOT,
+        '    marks = [*pairs(ephemerals), *((path, "") for path, _ in pairs(born))]\n',
+        "    marks = [*pairs(ephemerals)]\n",
+        events=200_000,
+    ),
+    # -- plugins -------------------------------------------------------------------------------------
+    Mutant(
+        "applied-not-noted",
+        21,
+        "tega_zmq/plugins/instance.py",
+        "                    entry.file.write(taken)\n",
+        "                    pass\n",
+        test="tests/unit/plugins/test_host.py::test_what_was_applied_is_known_to_the_next_run",
+    ),
+    Mutant(
+        "applied-though-it-raised",
+        21,
+        "tega_zmq/plugins/instance.py",
+        "        method = getattr(self.plugin, entry.handler.method)\n"
+        "        change = _change(entry.path, value, last.present, present, woken)\n",
+        "        method = getattr(self.plugin, entry.handler.method)\n"
+        "        change = _change(entry.path, value, last.present, present, woken)\n"
+        "        entry.applied = taken\n",
+        test="tests/unit/plugins/test_host.py::test_one_that_raised_is_tried_again_at_reconnect_and_reload",
+    ),
+)
