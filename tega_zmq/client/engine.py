@@ -17,7 +17,17 @@ from tega_zmq.client.belongings import Belongings
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.results import MessageView
 from tega_zmq.client.subscriptions import Ask, Subscribed, Subscriptions
-from tega_zmq.errors import Cancelled, Disconnected, NotFound, ProtocolError, TegaError, Timeout
+from tega_zmq.errors import (
+    Cancelled,
+    Disconnected,
+    NotFound,
+    Offline,
+    OwnerAway,
+    ProtocolError,
+    StorageError,
+    TegaError,
+    Timeout,
+)
 from tega_zmq.paths import Path, format_path
 from tega_zmq.wire import messages
 from tega_zmq.wire.codec import decode, encode
@@ -29,6 +39,9 @@ _log = logging.getLogger("tega_zmq.client")
 
 _ANNOUNCE_TIMEOUT: Final = 30.0
 """Seconds that what the client asks by itself may take."""
+
+_PASSING: Final = (Offline, OwnerAway, StorageError, Timeout)
+"""Errors that pass: an ephemeral node that could not be put again for such a one is put at a later tick."""
 
 
 class Host(Protocol):
@@ -114,6 +127,8 @@ class Engine:
         """Subscriptions whose changes there was no room for."""
         self._running: dict[int, tuple[messages.Invoke, float]] = {}
         """Calls that handlers are to answer, with deadline."""
+        self._unannounced: dict[Path, None] = {}
+        """Ephemeral nodes that the present session does not have yet."""
         self._now = 0.0
         self._server = ""
         """The run of the node's program that the session was with last."""
@@ -278,6 +293,10 @@ class Engine:
         """See `ClientSession.tick`."""
         self.session.tick(now)
         self.process(now)
+        if self._unannounced and self.session.state == "connected":
+            waiting, self._unannounced = self._unannounced, {}
+            for path in waiting:
+                self._put_again(path, now)
 
     def close(self, now: float) -> None:
         """See `ClientSession.close`."""
@@ -418,21 +437,33 @@ class Engine:
         subscriptions.
         """
         self._behind.clear()
+        self._unannounced.clear()
         kept = welcome.resumed and welcome.server == self._server
         self._server = welcome.server
         if not kept:
             for path in self.belongings.handlers:
                 self._silently((messages.Register, (path,)), f"handler {format_path(path)}", now)
         if not welcome.resumed:
-            for path, value in self.belongings.ephemerals.items():
-                ask = requests.write((("put", path, value, None, True),))
-                self._silently(ask, f"ephemeral node {format_path(path)}", now)
+            for path in self.belongings.ephemerals:
+                self._put_again(path, now)
         for number in self.subscriptions.welcomed(kept):
             self._again(number, now)
 
-    def _silently(self, ask: Ask, what: str, now: float) -> None:
+    def _put_again(self, path: Path, now: float) -> None:
+        """Put an ephemeral node of the session before into this one, if the client still wants it.
+
+        An agent may have lost its own session and link at the same time: then it is offline at first.
+        """
+        if path not in self.belongings.ephemerals:
+            return
+        ask = requests.write((("put", path, self.belongings.ephemerals[path], None, True),))
+        self._silently(ask, f"ephemeral node {format_path(path)}", now, path)
+
+    def _silently(self, ask: Ask, what: str, now: float, ephemeral: Path | None = None) -> None:
         def after(_value: Any, error: TegaError | None) -> None:
-            if error is not None and not isinstance(error, Disconnected):
+            if ephemeral is not None and isinstance(error, _PASSING):
+                self._unannounced[ephemeral] = None
+            elif error is not None and not isinstance(error, Disconnected):
                 _log.error("%s could not be announced again: %s: %s", what, error.code, error.message)
 
         self._ask_then(None, ask, after, _ANNOUNCE_TIMEOUT, now)

@@ -401,6 +401,28 @@ def test_an_ephemeral_node_that_was_deleted_or_refused_is_not_announced(lab: Lab
     assert lab.connect(resumed=False) == []
 
 
+@pytest.mark.parametrize("error", ["Offline", "OwnerAway", "StorageError", "Timeout"])
+def test_an_ephemeral_node_waits_for_a_better_time(lab: Lab, error: str) -> None:
+    for name in ("a", "b"):
+        op = ("put", ("p", name), 1, None, True)
+        lab.engine.write("w", requests.write((op,)), (op,), 10, 0)
+        lab.answer([1, []])
+    for ask in lab.connect(resumed=False):
+        lab.node(m.Failure(ask.id, error, "not now", {}))
+    assert lab.sent() == []
+    op = ("delete", ("p", "b"), None, None, False)
+    lab.engine.write("w", requests.write((op,)), (op,), 10, 0)
+    lab.answer([2, []])
+    lab.now += 3
+    lab.engine.tick(lab.now)
+    writes = [each for each in lab.sent() if type(each) is m.Write]
+    assert [write.ops for write in writes] == [(("put", ("p", "a"), 1, None, True),)], "b is wanted no more"
+    lab.node(m.Reply(writes[0].id, [3, []]))
+    lab.now += 3
+    lab.engine.tick(lab.now)
+    assert [type(each) for each in lab.sent()] == [m.Heartbeat]
+
+
 def test_what_cannot_be_announced_again_is_said(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     engine = lab.engine
     engine.register("w", ("a", "f"), print, 10, 0)
