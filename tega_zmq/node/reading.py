@@ -41,14 +41,21 @@ def get_request(node: Node, session: Session, request: Get) -> None:
         return
     else:
         state = _state(node, session)
-    _answer(node, session, state, Reply(request.id, _form(node, state, request, path)))
+    try:
+        shown = _form(node, state, request, path)
+    except TegaError as error:
+        # That something is not there may be a delete that is not durable yet.
+        _answer(node, session, state, _failure(request.id, error))
+        return
+    _answer(node, session, state, Reply(request.id, shown))
 
 
-def _answer(node: Node, session: Session, state: Store, reply: Reply) -> None:
+def _answer(node: Node, session: Session, state: Store, answer: Reply | Failure) -> None:
     if state is node.tip:
-        node.gate(session, reply)
+        node.gate(session, answer)
     else:
-        node.reply(session, reply.id, reply.value)
+        session.pending.pop(answer.id, None)
+        node.send(session, answer)
 
 
 def find_request(node: Node, session: Session, request: Find) -> None:
@@ -178,7 +185,7 @@ def _form(node: Node, state: Store, request: Get, path: Path) -> Any:
     if form == "value":
         return [value, age(node, path[0])]
     root = state.roots[path[0]]
-    return [value, found[0], store.is_ephemeral(state, path), root.epoch, age(node, path[0])]
+    return [value, found[0], store.is_ephemeral(state, path, request.version), root.epoch, age(node, path[0])]
 
 
 def _with_handlers(node: Node, path: Path, value: Any) -> Any:

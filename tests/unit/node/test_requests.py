@@ -112,6 +112,27 @@ def test_a_read_sees_the_own_writes_before_and_waits_for_them() -> None:
     assert writer.answer(own)[0] == 1 and writer.answer(put)[1] == [["a", 0]]
 
 
+def test_that_something_is_gone_is_not_told_before_its_delete_is_durable() -> None:
+    lab = Lab(durable=False)
+    deleter, reader = lab.join("deleter"), lab.join("reader")
+    deleter.start(m.Write, (("put", ("a", "k"), 1, None, False),), "", "")
+    lab.sync()
+    deleter.start(m.Write, (("delete", ("a", "k"), None, None, False),), "", "")
+    reader.start(m.Write, (("put", ("a", "own"), 1, None, False),), "", "")
+    gone = reader.start(m.Get, ("a", "k"), None, "value", "")
+    assert not reader.answered(gone)
+    lab.sync()
+    with pytest.raises(errors.NotFound):
+        reader.answer(gone)
+
+
+def test_whether_a_node_is_ephemeral_is_told_of_the_version_that_was_asked_for(peer: Peer) -> None:
+    peer.put("a.k", 1, ephemeral=True)
+    peer.put("a.k", 2)
+    assert peer.ask(m.Get, ("a", "k"), 0, "node", "")[:3] == [1, 0, True]
+    assert peer.ask(m.Get, ("a", "k"), None, "node", "")[:3] == [2, 1, False]
+
+
 # -- writing ---------------------------------------------------------------------------------------
 
 BAD_OPS: list[tuple[Any, type[errors.TegaError]]] = [
