@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 from typing import Final, Protocol
 
-__all__ = ["Disk", "File", "HeldError", "Lock", "OsDisk"]
+__all__ = ["Disk", "File", "HeldError", "Lock", "OsDisk", "ReadingDisk"]
 
 
 class HeldError(OSError):
@@ -210,6 +210,35 @@ class OsDisk:
                 raise HeldError(path, int(text) if text.isdigit() else 0) from None
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        except BaseException:
+            os.close(fd)
+            raise
+        return _OsLock(fd)
+
+
+class ReadingDisk(OsDisk):
+    """The file system of the machine for one who only reads: it works on what this user may not change."""
+
+    def open(self, path: str) -> File:
+        # Without waiting, should something else than a file have that name.
+        return _OsFile(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+
+    def lock(self, path: str) -> Lock:
+        try:
+            return super().lock(path)
+        except HeldError:
+            raise
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+        # The id of this process cannot be noted, but that the file is held can be seen.
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.pread(fd, 32, 0).strip()
+            os.close(fd)
+            raise HeldError(path, int(text) if text.isdigit() else 0) from None
         except BaseException:
             os.close(fd)
             raise

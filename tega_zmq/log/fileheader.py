@@ -1,7 +1,8 @@
 """The header of segments and snapshots: whose file it is, and which part of the log it holds. Pure.
 
 0    magic       8 bytes  `tega-log` or `tegasnap`
-8    format      u32      1. A program refuses what is newer than itself
+8    format      u32      1. A program refuses what is newer than itself; magic, format and crc stay where
+                          they are in every format, so that a damaged header is not taken for a newer one
 12   (zero)      u32
 16   store       48 bytes id of the store, ASCII, filled up with zeros
 64   generation  u64      how often the log was begun anew after a failure, from 1
@@ -62,9 +63,9 @@ def unpack(magic: Literal[b"tega-log", b"tegasnap"], data: bytes) -> Header | st
     if len(data) < FILE_HEADER:
         return f"the file has {len(data)} bytes, less than its header" if data else "the file is empty"
     found, version, _, store, generation, base, lsn, size = _FIELDS.unpack_from(data)
-    if found == magic and version > FORMAT:
-        return f"it has format {version}, and this program knows formats up to {FORMAT}: use a newer one"
     (crc,) = _CRC.unpack_from(data, _FIELDS.size)
-    if found != magic or version != FORMAT or crc32(data[: _FIELDS.size]) != crc:
+    if found != magic or version < FORMAT or crc32(data[: _FIELDS.size]) != crc:
         return "the header of the file does not match its checksum"
+    if version > FORMAT:
+        return f"it has format {version}, and this program knows formats up to {FORMAT}: use a newer one"
     return Header(store.rstrip(b"\0").decode("ascii", "replace"), generation, base, lsn, size)

@@ -20,7 +20,7 @@ from zlib import crc32
 from tega_zmq.log.disk import Disk
 from tega_zmq.log.fileheader import FORMAT
 
-__all__ = ["CLEAN", "REPAIR", "STORE", "Mark", "read", "remove", "write"]
+__all__ = ["CLEAN", "REPAIR", "STORE", "Mark", "read", "remove", "text", "write"]
 
 STORE: Final = "store"
 CLEAN: Final = "clean"
@@ -41,19 +41,25 @@ class Mark(NamedTuple):
 
 def write(disk: Disk, folder: str, kind: Literal["store", "clean"], mark: Mark) -> None:
     """Write the file, durable when this returns. Raises `OSError`."""
-    text = f"tega-zmq {kind}\nformat {FORMAT}\nstore {mark.store}\n"
-    if kind == CLEAN:
-        text += f"lsn {mark.lsn}\n"
-    data = text.encode()
+    data = text(kind, mark)
     path = f"{folder}/{kind}"
     file = disk.create(path + ".tmp")
     try:
-        file.write(0, data + b"crc %08x\n" % crc32(data))
+        file.write(0, data)
         file.sync()
     finally:
         file.close()
     disk.rename(path + ".tmp", path)
     disk.sync_folder(folder)
+
+
+def text(kind: Literal["store", "clean"], mark: Mark) -> bytes:
+    """Return what stands in the file."""
+    lines = f"tega-zmq {kind}\nformat {FORMAT}\nstore {mark.store}\n"
+    if kind == CLEAN:
+        lines += f"lsn {mark.lsn}\n"
+    data = lines.encode()
+    return data + b"crc %08x\n" % crc32(data)
 
 
 def read(disk: Disk, folder: str, kind: Literal["store", "clean"]) -> Mark | str | None:

@@ -125,8 +125,10 @@ class _Damage(Exception):
         self.why = why
 
 
-def examine(disk: Disk, folder: str) -> Plan | None:
+def examine(disk: Disk, folder: str, *, repairing: bool = False) -> Plan | None:
     """Return the plan for the data folder; None if nothing was ever written there.
+
+    `repairing`: the caller is the repair that is going on there.
 
     Raises `StorageError` if records are damaged or missing, a file belongs to another store or a newer
     format, or a repair was begun and not ended; `OSError` if a file cannot be read.
@@ -134,7 +136,7 @@ def examine(disk: Disk, folder: str) -> Plan | None:
     own = marks.read(disk, folder, "store")
     if isinstance(own, str) and "format" in own:
         raise StorageError(f"{folder}/{marks.STORE}: {own}", reason=own)
-    if marks.REPAIR in disk.list(folder):
+    if not repairing and marks.REPAIR in disk.list(folder):
         why = "a repair was begun here and did not end"
         raise StorageError(
             f"{folder}/{marks.REPAIR}: {why}. Do it again: tega-check --repair {folder}", reason=why

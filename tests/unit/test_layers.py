@@ -48,6 +48,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "tega_zmq.client": (*BASE, *WIRE, "tega_zmq.client"),
     "tega_zmq.aio": (*BASE, "tega_zmq.client"),
     "tega_zmq.plugins": (*BASE, "tega_zmq.client", "tega_zmq.plugins"),
+    "tega_zmq.check": (*STORE, "tega_zmq.log", "tega_zmq.runtime.yamlio", "tega_zmq.check"),
     "tega_zmq.runtime": (*CORE, "tega_zmq.log", "tega_zmq.client", "tega_zmq.plugins", "tega_zmq.runtime"),
     "tega_zmq.shell": (*BASE, "tega_zmq.client", "tega_zmq.runtime.yamlio", "tega_zmq.shell", "tega_zmq"),
     "tega_broker": ("tega_zmq", "tega_broker"),

@@ -358,6 +358,9 @@ def test_what_a_newer_program_wrote_is_refused_as_such() -> None:
         content[at] += 1
         if path.endswith("store"):
             content[-9:-1] = b"%08x" % zlib.crc32(content[:-13])
+        else:
+            # Without a checksum that fits it would be a damaged one.
+            content[96:100] = zlib.crc32(content[:96]).to_bytes(4, "little")
         newer.put(path, bytes(content))
         result = outcome(newer)
         assert isinstance(result, StorageError)
