@@ -117,11 +117,12 @@ class Draft:
             node = get(restored, path[1:])
             if node is not None and is_container(node):
                 self._unbear(path)
+        present, self.node = self.node, restored
         for path in sorted(self.ephemerals):
-            node = get(self.node, path[1:])
+            node = get(present, path[1:])
             assert node is not None
-            restored = attach(restored, path[1:], node, self.version)
-        self.node = restored
+            self._bear_above(path)
+            self.node = attach(self.node, path[1:], node, self.version)
 
     # -- what an update says -----------------------------------------------------------------------
 
@@ -233,6 +234,10 @@ class Draft:
         for container in _marked(self.born, get(self.node, path[1:]), path):
             if _dict_at(value, container[length:]):
                 self._unbear(container)
+        for each in below:
+            for end in range(length + 1, len(each)):
+                if not _dict_at(value, each[length:end]):
+                    self._bear(each[:end])
         self._put(path, whole)
 
     def _patch_above(self, path: Path, value: Any, session: str) -> None:
@@ -309,8 +314,12 @@ class Draft:
         for length in range(1, len(path)):
             place = path[:length]
             if get(self.node, place[1:]) is None:
-                self.born_before.setdefault(place, False)
-                self.born = self.born.insert(place, True)
+                self._bear(place)
+
+    def _bear(self, path: Path) -> None:
+        if path not in self.born:
+            self.born_before.setdefault(path, False)
+            self.born = self.born.insert(path, True)
 
     def _forget(self, path: Path) -> None:
         """Drop all marks at and below `path`."""

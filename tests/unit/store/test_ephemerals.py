@@ -121,6 +121,25 @@ def test_a_rollback_leaves_such_a_leaf_away() -> None:
     assert whole(end(after, "s1")) == {"k": 1}
 
 
+@pytest.mark.parametrize("op", [rollback("a", 0), put("a", {"k": 1}), patch("a", {"p": None})])
+def test_what_then_stands_for_such_a_node_alone_goes_with_it(op: Op) -> None:
+    store = stored(put("a", {"k": 1}), put("a.p.q", {"lasting": 1}), eph("a.p.q.x", 1))
+    after = write(store, op).store
+    if op.kind == "patch":  # which is a delete: nothing of it is left
+        assert whole(after) == {"k": 1}
+        return
+    assert whole(after) == {"k": 1, "p": {"q": {"x": 1}}}
+    assert marks(after) == ({"a.p.q.x": "s1"}, ["a.p", "a.p.q"])
+    assert whole(end(after, "s1")) == {"k": 1}
+
+
+def test_a_put_above_keeps_the_containers_that_it_names() -> None:
+    store = stored(put("a.p.q", {"lasting": 1}), eph("a.p.q.x", 1))
+    after = write(store, put("a", {"p": {}})).store
+    assert marks(after) == ({"a.p.q.x": "s1"}, ["a.p.q"])
+    assert whole(end(after, "s1")) == {"p": {}}
+
+
 def test_rollback_brings_none_back() -> None:
     store = end(stored(put("a", {"k": 1}), eph("a.p.x", 1), put("a.k", 2)), "s1")
     assert value(store, "a", 2) == {"k": 2, "p": {"x": 1}}
