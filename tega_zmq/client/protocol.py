@@ -247,8 +247,9 @@ _ANEW: Final[frozenset[type[Any]]] = frozenset(
 
 _WRITES: Final[frozenset[type[Any]]] = frozenset({messages.Write, messages.CommitTransaction})
 
-_NOT_TRIED: Final = frozenset({"Offline", "OwnerAway"})
-"""What a write fails with that was not even sent to the owner of its root."""
+_NOT_TRIED: Final = frozenset({"Offline", "OwnerAway", "TransactionExpired"})
+"""What a write fails with that was not even sent to the owner of its root. `TransactionExpired` too: a node
+that was restarted knows no transactions, and not what became of those whose roots another owns."""
 
 _MOOT: Final[frozenset[type[Any]]] = frozenset({messages.Unsubscribe, messages.Unregister})
 """Done with the end of the session."""

@@ -459,6 +459,25 @@ def test_close_without_a_connection_knows_what_was_never_sent() -> None:
     assert outcomes == ["unknown", "none"]
 
 
+@pytest.mark.parametrize("code", ["OwnerAway", "Offline", "TransactionExpired"])
+def test_a_write_that_could_not_be_tried_again_may_have_been_done_the_first_time(code: str) -> None:
+    session = new()
+    session.request(m.CommitTransaction, "tx", "", timeout=5, now=0)
+    session.connection_lost(1)
+    session.connected(2)
+    session.received(welcome(resumed=True), 2)
+    session.request(m.CommitTransaction, "another", "", timeout=5, now=2)
+    session.take_events()
+    for id in (1, 2):
+        session.received(m.Failure(id, code, "no", {}), 3)
+    first, second = session.take_events()
+    assert isinstance(first, Failed)
+    assert isinstance(second, Failed)
+    assert isinstance(first.error, errors.Disconnected)
+    assert first.error.outcome == "unknown"
+    assert second.error.code == code
+
+
 def test_a_refused_hello_is_told_and_tried_again() -> None:
     session = ClientSession("noc-1", jitter=lambda: 0.5)
     session.connected(0)
