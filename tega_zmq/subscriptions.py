@@ -224,7 +224,7 @@ def positions(subscription: ChangeSubscription, store: Store) -> dict[str, tuple
     if subscription.pattern is None:
         roots = (store.roots.get(subscription.path[0]),)
     else:
-        roots = store.roots.values()
+        roots = [store.roots[name] for name in sorted(store.roots)]
     return {root.name: (root.epoch, root.version) for root in roots if root is not None}
 
 

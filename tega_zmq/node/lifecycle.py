@@ -129,7 +129,8 @@ def _open(node: Node, id: str, tega_id: str, token: str, kind: str, via: Session
 
 def restore(node: Node) -> None:
     """Take the sessions of before the restart in; their leases run anew from now."""
-    leases = sorted(node.tip.leases.values(), key=lambda lease: lease.via not in ("", ABOVE))
+    # By session too: what happens must not hang on the order of a map.
+    leases = sorted(node.tip.leases.values(), key=lambda lease: (lease.via not in ("", ABOVE), lease.session))
     for lease in leases:
         if lease.via == ABOVE:
             below = Session(lease.session, lease.tega_id, "", "below", None, 0.0, node.now)
@@ -285,7 +286,7 @@ def reconcile(node: Node) -> None:
         if session.id not in node.tip.leases:
             via = ABOVE if session.kind == "below" else session.via.id if session.via is not None else ""
             node.append(Opened(session.id, session.tega_id, session.token, via))
-    for lease in node.tip.leases.values():
+    for lease in sorted(node.tip.leases.values(), key=lambda lease: lease.session):
         if lease.session not in node.sessions.by_id and lease.session not in node.below:
             commit = end_session(node.tip, lease.session, time=node.clock(), tega_id=lease.tega_id)
             if commit is not None:

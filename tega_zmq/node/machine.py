@@ -116,7 +116,7 @@ def start(node: Node, *, epochs: bool, now: float) -> None:
             node.append(NewEpochs(renewed))
     if node.uplink is not None:
         uplink.start(node)
-    for root in node.tip.roots.values():
+    for _, root in sorted(node.tip.roots.items(), key=lambda pair: pair[0]):
         if root.owner not in ("", lifecycle.ABOVE):
             node.followers[root.name] = Follower(root.name, root.epoch, root.version)
     lifecycle.restore(node)
@@ -369,7 +369,7 @@ def _show(node: Node, before: Store, after: Store, record: Any) -> None:
     elif kind is Owned:
         _show_owned(node, record.root, before.roots.get(record.root), after.roots[record.root])
     elif kind is Cleared:
-        for name, root in before.roots.items():
+        for name, root in sorted(before.roots.items(), key=lambda pair: pair[0]):
             if name not in after.roots:
                 watching.reset(node, watching.gone(name), root.node)
 

@@ -322,7 +322,7 @@ def _go_on_from(node: Node, name: str, version: int) -> None:
         kept = lasting((root.node, root.ephemerals, root.born))
         if kept is not None:
             changes.append(Change((name,), True, tree.plain(kept)))
-        for path, session in root.ephemerals.items():
+        for path, session in sorted(root.ephemerals.items()):
             found = tree.get(root.node, path[1:])
             assert found is not None
             ephemerals[path] = (session, tree.plain(found))
