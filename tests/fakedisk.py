@@ -48,6 +48,8 @@ class _Inode:
         self.seen = bytearray(content)
         self.durable = bytearray(content)
         self.pending: list[_Write | _Size] = []
+        self.failed = False
+        """A sync of it failed, and the process that saw that still runs."""
 
     def change(self, op: _Write | _Size) -> None:
         _apply(self.seen, op)
@@ -102,16 +104,19 @@ class FakeFile:
         return bytes(self._inode.seen[offset : offset + size])
 
     def write(self, offset: int, data: bytes) -> None:
+        self._written()
         self._disk.step("write", self._path)
         self._inode.change(_Write(offset, data))
 
     def write_sync(self, offset: int, data: bytes) -> None:
+        self._written()
         self._disk.step("write", self._path)
         self._inode.change(_Write(offset, data))
         try:
             self._disk.step("sync", self._path)
         except OSError:
             self._inode.pending.pop()
+            self._inode.failed = True
             raise
         _apply(self._inode.durable, self._inode.pending.pop())
 
@@ -130,8 +135,13 @@ class FakeFile:
         except OSError:
             # Nothing of it is on the disk, and the next sync has nothing to do.
             self._inode.pending.clear()
+            self._inode.failed = True
             raise
         self._inode.settle()
+
+    def _written(self) -> None:
+        if self._inode.failed:
+            self._disk.distrusted.append(self._path)
 
     def close(self) -> None:
         return
@@ -158,6 +168,8 @@ class FakeDisk:
         self.folders: set[str] = set()
         self.locks: set[str] = set()
         self.steps: list[tuple[str, str]] = []
+        self.distrusted: list[str] = []
+        """Files that were written to after a sync of them failed."""
         self.fault: Callable[[str, str], None] = lambda what, path: None
 
     def step(self, what: str, path: str) -> None:
@@ -184,6 +196,7 @@ class FakeDisk:
         self.step("create", path)
         if path in self.names:
             self.names[path].change(_Size(0))
+            self.names[path].failed = False
         else:
             self._change(path, _Inode())
         return FakeFile(self, self.names[path], path)
@@ -248,6 +261,8 @@ class FakeDisk:
         """This disk after kill -9: nothing is lost, nothing is synced, the locks are free."""
         self.locks.clear()
         self.fault = lambda what, path: None
+        for inode in self.names.values():
+            inode.failed = False
         return self
 
     def crashed(self, rng: random.Random) -> FakeDisk:
