@@ -138,7 +138,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _RECOVERY,
         "    return new.generation > old.generation and new.base <= old.lsn\n",
         "    return False\n",
-        events=200_000,
+        events=1_000_000,
     ),
     Mutant(
         "crc-forgotten",
@@ -146,15 +146,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _FRAMING,
         "    if len(payload) < length or crc32(payload) != crc:\n",
         "    if len(payload) < length:\n",
-        events=100_000,
+        events=1_000_000,
     ),
     Mutant(
         "torn-tail-refused",
         4,
         _FRAMING,
-        '        if written <= offset + HEADER:\n            return "torn",',
-        '        if written <= offset + HEADER:\n            return "damage",',
-        events=100_000,
+        "    if data[end - 1] == 0:\n",
+        "    if False:\n",
+        events=1_000_000,
     ),
     Mutant(
         "torn-tail-forgotten",
@@ -162,6 +162,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _RECOVERY,
         '    if stop.kind == "torn":\n',
         "    if False:\n",
+        events=1_000_000,
     ),
     Mutant(
         "damage-skipped",
@@ -177,7 +178,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _RECOVERY,
         "    for name, start, end in () if plan.clean else plan.unsynced:\n",
         "    for name, start, end in ():\n",
-        events=200_000,
+        events=1_000_000,
     ),
     Mutant(
         "segment-folder-not-synced",
@@ -232,6 +233,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _WRITING,
         "    if known is not None:\n        node.gate(session, Reply(id, known))\n",
         "    if False:\n        node.gate(session, Reply(id, known))\n",
+        events=200_000,
     ),
     Mutant(
         "call-sent-again",
@@ -262,7 +264,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "tega_zmq/store/history.py",
         "    while oldest <= version - versions and oldest < version:\n",
         "    while oldest <= version - versions + 1 and oldest < version:\n",
-        events=100_000,
+        events=1_000_000,
     ),
     Mutant(
         "version-reused-after-delete",
@@ -329,7 +331,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _MACHINE,
         "    if epochs:\n",
         "    if False:\n",
-        events=200_000,
+        events=1_000_000,
     ),
     Mutant(
         "other-epoch-not-noticed",
@@ -339,7 +341,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "        if version == ABSENT and self.version == ABSENT:\n",
         "        if version <= self.version:\n            return Step()\n"
         "        if version == ABSENT and self.version == ABSENT:\n",
-        events=100_000,
+        events=1_000_000,
     ),
     Mutant(
         "heartbeats-without-positions",
@@ -347,6 +349,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _REPLICATION,
         "    for name in (*session.follows, *session.claims):\n",
         "    for name in session.claims:\n",
+        events=200_000,
     ),
     Mutant(
         "lost-update-not-pulled",
@@ -370,6 +373,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "    if root is None:\n        return _tree_chunk(pull,",
         "    if root is None or updates_since(root, pull.epoch, pull.version) is None:\n"
         "        return _tree_chunk(pull,",
+        events=300_000,
     ),
     Mutant(
         "chunk-dropped",
@@ -393,6 +397,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "tega_zmq/subscriptions.py",
         "            elif len(at) < depth and path[: len(at)] == at:\n",
         "            elif False:\n",
+        events=200_000,
     ),
     Mutant(
         "gap-not-shown",
@@ -400,6 +405,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _WATCHING,
         "    previous = known[1] if known is not None and known[0] == update.epoch else -1\n",
         "    previous = update.before\n",
+        events=300_000,
     ),
     Mutant(
         "missed-while-slow",
@@ -407,6 +413,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _WATCHING,
         "            subscription.lagging = True\n        else:\n            _tell_one(",
         "            pass\n        else:\n            _tell_one(",
+        events=1_000_000,
     ),
     Mutant(
         "own-changes-hidden",
@@ -439,6 +446,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _LIFECYCLE,
         "            if silent >= session.lease:\n",
         "            if False:\n",
+        events=300_000,
     ),
     Mutant(
         "lease-not-run-at-restart",
@@ -452,16 +460,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "sessions-forgotten-at-restart",
         15,
         _LIFECYCLE,
-        "    leases = sorted(node.tip.leases.values(), key=lambda lease: lease.via not in",
-        "    leases = sorted((), key=lambda lease: lease.via not in",
+        "    for lease in leases:\n        if lease.via == ABOVE:\n",
+        "    for lease in ():\n        if lease.via == ABOVE:\n",
     ),
     Mutant(
         "ephemerals-outlive-session",
         15,
-        _STORE_WRITING,
-        "    for path in sorted(lease.ephemerals):\n",
-        "    for path in sorted(lease.ephemerals)[:1]:\n",
-        events=100_000,
+        _LIFECYCLE,
+        "    commit = end_session(node.tip, session.id, time=node.clock(), tega_id=session.tega_id)\n",
+        "    return\n",
     ),
     Mutant(
         "loser-of-takeover-comes-back",
@@ -469,16 +476,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _LIFECYCLE,
         "        node.displaced[other.id] = None\n",
         '        node.displaced[""] = None\n',
-        events=100_000,
+        events=1_000_000,
     ),
     Mutant(
-        "takeover-not-told",
+        "takeover-not-understood",
         15,
-        _LIFECYCLE,
-        "        if other.peer is not None:\n"
-        "            node.effects.append(Send(other.peer, Displaced(tega_id)))\n",
-        "",
-        events=100_000,
+        "tega_zmq/client/protocol.py",
+        "        if isinstance(error, errors.TakenOver):\n",
+        "        if False:\n",
+        events=200_000,
     ),
     Mutant(
         "announced-once-only",
@@ -494,6 +500,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "tega_zmq/client/protocol.py",
         '        if self.state == "suspended" and now >= self._lapse():\n',
         "        if False:\n",
+        events=300_000,
     ),
     Mutant(
         "gone-session-not-told",
@@ -516,6 +523,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _CALLING,
         "    for ended in node.calls.expired(node.now):\n",
         "    for ended in ():\n",
+        events=300_000,
     ),
     Mutant(
         "late-result-delivered",
@@ -545,6 +553,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "tega_zmq/calls.py",
         "            if session.connected:\n",
         "            if True:\n",
+        events=300_000,
     ),
     Mutant(
         "group-calls-do-not-go-round",
@@ -552,6 +561,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "tega_zmq/calls.py",
         "            offers.move_to_end(session)\n",
         "            pass\n",
+        events=200_000,
     ),
     Mutant(
         "group-with-one-outcome",
@@ -604,7 +614,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "rollback-removes-ephemerals",
         20,
         _DRAFT,
-        "            restored = attach(restored, path[1:], node, self.version)\n",
+        "            self.node = attach(self.node, path[1:], node, self.version)\n",
         "            self._unmark(path)\n",
     ),
     Mutant(
@@ -621,6 +631,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _DRAFT,
         "            elif below:\n                self._put_above(path, value, below)\n",
         "",
+        events=200_000,
     ),
     Mutant(
         "born-containers-not-in-snapshot",
