@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,3 +75,33 @@ def needs(*programs: str) -> None:
     missing = [each for each in programs if shutil.which(each) is None]
     if missing:
         cannot(f"{', '.join(missing)} not installed; see tests/chaos/prepare")
+
+
+STEPPED = """
+import mmap, os, struct, time
+with open(os.environ["CHAOS_CLOCK"], "rb") as file:
+    offset = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
+real, real_ns = time.time, time.time_ns
+time.time = lambda: real() + struct.unpack("<q", offset[:8])[0]
+time.time_ns = lambda: real_ns() + struct.unpack("<q", offset[:8])[0] * 1_000_000_000
+"""
+"""Python runs this before a program. libfaketime would do the same for every library, but makes each look at
+any clock so slow that connections are taken for lost; and nothing else here reads the wall clock."""
+
+
+class Clock:
+    """The wall clock of programs, to be stepped while they run; their monotonic clock is left alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "clock"
+        self._file.write_bytes(bytes(8))
+        hooks = folder / "hooks"
+        hooks.mkdir()
+        (hooks / "sitecustomize.py").write_text(STEPPED)
+        self.environment = {"PYTHONPATH": str(hooks), "CHAOS_CLOCK": str(self._file)}
+        """What programs must be started with."""
+
+    def step(self, offset: int) -> None:
+        """Let the programs be `offset` seconds ahead, or behind if negative."""
+        with self._file.open("r+b", buffering=0) as file:
+            file.write(struct.pack("<q", offset))
