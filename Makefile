@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint format unit integration bench fuzz sim-mutants docs clean distclean
+.PHONY: help run demo test lint format unit integration bench fuzz lab chaos soak sim-mutants docs clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ demo: $(READY)  ## the same fleet, a scripted story, a few seconds
 	@exec $(BIN)/python -m tega_broker.story $(ARGS)
 
 # The tests come last, so that their closing line is the last one that is printed.
-test: lint demo  ## every check that CI makes
+test: lint demo lab  ## every check that CI makes
 	$(BIN)/python -m pytest --no-skips --cov --cov-report=term $(ARGS)
 
 lint: $(READY)  ## style, format and types
@@ -51,6 +51,16 @@ fuzz: $(READY)  ## random input to all that reads some, FUZZ_SECONDS=60 each
 
 sim-mutants: $(READY)  ## see whether the simulation finds each bug of tests/sim/mutants.py; half an hour
 	$(BIN)/python -m tests.sim.run_mutants $(ARGS)
+
+# Hosts in namespaces and small filesystems, for tests/chaos. Without root those tests are skipped, and say so.
+lab:
+	@tests/chaos/prepare
+
+chaos: $(READY) lab  ## real programs that are killed, frozen and cut off, on full disks; 3 minutes
+	$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+soak: $(READY) lab  ## 200 rounds of kill -9 under load, CHAOS_ROUNDS=200; 10 minutes
+	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-200} $(BIN)/python -m pytest tests/chaos/test_killed.py -s $(ARGS)
 
 docs: $(READY)  ## check the links and samples in the documents
 	$(BIN)/python -m pytest tests/unit/test_docs.py $(ARGS)

@@ -70,7 +70,7 @@ def replicas_equal(owner: Client, follower: Client, roots: Iterable[str], patien
 
         def same(root: str = root, seen: list[Any] = seen) -> bool:
             seen[:] = [_node(owner, root), _node(follower, root)]
-            return seen[0] == seen[1]
+            return bool(seen[0] == seen[1])
 
         try:
             until(same, f"{root} at {follower.url} is as at {owner.url}", patience)

@@ -12,7 +12,7 @@ from tests.processes import Fleet, until
 
 HOUR, YEAR = 3600, 365 * 86400
 
-STEPS = (HOUR, 0, -YEAR, 10 * YEAR, -HOUR, 0)
+STEPS = (HOUR, -YEAR, 10 * YEAR, 0)
 """Seconds that the clock is off, one after the other."""
 
 
@@ -31,6 +31,7 @@ def test_a_stepped_clock(fleet: Fleet) -> None:
     fleet.agent("pi1", operational="[ops-pi1, ops-pi1-marks]", **{"session.lease": "2"})
     for program in (fleet.broker, fleet.agents["pi1"]):
         program.environment = clock.environment
+        program.settings["history.updates"] = "200"  # soon as long as it gets
         program.start()
     noc, device = fleet.client("noc"), fleet.client("device", at="pi1")
     clients = [noc, device]
@@ -53,7 +54,7 @@ def test_a_stepped_clock(fleet: Fleet) -> None:
     watchers = [Watcher(device, "config-pi1"), Watcher(noc, "ops-pi1"), Watcher(noc, "shared")]
     load.start()
     try:
-        load.progress(3000)  # histories are as long as they get
+        load.progress(1500)
         before = measure(fleet)
         for offset in STEPS:
             clock.step(offset)

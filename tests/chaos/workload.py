@@ -183,14 +183,14 @@ class Shared(Worker):
                 node = self.client.node(self.path, timeout=self.timeout)
                 n, version = node.value + 1, node.version
             except errors.NotFound:
-                n, version = 1, "absent"
-            if n > 1 and version != n - 2:
+                n, version = 1, -1
+            if version != n - 2:
                 raise Wrong(f"{self.name}: n={n - 1} at version {version}")
         except errors.TegaError as error:
             unknown(error)
             return False
         try:
-            self.client.put(self.path, n, version=version, timeout=self.timeout)
+            self.client.put(self.path, n, version=version if n > 1 else "absent", timeout=self.timeout)
         except errors.Collision:
             return True
         except errors.TegaError as error:
