@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint format unit integration bench fuzz lab chaos soak sim-mutants docs clean distclean
+.PHONY: help run demo test lint format unit integration bench fuzz lab chaos soak sim sim-mutants docs clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,7 +49,10 @@ bench: $(READY)  ## measure against the baselines
 fuzz: $(READY)  ## random input to all that reads some, FUZZ_SECONDS=60 each
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
-sim-mutants: $(READY)  ## see whether the simulation finds each bug of tests/sim/mutants.py; half an hour
+sim: $(READY)  ## simulate a fleet under faults, SEEDS=1-20 or fresh ones, EVENTS=15000 each
+	$(BIN)/python -m tests.sim.run $(if $(SEEDS),--seeds $(SEEDS)) $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
+
+sim-mutants: $(READY)  ## see whether the simulation finds each bug of tests/sim/mutants.py; minutes
 	$(BIN)/python -m tests.sim.run_mutants $(ARGS)
 
 # Hosts in namespaces and small filesystems, for tests/chaos. Without root those tests are skipped, and say so.

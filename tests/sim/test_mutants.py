@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.sim import run_mutants
-from tests.sim.mutants import MUTANTS, PROMISES, Mutant
+from tests.sim.mutants import MUTANTS, PROMISES, RARE, Mutant
 from tests.sim.run_mutants import ROOT, Found, hunt, mutated
 
-CHEAP = [mutant for mutant in MUTANTS if not mutant.test and mutant.events <= 20_000]
+CHEAP = [mutant for mutant in MUTANTS if not mutant.test and mutant.events < RARE]
 """Found within a few seconds."""
 
 
