@@ -208,13 +208,15 @@ def present(
     """Return the present value of what `subscription` covers in `root`, as changes without an old value.
 
     `before`, if it is known, is the tree that was there: of what a pattern matched in it and is gone, that is
-    told too.
+    told too. If it is not known, and the root is gone, it is told of the root itself.
     """
     if subscription.pattern is None:
         paths: Iterable[Path] = (subscription.path,)
     else:
         paths = dict.fromkeys(_matching_below(subscription.pattern, (root,), tree))
         paths.update(dict.fromkeys(_matching_below(subscription.pattern, (root,), before)))
+        if tree is None and before is None and subscription.pattern.step(0, root) is not None:
+            paths = ((root,),)
     return tuple((path, (), _maybe(get(tree, path[1:]) if tree is not None else None), "") for path in paths)
 
 

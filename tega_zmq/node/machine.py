@@ -422,6 +422,8 @@ def snapshot_done(
     if node.failure is not None:
         node.note("warning", "log takes writes again", reason=node.failure)
         node.failure = None
+        if node.uplink is not None:
+            uplink.note_owners(node)
         lifecycle.reconcile(node)
     waiting, node.snapshots = node.snapshots, []
     for session, id in waiting:

@@ -222,10 +222,9 @@ def give_up(node: Node, session: Session, to: str) -> None:
         if isinstance(waiting, Waiting) and waiting.to == to:
             held = any(entry[1] is session and entry[2] == id for entry in node.shown)
             if not held:
-                node.fail(
-                    session,
-                    id,
-                    errors.Disconnected(
-                        f"{to or 'the node above'} lost the session before it answered", outcome="unknown"
-                    ),
+                error = errors.Disconnected(
+                    f"{to or 'the node above'} lost the session before it answered", outcome="unknown"
                 )
+                if isinstance(waiting.message, Write):  # nothing is sent again, not if this gets lost either
+                    session.settle(Failure(id, *errors.encode(error)))
+                node.fail(session, id, error)

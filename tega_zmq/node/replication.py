@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from tega_zmq import paths
 from tega_zmq.errors import NotFound, ReadOnly, TegaError, TooLarge
-from tega_zmq.node.effects import Publish, SendUp
+from tega_zmq.node.effects import Publish, Send, SendUp
 from tega_zmq.node.state import Node
 from tega_zmq.replica import Follower, Step, serve
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Owned, Root, Update, update_from_plain, update_to_plain
 from tega_zmq.tree import is_container
-from tega_zmq.wire.messages import Chunk, Claim, Follow, Position, Pull, RootUpdate
+from tega_zmq.wire.messages import Chunk, Claim, Follow, Gone, Position, Pull, RootUpdate
 
 MAX_FOLLOWS = 1000
 """Most roots that a session follows."""
@@ -94,6 +94,9 @@ def disown(node: Node, name: str) -> None:
     agent = node.claimant(root.owner)
     if agent is not None:
         agent.claims.discard(name)
+        if agent.peer is not None:
+            # It says hello again, claims what it owns, and learns that this is not its own any more.
+            node.effects.append(Send(agent.peer, Gone()))
     node.followers.pop(name, None)
     node.append(Owned(name, "", node.fresh()[:16]))
     node.note("warning", "root disowned", root=name, owner=root.owner)

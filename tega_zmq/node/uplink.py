@@ -58,6 +58,7 @@ __all__ = [
     "connection_lost",
     "leave",
     "my_positions",
+    "note_owners",
     "pump",
     "received",
     "report",
@@ -68,13 +69,18 @@ __all__ = [
 
 def start(node: Node) -> None:
     """Set up followers of the config roots, and ownership of the operational ones."""
+    note_owners(node)
+    for name in node.settings.config:
+        root = node.tip.roots[name]
+        node.followers[name] = Follower(name, root.epoch, root.version)
+
+
+def note_owners(node: Node) -> None:
+    """Append who owns the roots of the config, where that does not stand in the log."""
     for name in node.settings.config:
         root = node.tip.roots.get(name)
         if root is None or root.owner != lifecycle.ABOVE:
             node.append(Owned(name, lifecycle.ABOVE, ""))
-            root = node.tip.roots.get(name)
-        epoch, version = (root.epoch, root.version) if root is not None else ("", ABSENT)
-        node.followers[name] = Follower(name, epoch, version)
     for name in node.settings.operational:
         root = node.tip.roots.get(name)
         if root is not None and root.owner != "":
@@ -157,6 +163,9 @@ def _state(node: Node, state: str) -> None:
     node.note(
         "info" if state == "connected" else "warning", "uplink " + state, server=node.uplink_name or None
     )
+    if state == "taken over":
+        # Whoever restarts this program wants it back: it then says hello anew, and is not refused again.
+        node.effects.append(RememberUplink("", ""))
     if state in ("suspended", "lost", "taken over", "closed"):
         if node.online:
             _went(node)

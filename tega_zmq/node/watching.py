@@ -132,6 +132,9 @@ def tell(node: Node, update: Update, before: Root | None, after: Root | None) ->
     if not len(node.subscriptions):
         return
     old = before.node if before is not None else None
+    if before is not None and after is not None and before.version != ABSENT and before.epoch != update.epoch:
+        reset(node, after, old)  # it follows on nothing that anybody was told
+        return
     new = after.node if after is not None else None
     for subscription in node.subscriptions.concerned(update):
         if subscription.lagging or subscription.session.congested or not subscription.session.connected:
@@ -185,14 +188,16 @@ def catch_up(node: Node, subscription: ChangeSubscription) -> None:
         epoch, version = subscription.sent.get(name, ("", ABSENT))
         root = node.durable.roots.get(name)
         if root is None:
-            if version != ABSENT:
+            # Of a root that is not here, a global subscription hears from the node above.
+            above = ("subscription", subscription.number) in subscription.session.announced
+            if version != ABSENT and not above:
                 _tell_present(node, subscription, gone(name), None)
             continue
         if (epoch, version) == (root.epoch, root.version):
             continue
         missed = updates_since(root, epoch, version)
         if missed is None or not _trees_kept(root, version):
-            _tell_present(node, subscription, root, None)
+            _tell_present(node, subscription, root, _known(root, epoch, version))
             continue
         for update in missed:
             before = root.trees[update.before][0] if update.before in root.trees else None
@@ -201,6 +206,13 @@ def catch_up(node: Node, subscription: ChangeSubscription) -> None:
 
 def _trees_kept(root: Root, version: int) -> bool:
     return version >= root.oldest or (version == -1 and root.oldest == 0)
+
+
+def _known(root: Root, epoch: str, version: int) -> Any:
+    """Return the tree of `version` of an epoch before, if it is still kept; else None."""
+    kept = root.trees.get(version)
+    update = root.updates.get(version)
+    return kept[0] if kept is not None and update is not None and update[0] == epoch else None
 
 
 def gone(name: str) -> Root:

@@ -148,7 +148,9 @@ def test_the_present_value() -> None:
         ("r", "net", "eth1"): (),
     }
     assert len(subscriptions.present(by_regex, "r", node, None)) == 2
-    assert subscriptions.present(by_regex, "r", None, None) == ()
+    # What it matched is not known any more, only that nothing is left of it.
+    assert subscriptions.present(by_regex, "r", None, None) == ((("r",), (), (), ""),)
+    assert subscriptions.present(by_regex, "q", None, None) == ()
 
 
 def test_where_a_subscription_begins() -> None:
