@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import zmq
 
+from tega_zmq.wire import decode, encode, unbundle
 from tega_zmq.wire import messages as m
-from tega_zmq.wire.codec import decode, encode
 
 __all__ = ["FakeNode"]
 
@@ -134,12 +134,13 @@ class FakeNode:
                 job()
                 done.set()
             if self.socket.poll(5):
-                peer, frame = self.socket.recv_multipart()
-                message = decode(frame)
-                self.log.append(message)
-                answer = self._handle(peer, message)
-                if answer is not None:
-                    self.socket.send_multipart([peer, encode(answer)])
+                peer, data = self.socket.recv_multipart()
+                for frame in unbundle(data):
+                    message = decode(frame)
+                    self.log.append(message)
+                    answer = self._handle(peer, message)
+                    if answer is not None:
+                        self.socket.send_multipart([peer, encode(answer)])
                 with self._came:
                     self._came.notify_all()
         self.socket.close()

@@ -29,8 +29,7 @@ from tega_zmq.errors import (
     Timeout,
 )
 from tega_zmq.paths import Path, format_path
-from tega_zmq.wire import messages
-from tega_zmq.wire.codec import decode, encode
+from tega_zmq.wire import bundle, decode, encode, messages, unbundle
 from tega_zmq.wire.messages import OpField
 
 __all__ = ["Engine", "Host"]
@@ -304,17 +303,18 @@ class Engine:
         self.process(now)
 
     def received(self, frame: bytes, now: float) -> None:
-        """The node sent `frame`."""
-        try:
-            message = decode(frame)
-        except ProtocolError as error:
-            _log.error("the node sent what cannot be read, ignored: %s", error)
-            return
-        self.session.received(message, now)
+        """The node sent `frame`, which may be a bundle of several."""
+        for each in unbundle(frame):
+            try:
+                message = decode(each)
+            except ProtocolError as error:
+                _log.error("the node sent what cannot be read, ignored: %s", error)
+            else:
+                self.session.received(message, now)
         self.process(now)
 
     def frames(self, now: float) -> list[bytes]:
-        """Return the frames to send, in order."""
+        """Return what to send, in order: frames and bundles of them."""
         output = self.session.take_output()
         if not output:
             return _NO_FRAMES
@@ -328,7 +328,7 @@ class Engine:
                 else:
                     self.session.unsendable(message, error)
                     self.process(now)
-        return frames
+        return frames if len(frames) < 2 else list(bundle(frames))
 
     def process(self, now: float) -> None:
         """Act on what the session has to tell."""

@@ -14,15 +14,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgpack
 import zmq
+import zmq.backend
 
 from tega_zmq import log as tega_log
 from tega_zmq import store
+from tega_zmq.client.link import readable
 from tega_zmq.errors import ProtocolError, TegaError
+from tega_zmq.log.records import encode_chunk, encode_record
 from tega_zmq.node import machine
 from tega_zmq.node.effects import (
     Append,
+    Effect,
     Note,
     Publish,
     Redial,
@@ -36,13 +39,15 @@ from tega_zmq.node.effects import (
 from tega_zmq.node.state import Node
 from tega_zmq.runtime.sockets import bound, publisher_socket, router_socket
 from tega_zmq.runtime.uplink import Uplink
-from tega_zmq.store.encoding import record_to_plain
-from tega_zmq.wire import decode, encode, request_id
+from tega_zmq.wire import bundle, decode, encode, request_id, unbundle
 from tega_zmq.wire.messages import RootUpdate
 
 __all__ = ["Hooks", "Loop"]
 
-_ROUTED = zmq.DONTWAIT | zmq.SNDMORE
+_ROUTED = int(zmq.DONTWAIT | zmq.SNDMORE)
+_NOW = int(zmq.DONTWAIT)
+_send: Any = zmq.backend.Socket.send
+"""As `Socket.send`, without what that does for tracking and serializing: it is the hottest call of all."""
 
 _DRAIN = 256
 """Most messages that are taken from a socket before their effects are carried out."""
@@ -119,6 +124,8 @@ class Loop:
         self._peers: dict[bytes, int] = {}
         self._by_fd: dict[int, bytes] = {}
         self._queues: dict[bytes, _Queue] = {}
+        self._records: list[bytes] = []
+        """What goes to the log's writer at the end of this pass."""
         self._retry_at = float("inf")
         self._snapshotting = False
         self._mending = False
@@ -152,6 +159,7 @@ class Loop:
         if self._dial_at is not None:
             due = min(due, self._dial_at)
         wait = min(max(due - now, 0.0), 0.05 if self._stopping else 1.0)
+        self._hand_over()
         ready = self._poller.poll(0 if wait <= 0 else max(1, int(wait * 1000 + 0.999)))
         now = self._now()
         for source, _ in ready:
@@ -173,10 +181,21 @@ class Loop:
         if not ready:
             self._hooks.idle()
 
+    def _hand_over(self) -> None:
+        """Give the records of the last pass to the writer.
+
+        It wakes up, and wants the interpreter: so the last thing before this thread sleeps.
+        """
+        if self._records:
+            for record in self._records:
+                self._writer.append(record)
+            self._records = []
+
     def _finish(self) -> None:
         if self.node.uplink is not None:
             machine.uplink_close(self.node, self._now())
         self._run_effects(self._now())
+        self._hand_over()
 
     def _close(self) -> None:
         if self._link is not None:
@@ -190,26 +209,26 @@ class Loop:
 
     def _receive(self, now: float) -> None:
         router, node, peers = self._router, self.node, self._peers
-        for _ in range(_DRAIN):
-            try:
-                peer = router.recv(zmq.DONTWAIT)
-            except zmq.Again:
-                return
+        left = _DRAIN
+        while left > 0 and readable(router):
+            peer = router.recv(_NOW)
             if peer in peers:
-                frame = router.recv(copy=False)
+                frame = router.recv(_NOW, copy=False)
                 data = frame.bytes
                 more = frame.more
             else:
                 data, more = self._meet(peer, now)
             while more:
-                frame = router.recv(copy=False)
+                frame = router.recv(_NOW, copy=False)
                 data, more = frame.bytes, frame.more
-            try:
-                message = decode(data)
-            except ProtocolError as error:
-                machine.garbage(node, peer, error, request_id(data), now)
-            else:
-                machine.receive(node, peer, message, now)
+            for each in unbundle(data):
+                left -= 1
+                try:
+                    message = decode(each)
+                except ProtocolError as error:
+                    machine.garbage(node, peer, error, request_id(each), now)
+                else:
+                    machine.receive(node, peer, message, now)
 
     def _meet(self, peer: bytes, now: float) -> tuple[bytes, bool]:
         """Take the first frame of a new connection, and note the descriptor that it came on.
@@ -229,7 +248,7 @@ class Loop:
     def _watch(self, now: float) -> None:
         while True:
             try:
-                frames = self._monitor.recv_multipart(zmq.DONTWAIT)
+                frames = self._monitor.recv_multipart(_NOW)
             except zmq.Again:
                 return
             _, fd = struct.unpack_from("=Hi", frames[0])
@@ -248,7 +267,7 @@ class Loop:
         assert self._publisher is not None
         for _ in range(_DRAIN):
             try:
-                frame = self._publisher.recv(zmq.DONTWAIT)
+                frame = self._publisher.recv(_NOW)
             except zmq.Again:
                 return
             if frame[:1] == b"\x01":
@@ -276,12 +295,15 @@ class Loop:
         if happened == "up":
             machine.uplink_connected(node, now)
         for data in link.receive():
-            try:
-                message = decode(data)
-            except ProtocolError as error:
-                self._log.warning("bad message from the node above", extra={"fields": {"error": str(error)}})
-            else:
-                machine.uplink_received(node, message, now)
+            for each in unbundle(data):
+                try:
+                    message = decode(each)
+                except ProtocolError as error:
+                    self._log.warning(
+                        "bad message from the node above", extra={"fields": {"error": str(error)}}
+                    )
+                else:
+                    machine.uplink_received(node, message, now)
         for topic, data in link.updates():
             try:
                 message = decode(data)
@@ -304,50 +326,68 @@ class Loop:
     def _run_effects(self, now: float) -> None:
         node = self.node
         while node.effects:
+            outgoing: dict[bytes, list[bytes]] = {}
+            """The frames for each connection: what leaves together costs little more than one."""
+            upwards: list[bytes] = []
             for effect in machine.take_effects(node):
                 kind = type(effect)
                 if kind is Send or kind is SendUp:
-                    self._send_message(effect, now)  # type: ignore[arg-type]
+                    try:
+                        data = encode(effect.message)  # type: ignore[union-attr]
+                    except TegaError as error:
+                        machine.cannot_send(node, effect, error, now)  # type: ignore[arg-type]
+                        continue
+                    if kind is SendUp:
+                        upwards.append(data)
+                    elif (frames := outgoing.get(effect.peer)) is not None:  # type: ignore[union-attr]
+                        frames.append(data)
+                    else:
+                        outgoing[effect.peer] = [data]  # type: ignore[union-attr]
                 elif kind is Append:
-                    self._writer.append(msgpack.packb(record_to_plain(effect.record)))  # type: ignore[union-attr]
+                    self._records.append(encode_record(effect.record))  # type: ignore[union-attr]
                 elif kind is Publish:
                     self._publish(effect)  # type: ignore[arg-type]
                 elif kind is Note:
                     self._note(effect)  # type: ignore[arg-type]
-                elif kind is Redial:
-                    assert self._link is not None
-                    self._link.close()
-                    self._dial_at = now + effect.delay  # type: ignore[union-attr]
-                elif kind is Topics:
-                    assert self._link is not None
-                    self._link.follow(effect.endpoint, effect.topics)  # type: ignore[union-attr]
-                elif kind is Snapshot:
-                    self._snapshot()
-                elif kind is RememberUplink:
-                    self._hooks.remember_uplink(effect.session, effect.token)  # type: ignore[union-attr]
-                elif kind is Reload:
-                    self._hooks.reload()
+                else:
+                    if upwards:
+                        self._send_up(upwards)
+                        upwards = []
+                    self._rare(effect, now)
+            if upwards:
+                self._send_up(upwards)
+            for peer, frames in outgoing.items():
+                for data in bundle(frames):
+                    self._send(peer, data, now)
         if self._writer.size_since_snapshot >= self._snapshot_after and node.failure is None:
             self._snapshot()
 
-    def _send_message(self, effect: Send | SendUp, now: float) -> None:
-        try:
-            data = encode(effect.message)
-        except TegaError as error:
-            machine.cannot_send(self.node, effect, error, now)
-            return
-        if isinstance(effect, Send):
-            self._send(effect.peer, data, now)
-        else:
+    def _rare(self, effect: Effect, now: float) -> None:
+        if isinstance(effect, Redial):
             assert self._link is not None
+            self._link.close()
+            self._dial_at = now + effect.delay
+        elif isinstance(effect, Topics):
+            assert self._link is not None
+            self._link.follow(effect.endpoint, effect.topics)
+        elif isinstance(effect, Snapshot):
+            self._snapshot()
+        elif isinstance(effect, RememberUplink):
+            self._hooks.remember_uplink(effect.session, effect.token)
+        elif isinstance(effect, Reload):
+            self._hooks.reload()
+
+    def _send_up(self, frames: list[bytes]) -> None:
+        assert self._link is not None
+        for data in bundle(frames):
             self._link.send(data)
 
     def _send(self, peer: bytes, data: bytes, now: float) -> None:
         queue = self._queues.get(peer)
         if queue is None:
             try:
-                self._router.send(peer, _ROUTED)  # fails here, if at all, and then nothing is sent
-                self._router.send(data, zmq.DONTWAIT)
+                _send(self._router, peer, _ROUTED)  # fails here, if at all, and then nothing is sent
+                _send(self._router, data, _NOW)
                 return
             except zmq.Again:
                 queue = self._queues[peer] = _Queue()
@@ -372,8 +412,8 @@ class Loop:
         for peer, queue in list(self._queues.items()):
             try:
                 while queue.frames:
-                    self._router.send(peer, _ROUTED)
-                    self._router.send(queue.frames[0], zmq.DONTWAIT)
+                    _send(self._router, peer, _ROUTED)
+                    _send(self._router, queue.frames[0], _NOW)
                     queue.size -= len(queue.frames.popleft())
             except zmq.Again:
                 continue
@@ -393,7 +433,7 @@ class Loop:
             data = encode(effect.message)
         except TegaError:
             return  # too large: the followers see from the heartbeats what they lack, and pull the tree
-        self._publisher.send_multipart((effect.topic, data), zmq.DONTWAIT)
+        self._publisher.send_multipart((effect.topic, data), _NOW)
 
     def _note(self, effect: Note) -> None:
         self._log.log(_LEVELS[effect.level], effect.event, extra={"fields": effect.fields})
@@ -405,7 +445,7 @@ class Loop:
         state = self.node.durable
 
         def chunks() -> Any:
-            return (msgpack.packb(chunk) for chunk in store.dump(state))
+            return map(encode_chunk, store.dump(state))
 
         self._mending = self.node.failure is not None
         if self._mending:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import zmq
 
 from tega_zmq.client import protocol
-from tega_zmq.wire import decode, encode, messages
+from tega_zmq.wire import decode, encode, messages, unbundle
 
 now = time.monotonic
 
@@ -75,7 +75,8 @@ class Session:
                 self.session.connection_lost(at)
             self._run(at)
         while self.dealer is not None and self.dealer.events & zmq.POLLIN:
-            self.session.received(decode(self.dealer.recv()), at)
+            for frame in unbundle(self.dealer.recv()):
+                self.session.received(decode(frame), at)
             self._run(at)
         while self.updates is not None and self.updates.events & zmq.POLLIN:
             self.updates.recv_multipart()

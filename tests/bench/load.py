@@ -23,7 +23,7 @@ import msgpack
 import zmq
 import zmq.asyncio
 
-from tega_zmq.wire import decode, encode, messages
+from tega_zmq.wire import bundle, decode, encode, messages, unbundle
 from tests.bench.baseline import CALL, GET, OFFER, PUT, RESULT, WATCH
 
 VALUE = "v" * 100
@@ -321,6 +321,7 @@ class Raw:
         self.heartbeat = welcome.heartbeat
         self.pending: dict[int, None] = {}
         self.last = 0
+        self._outbox: list[bytes] = []
         self._beat = now()
 
     def send(self, cls: Any, *fields: Any) -> None:
@@ -328,13 +329,19 @@ class Raw:
         self.last += 1
         self.pending[self.last] = None
         low = next(iter(self.pending))
-        self.socket.send(encode(cls(self.last, low, 60_000, *fields)))
+        self._outbox.append(encode(cls(self.last, low, 60_000, *fields)))
+
+    def poll(self, timeout: int | None = None) -> None:
+        """Send what was asked since the last time, as the clients do, and wait for something to come."""
+        for data in bundle(self._outbox):
+            self.socket.send(data)
+        self._outbox.clear()
+        self.socket.poll(timeout)
 
     def answers(self) -> int:
         """Take the answers that are there, and return how many."""
         count = 0
-        for data in drain(self.socket):
-            message = decode(data)
+        for message in self.drain():
             if isinstance(message, (messages.Failure, messages.Gone, messages.Refused)):
                 raise RuntimeError(message)
             if isinstance(message, messages.Reply):
@@ -345,11 +352,15 @@ class Raw:
             self.socket.send(encode(messages.Heartbeat(())))
         return count
 
+    def drain(self) -> list[messages.AnyMessage]:
+        """Return the messages that are there."""
+        return [decode(frame) for data in drain(self.socket) for frame in unbundle(data)]
+
     def ask(self, cls: Any, *fields: Any) -> None:
         """Send a request and wait for its answer."""
         self.send(cls, *fields)
         while self.pending:
-            self.socket.poll(1000)
+            self.poll(1000)
             self.answers()
 
 
@@ -364,7 +375,7 @@ def raw_puts(url: str, seconds: str, window: str) -> dict[str, float]:
         # Two values in turn: a put of what stands there already makes no commit.
         raw.send(messages.Write, (put_op(("bench", "a", "b"), VALUE + str(number & 1)),), "", "")
 
-    return windowed(send, raw.answers, raw.socket.poll, int(window), float(seconds))
+    return windowed(send, raw.answers, raw.poll, int(window), float(seconds))
 
 
 def raw_calls(url: str, seconds: str, window: str) -> dict[str, float]:
@@ -373,7 +384,7 @@ def raw_calls(url: str, seconds: str, window: str) -> dict[str, float]:
     def send(number: int) -> None:
         raw.send(messages.Call, ("bench", "echo"), (VALUE,), {})
 
-    return windowed(send, raw.answers, raw.socket.poll, int(window), float(seconds))
+    return windowed(send, raw.answers, raw.poll, int(window), float(seconds))
 
 
 def raw_handler(url: str) -> dict[str, float]:
@@ -388,10 +399,13 @@ def raw_handler(url: str) -> dict[str, float]:
     while True:
         if any(source == sys.stdin.fileno() for source, _ in poller.poll(raw.heartbeat * 1000)):
             return {}
-        for data in drain(raw.socket):
-            message = decode(data)
-            if isinstance(message, messages.Invoke):
-                raw.socket.send(encode(messages.Result(message.call, True, message.args[0])))
+        results = [
+            encode(messages.Result(message.call, True, message.args[0]))
+            for message in raw.drain()
+            if isinstance(message, messages.Invoke)
+        ]
+        for data in bundle(results):
+            raw.socket.send(data)
         if now() - beat > raw.heartbeat:
             beat = now()
             raw.socket.send(encode(messages.Heartbeat(())))
@@ -406,8 +420,12 @@ def raw_watch(url: str, count: str) -> dict[str, float]:
         poller.register(raw.socket, zmq.POLLIN)
 
     def value_of(data: bytes) -> str | None:
-        message = decode(data)
-        return message.changes[0][2][0] if isinstance(message, messages.Changed) else None
+        for frame in unbundle(data):
+            message = decode(frame)
+            if isinstance(message, messages.Changed):
+                value: str = message.changes[0][2][0]
+                return value
+        return None
 
     return watch(poller, value_of, int(count))
 
@@ -419,6 +437,7 @@ def raw_rate(url: str, rate: str, seconds: str) -> dict[str, float]:
     begin = now()
     while not ended() and now() - begin < float(seconds):
         due = begin + raw.last / float(rate)
+        raw.poll(0)
         time.sleep(max(0.0, due - now()))
         if len(raw.pending) < 10_000:
             raw.send(messages.Write, (put_op(("load", "a"), VALUE + str(raw.last & 1)),), "", "")

@@ -12,8 +12,8 @@ from tega_zmq.client import requests
 from tega_zmq.client.engine import Engine
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.results import MessageView
+from tega_zmq.wire import decode, encode, unbundle
 from tega_zmq.wire import messages as m
-from tega_zmq.wire.codec import decode, encode
 
 
 class Notes:
@@ -84,7 +84,7 @@ class Lab:
         self.engine.received(encode(message), self.now)
 
     def sent(self) -> list[Any]:
-        return [decode(frame) for frame in self.engine.frames(self.now)]
+        return [decode(frame) for data in self.engine.frames(self.now) for frame in unbundle(data)]
 
     def answer(self, value: Any = None) -> list[Any]:
         """Answer every request that was sent with `value`; return the requests."""
