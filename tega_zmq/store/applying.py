@@ -218,7 +218,7 @@ def _reset_end(store: Store, record: ResetEnd) -> Store:
             node=node,
             ephemerals=ephemerals,
             born=containers,
-            trees=reset.trees.insert(version, (node, ephemerals, containers)),
+            trees=reset.trees.add(version, (node, ephemerals, containers)),
             oldest=version,
             oldest_update=version + 1,
             last=(record.time, record.tega_id, record.message),
@@ -285,7 +285,7 @@ def _went_on(store: Store, record: WentOn) -> Store:
     root = new_root(name, "", record.epoch)
     root = root._replace(
         version=record.version,
-        trees=root.trees.insert(record.version, (None, root.ephemerals, root.born)),
+        trees=root.trees.add(record.version, (None, root.ephemerals, root.born)),
         oldest=record.version,
         oldest_update=record.version + 1,
     )

@@ -313,7 +313,8 @@ class Draft:
         """Mark the containers above `path` that are missing now as born."""
         for length in range(1, len(path)):
             place = path[:length]
-            if get(self.node, place[1:]) is None:
+            node = get(self.node, place[1:])
+            if node is None or not is_container(node):  # a leaf only in what a rollback restores
                 self._bear(place)
 
     def _bear(self, path: Path) -> None:

@@ -9,13 +9,14 @@ from rpds import HashTrieMap
 
 from tega_zmq.paths import Path
 from tega_zmq.store.model import ABSENT, Change, Kept, KeptChange, KeptUpdate, Root, Update
+from tega_zmq.store.versions import Versions
 from tega_zmq.tree.node import Node, plain
 
 __all__ = ["NO_MARKS", "NO_PATHS", "advance", "changed_between", "keep", "new_root", "update_at"]
 
 NO_MARKS: Final[HashTrieMap[Any, str]] = HashTrieMap()
 NO_PATHS: Final[HashTrieMap[Any, bool]] = HashTrieMap()
-_NONE: Final[HashTrieMap[int, Any]] = HashTrieMap()
+_NONE: Final[Versions[Any]] = Versions()
 
 
 def new_root(name: str, owner: str, epoch: str) -> Root:
@@ -35,17 +36,10 @@ def advance(
     """Return `root` one version on, with `update` and the tree in its history, pruned to what is `kept`."""
     version = update[3]
     versions, most = kept
-    trees = root[7].insert(version, (node, ephemerals, born))
-    oldest = root[8]
-    while oldest <= version - versions and oldest < version:
-        trees = trees.discard(oldest)
-        oldest += 1
-    updates = root[9].insert(version, keep(update, changes))
-    oldest_update = root[10]
-    most = max(most, versions)
-    while oldest_update <= version - most and oldest_update < version:
-        updates = updates.discard(oldest_update)
-        oldest_update += 1
+    oldest = min(version, max(root[8], version - versions + 1))
+    trees = root[7].add(version, (node, ephemerals, born), oldest)
+    oldest_update = min(version, max(root[10], version - max(most, versions) + 1))
+    updates = root[9].add(version, keep(update, changes), oldest_update)
     return Root(
         root[0],
         root[1],
@@ -69,7 +63,7 @@ def keep(update: Update, changes: tuple[KeptChange, ...]) -> KeptUpdate:
 
 def update_at(root: Root, version: int) -> Update | None:
     """Return the update that led to `version`, or None if it is not kept."""
-    kept: KeptUpdate | None = root.updates.get(version)
+    kept = root.updates.get(version)
     if kept is None:
         return None
     epoch, before, changes, time, tega_id, message, backto = kept

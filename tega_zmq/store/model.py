@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from rpds import HashTrieMap
 
 from tega_zmq.paths import Path
+from tega_zmq.store.versions import Versions
 from tega_zmq.tree.node import Node
 
 ABSENT: Final = -1
@@ -208,11 +209,11 @@ class Root(NamedTuple):
     """Whose session each ephemeral node belongs to, by whole path. None stands below another."""
     born: HashTrieMap[Path, bool]
     """Containers that an ephemeral node brought into being; they go when they are empty."""
-    trees: HashTrieMap[int, KeptVersion]
+    trees: Versions[KeptVersion]
     """Kept versions, the present one too."""
     oldest: int
     """The oldest version in `trees`."""
-    updates: HashTrieMap[int, KeptUpdate]
+    updates: Versions[KeptUpdate]
     """Kept updates, by the version after. Read them with `history.update_at`."""
     oldest_update: int
     """The oldest version in `updates`; greater than `version` if there is none."""

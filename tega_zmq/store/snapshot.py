@@ -308,7 +308,7 @@ class _Loader:
             node=node,
             ephemerals=ephemerals,
             born=born,
-            trees=root.trees.insert(oldest, (node, ephemerals, born)),
+            trees=root.trees.add(oldest, (node, ephemerals, born)),
             oldest=oldest,
             oldest_update=oldest_update,
         )
@@ -320,5 +320,5 @@ class _Loader:
                     (c.path, build(c.value, update.after) if c.present else None, c.session)
                     for c in update.changes
                 )
-                root = root._replace(updates=root.updates.insert(update.after, keep(update, changes)))
+                root = root._replace(updates=root.updates.add(update.after, keep(update, changes)))
         return root

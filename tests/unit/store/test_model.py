@@ -128,6 +128,7 @@ class ModelRoot:
                 self.add(p, kept)
                 self.eph[p] = mark
             self.born |= {p for p in born if p in self.nodes}
+            self.born |= {p[:n] for p in below for n in range(len(path) + 1, len(p))} - explicit
             self.settle(path)
 
     def patch(self, path: Any, value: Any, session: str) -> None:
@@ -170,6 +171,8 @@ class ModelRoot:
         for p in old.born:
             old.nodes.pop(p, None)
         self.born = {p for p in self.born if old.nodes.get(p) is not CONTAINER}
+        above = {p[:n] for p in self.eph for n in range(1, len(p))}
+        self.born |= {p for p in above if old.nodes.get(p) is not CONTAINER}
         for p in self.eph:
             for n in range(1, len(p)):
                 old.nodes[p[:n]] = CONTAINER
@@ -391,7 +394,7 @@ class Machine(RuleBasedStateMachine):
         self.replicate(made.commit)
         for name in changed:
             base = before.get(name, ModelRoot())
-            self.settle(name, base, roots[name], len(ops) > 1)
+            self.settle(name, base, roots[name], True)
         assert made.outcome == (
             self.store.revision,
             tuple((name, self.model[name].version) for name in changed),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tega_zmq import store as core
 from tega_zmq.store import ABSENT, Kept, Owned, Update
+from tega_zmq.store.versions import Versions
 from tega_zmq.tree import plain
 from tega_zmq.tree import put as put_node
 from tests.storekit import delete, put, stored
@@ -31,7 +34,7 @@ def test_updates_since_the_beginning() -> None:
 
 def test_updates_with_a_hole_help_nobody() -> None:
     root = stored(*[put("a.b", i) for i in range(4)]).roots["a"]
-    holed = root._replace(updates=root.updates.remove(2))
+    holed = root._replace(updates=Versions[Any]().add(3, root.updates[3]))
     assert core.updates_since(holed, "e0", 0) is None
     assert core.updates_since(holed, "e0", 1) is None
     assert len(core.updates_since(holed, "e0", 2) or ()) == 1
