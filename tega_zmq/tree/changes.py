@@ -8,7 +8,7 @@ from typing import TypeAlias
 from rpds import HashTrieMap
 
 from tega_zmq.paths import Path
-from tega_zmq.tree.node import Node, get, pairs
+from tega_zmq.tree.node import Node, pairs
 from tega_zmq.values import same
 
 __all__ = ["Difference", "diff", "diff_at"]
@@ -30,13 +30,21 @@ def diff(old: Node | None, new: Node | None) -> Iterator[Difference]:
 def diff_at(old: Node | None, new: Node | None, paths: Iterable[Path]) -> Iterator[Difference]:
     """Yield what `diff` yields, where all that differs is known to lie at and below `paths`.
 
-    What else is in wide containers costs nothing then.
+    What else is in wide containers costs nothing then. A container above a path that came or went with it is
+    found too: there the difference lies higher.
     """
     last: Path | None = None
     for path in sorted(paths):
-        if last is None or path[: len(last)] != last:
-            last = path
-            yield from _diff(get(old, path), get(new, path), path)
+        if last is not None and path[: len(last)] == last:
+            continue
+        was, now, depth = old, new, 0
+        while depth < len(path) and was is not None and now is not None:
+            if type(was[1]) is not HashTrieMap or type(now[1]) is not HashTrieMap:
+                break
+            was, now = was[1].get(path[depth]), now[1].get(path[depth])
+            depth += 1
+        last = path[:depth]
+        yield from _diff(was, now, last)
 
 
 def _diff(old: Node | None, new: Node | None, path: Path) -> Iterator[Difference]:

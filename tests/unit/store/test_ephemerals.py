@@ -327,3 +327,10 @@ def test_reopened_sessions_start_without() -> None:
     store = end(stored(eph("a.x", 1)), "s1")
     store = core.apply(store, Opened("s1", "again", "t", ""))
     assert not store.leases["s1"].ephemerals
+
+
+def test_a_rollback_takes_away_a_container_that_only_an_ephemeral_node_had_made() -> None:
+    store = stored(put("a", {"k": 1}), eph("a.p.q.x", 1), patch("a.p", {"q": {"x": None}}), delete("a.p.q"))
+    assert whole(store) == {"k": 1, "p": {}}
+    after = write(store, rollback("a", 0)).store
+    assert whole(after) == {"k": 1}
