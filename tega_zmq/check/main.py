@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -118,8 +119,6 @@ def _tell(args: argparse.Namespace, plain: Any, text: str) -> None:
     """Write the report where an export to the standard output is not in its way."""
     where = sys.stderr if args.export == "-" else sys.stdout
     if args.json:
-        import json
-
         text = json.dumps(plain, indent=2, ensure_ascii=True) + "\n"
     where.write(text.encode(errors="backslashreplace").decode())
 
@@ -152,12 +151,12 @@ def _run(disk: Disk, folder: str, args: argparse.Namespace) -> int:
     if not args.repair:
         _tell(args, report.as_plain(found), report.as_text(found))
         return WHOLE if found.whole else DAMAGED
-    done = repair(disk, folder, found, lambda: os.urandom(16).hex())
+    plain = report.as_plain(found)
+    note = json.dumps(plain, indent=2).encode()
+    done = repair(disk, folder, found, lambda: os.urandom(16).hex(), note=note)
     text = "a repair that was interrupted was undone\n" if undone else ""
     text += report.as_text(found) + "\n" + report.repaired_as_text(done) + "\n"
-    if done.kept:
-        text += report.lost_as_text(found.lost) + "\n"
-    _tell(args, {**report.as_plain(found), "repaired": report.repaired_as_plain(done)}, text)
+    _tell(args, {**plain, "undone": undone, "repaired": report.repaired_as_plain(done)}, text)
     return LOST if found.lost is not None else WHOLE
 
 

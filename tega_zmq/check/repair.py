@@ -92,8 +92,12 @@ def undo(disk: Disk, folder: str) -> bool:
     return True
 
 
-def repair(disk: Disk, folder: str, found: Survey, fresh: Callable[[], str]) -> Repaired:
+def repair(
+    disk: Disk, folder: str, found: Survey, fresh: Callable[[], str], *, note: bytes = b""
+) -> Repaired:
     """Make the folder one that a node starts with; `found` is how it stands. `fresh` makes ids.
+
+    `note` is kept as `report.json` beside the former files, for those who want to know later.
 
     Raises `StorageError` if that cannot be done, and `OSError` from the disk; then what was changed is
     undone, if the disk lets it be, or else by the next repair.
@@ -124,6 +128,7 @@ def repair(disk: Disk, folder: str, found: Survey, fresh: Callable[[], str]) -> 
             disk.rename(f"{folder}/{name}", f"{folder}/{kept}/{name}")
         for name in contents:
             disk.rename(f"{folder}/{name}{_NEW}", f"{folder}/{name}")
+        _write(disk, f"{folder}/{kept}/report.json", note)
         _sync(disk, folder, f"{folder}/{kept}")
         _prove(disk, folder, found, bool(epochs))
     except (OSError, StorageError):

@@ -171,9 +171,10 @@ def _lines(found: Survey) -> Iterator[str]:
         version = "no version yet" if each["version"] is None else f"version {each['version']}"
         oldest = "" if each["oldest"] in (None, each["version"]) else f" (kept from {each['oldest']})"
         owner = f", owner {each['owner']}" if each["owner"] else ""
-        gone = "" if each["present"] else ", deleted"
+        gone = "" if each["present"] or each["version"] is None else ", deleted"
+        epoch = f", epoch {each['epoch']}" if each["epoch"] else ""
         name = format_path((each["root"],))
-        yield _safe(f"  {name}  {version}{oldest}, epoch {each['epoch']}{owner}{gone}")
+        yield _safe(f"  {name}  {version}{oldest}{epoch}{owner}{gone}")
     yield f"sessions: {len(plain['sessions'])}"
     for each in plain["sessions"][:MAX_LINES]:
         ephemerals = f", {each['ephemerals']} ephemeral nodes" if each["ephemerals"] else ""
@@ -253,7 +254,7 @@ def repaired_as_text(done: Repaired) -> str:
     """Say what a repair did."""
     if not done.kept:
         return "nothing was to be repaired"
-    lines = [f"repaired; the former files are in {done.kept}"]
+    lines = [f"repaired; the former files, and this report as JSON, are in {done.kept}"]
     lines += [f"  written anew: {name}" for name in done.changed]
     lines += [f"  taken away: {name}" for name in done.removed]
     lines += [_safe(f"  new epoch of {format_path((root,))}: {epoch}") for root, epoch in done.epochs]
