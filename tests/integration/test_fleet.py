@@ -254,6 +254,8 @@ def test_wiped_card_and_disown(fleet: Fleet) -> None:
     before = noc.node("ops-pi1")
     agent.kill()
     device.close()
+    # Before the broker has seen the loss, the write would be passed on, and its outcome unknown.
+    until(lambda: noc.inspect("agents")[0]["state"] != "connected")
     with pytest.raises(errors.OwnerAway):
         noc.put("ops-pi1.n", 7)
     for path in sorted(agent.folder.rglob("*"), reverse=True):
