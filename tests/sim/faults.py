@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tega_zmq.wire import messages as m
 from tests.sim.host import Host
 from tests.sim.program import Program
 
@@ -24,6 +25,7 @@ class Faults:
         self.going = False
         self.storm = 0
         self.copies = 0
+        self.clones: list[Host] = []
         self.pace = 1.0
 
     def begin(self) -> None:
@@ -37,6 +39,8 @@ class Faults:
         """All faults are over: what was cut is mended, what was stopped goes on."""
         self.going = False
         story = self.story
+        for copy in self.clones:
+            self._remove_copy(copy)
         for host in story.hosts:
             self.mend_disk(host)
             host.fuse = None
@@ -60,6 +64,17 @@ class Faults:
         for host in story.hosts:
             host.kick()
         self._replace()
+        for program in story.programs:
+            if program.to is story.broker:
+                story.load.give_back(program)
+
+    def repair(self) -> None:
+        """What an operator does who looks on: a device that was taken over by another is restarted."""
+        for host in self.story.hosts:
+            self.operator(host)
+            if host.up and host.node.uplink is not None and host.node.uplink.state == "taken over":
+                host.stop()
+                host.start()
 
     def _next(self, storm: int) -> None:
         if not self.going or storm != self.storm:
@@ -123,8 +138,6 @@ class Faults:
     def resume(self, who: Host | Program) -> None:
         """It goes on."""
         who.resume()
-        if isinstance(who, Host):
-            self.story.ledger.book(who).resumed = self.world.now
 
     def crash(self) -> None:
         """A node's program is killed, or its machine loses power."""
@@ -157,9 +170,17 @@ class Faults:
             self.flip(host)
         self._soon_up(host)
 
+    def clear(self) -> None:
+        """An operator empties the store of the broker, in one run out of a few."""
+        if self.random.random() < 0.03:
+            for program in self.story.programs:
+                if program.to is self.story.broker and not program.paused:
+                    program.ask(m.Manage, "clear", "", timeout=20.0)
+                    return
+
     def wipe(self) -> None:
         """A device gets an empty card."""
-        host = self.random.choice(self.story.hosts[1:])
+        host = self.random.choice(self.story.hosts[1:3])
         host.crash(True)
         host.wipe()
         self.story.ledger.wiped(host)
@@ -196,6 +217,42 @@ class Faults:
                 if program.name != "noc" and program.name != "local-a":
                     name = f"{name}-v{self.copies}"
                 story.program(name, program.to)
+
+    def copy_device(self) -> None:
+        """A second device of the same name comes up."""
+        if not self.clones:
+            copy = self.story.copy_of(self.random.choice(self.story.hosts[1:3]))
+            self.world.note("world", "a second device of one name", copy.name)
+            self.clones.append(copy)
+            self.story.ledger.count("second devices")
+            copy.start()
+            self.later(self._remove_copy, copy)
+
+    def _remove_copy(self, copy: Host) -> None:
+        if copy in self.story.hosts:
+            self.world.note("world", "the second device is taken away", copy.name)
+            copy.crash(True)
+            copy.wanted = False
+            self.story.hosts.remove(copy)
+            self.clones = []
+            self.story.ledger.wiped(copy)
+
+    def disown(self) -> None:
+        """A device is given up, and comes back after all."""
+        host = self.random.choice(self.story.hosts[1:3])
+        host.crash(True)
+        host.wanted = False
+        for name in host.setup.settings.operational:
+            for program in self.story.programs:
+                if program.to is self.story.broker and not program.paused:
+                    program.ask(m.Manage, "disown", name, timeout=20.0)
+                    self.story.ledger.count("disowned")
+                    break
+        self.later(self._wanted, host)
+
+    def _wanted(self, host: Host) -> None:
+        host.wanted = True
+        host.start()
 
     def turn_clock(self) -> None:
         """A wall clock jumps."""
@@ -271,6 +328,9 @@ _FAULTS = (
     Faults.replace_program,
     Faults.replace_program,
     Faults.turn_clock,
+    Faults.copy_device,
+    Faults.disown,
+    Faults.clear,
     Faults.disk_errors,
     Faults.fill_disk,
     Faults.slow_disk,

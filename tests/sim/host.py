@@ -41,7 +41,7 @@ __all__ = ["FOLDER", "Checks", "Host", "Setup", "SteppedLog"]
 
 FOLDER = "/data"
 NEVER = float("inf")
-QUEUE = 256 * 1024
+QUEUE = 64 * 1024
 """Bytes that wait for a peer that does not read, until its connection is given up."""
 RETRY = 0.02
 UPLINK_QUEUE = 10_000
@@ -188,6 +188,8 @@ class Host:
         self.wanted = True
         """False: nobody starts it again for now."""
         self.paused = False
+        self.resumed = 0.0
+        """When it went on last after a pause."""
         self.run = 0
         self.drift = 0.0
         """Of the wall clock, in seconds."""
@@ -394,6 +396,7 @@ class Host:
             return
         self.world.note(self.name, "goes on", None)
         self.paused = False
+        self.resumed = self.world.now
         # What has arrived is taken before the time is looked at.
         for known in list(self.peers.values()):
             known.link.up.drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +82,10 @@ class Mirror:
                 value = model.remove(value, oids)
             else:
                 value = model.put(value, oids, change.new)
-        if last.epoch == self.at[0] and last.version <= self.at[1]:
+        if last.version == ABSENT and self.value is None:
+            return  # the root is not there, and was not
+        again = last.reset and last.version == self.at[1]  # a root may be told as a whole twice
+        if last.epoch == self.at[0] and last.version <= self.at[1] and not again:
             raise Broken(13, f"{self.program.name} hears of {self.path} at {last.version} after {self.at}")
         self.value, self.at = value, (last.epoch, last.version)
         known = self.ledger.recorded.get((self.path[0], last.epoch, last.version))
@@ -98,6 +102,39 @@ class Mirror:
         if not last.reset and known[1] != last.tega_id:
             raise Broken(13, f"version {last.version} of {self.path[0]} is told as by {last.tega_id}")
         self.ledger.count("changes heard")
+
+
+class Mirrors:
+    """The roots that match a regex, each as the one subscription tells it."""
+
+    def __init__(self, ledger: Ledger, program: Program, mirrors: list[Mirror]) -> None:
+        self.ledger = ledger
+        self.program = program
+        self.all = mirrors
+        self.by_root: dict[str, Mirror] = {}
+
+    def __repr__(self) -> str:
+        return "mirrors of a regex"
+
+    def _of(self, root: str) -> Mirror:
+        mirror = self.by_root.get(root)
+        if mirror is None:
+            mirror = self.by_root[root] = Mirror(self.ledger, self.program, (root,))
+            mirror.ready = True
+            self.all.append(mirror)
+        return mirror
+
+    def begin(self, asked: Asked) -> None:
+        """The subscription stands."""
+        subscribed = self.program.engine.subscriptions.get(asked.value)
+        assert subscribed is not None
+        for root in subscribed.seen:
+            if re.fullmatch(subscribed.what, root):
+                self._of(root).begin(asked)
+
+    def hear(self, changes: tuple[Change, ...]) -> None:
+        """See `Mirror.hear`."""
+        self._of(changes[0].root).hear(changes)
 
 
 class Load:
@@ -125,7 +162,18 @@ class Load:
         program.ask(m.Register, ("tools", "group"), _handler, timeout=60.0)
         for path in random.sample([("config-a",), ("shared", "p"), ("ops-a",), ("gw",), ("ops-b", "q")], 2):
             self.subscribe(program, path, random.choice(("local", "local", "global")))
+        if random.random() < 0.5:
+            self.subscribe_regex(program)
         self.listen(program)
+
+    def subscribe_regex(self, program: Program) -> None:
+        """Follow whole roots by a regex."""
+        mirrors = Mirrors(self.ledger, program, self.mirrors)
+        regex = self.random.choice((r"config-.*", r"shared|config-a|ops-a", r"ops-.*"))
+        asked = program.subscribe(
+            lambda: program.engine.subscriptions.to_regex(regex, "local", mirrors.hear), regex
+        )
+        asked.about = mirrors
 
     def subscribe(self, program: Program, path: tuple[str, ...], scope: str) -> None:
         """Follow a path with a mirror."""
@@ -142,9 +190,8 @@ class Load:
         """Hear messages."""
 
         def hear(message: Any) -> None:
-            self.ledger.messages_in_order(
-                program.name, message.tega_id.rsplit("/", 1)[-1], message.channel, message.value
-            )
+            publisher, number = message.value
+            self.ledger.messages_in_order(program.serial, publisher, message.channel, number)
 
         program.subscribe(
             lambda: program.engine.subscriptions.to_channel("news", False, "global", hear), "news"
@@ -239,10 +286,18 @@ class Load:
         """Send a write, and note it."""
         tag = self.tag()
         self.ledger.ops[tag] = ops
-        timeout = self.random.choice((0.3, 2.0, 10.0, 10.0, 60.0))
+        timeout = self.random.choice((0.3, 2.0, 10.0, 10.0, 20.0))
         asked = program.ask(m.Write, ops, tag, "", timeout=timeout, about=tag)
         self.ledger.history.append(asked)
         return asked
+
+    def give_back(self, program: Program) -> None:
+        """Empty the roots of devices that the broker owns, so that their devices can claim them again."""
+        broker = program.to.node.durable.roots
+        for name in ("ops-a", "ops-b"):
+            root = broker.get(name)
+            if root is not None and root.owner == "" and root.node is not None and not program.dead:
+                self.send(program, (("delete", (name,), None, None, False),))
 
     def presence(self, program: Program) -> None:
         """An ephemeral node, or a change to one."""
@@ -295,8 +350,8 @@ class Load:
 
     def publish(self, program: Program) -> None:
         """A message."""
-        number = self.sent[program.name] = self.sent.get(program.name, 0) + 1
-        program.ask(m.Publish, "news", number, timeout=2.0)
+        number = self.sent[program.serial] = self.sent.get(program.serial, 0) + 1
+        program.ask(m.Publish, "news", [program.serial, number], timeout=2.0)
 
     def manage(self, program: Program) -> None:
         """What operators do."""
@@ -305,7 +360,7 @@ class Load:
 
     def ended(self, asked: Asked) -> None:
         """A request ended that this load made."""
-        if isinstance(asked.about, Mirror) and asked.error is None:
+        if isinstance(asked.about, (Mirror, Mirrors)) and asked.error is None:
             asked.about.begin(asked)
         elif isinstance(asked.about, _Transaction):
             asked.about.ended(asked)

@@ -84,6 +84,8 @@ class Program:
         self.to = to
         self.way = way
         self.watcher = watcher
+        self.serial = world.fresh()[:8]
+        """Tells it from other programs of its name."""
         self.paused = False
         self.dead = False
         self.session = ClientSession(name, jitter=world.random.random)

@@ -18,7 +18,7 @@ from tega_zmq.log.fileheader import SEGMENT, Header, unpack
 from tega_zmq.log.records import encode_record
 from tega_zmq.node.effects import Note, Send
 from tega_zmq.paths import Path
-from tega_zmq.store import ABSENT, Commit, Root, Store
+from tega_zmq.store import ABSENT, Cleared, Commit, Owned, Root, Store
 from tega_zmq.tree import Node, get, is_container, pairs
 from tega_zmq.wire import decode, encode
 from tega_zmq.wire import messages as m
@@ -113,7 +113,6 @@ class Book:
         self.shown: dict[str, tuple[str, int]] = {}
         """Where each root was shown last."""
         self.started = 0.0
-        self.resumed = 0.0
         self.heard: dict[str, float] = {}
         """By session, its first 8 digits: the last sign of life."""
         self.asked: dict[tuple[bytes, int], tuple[int, int, Any]] = {}
@@ -161,6 +160,12 @@ class Ledger:
         self.heard: dict[tuple[str, str, str], int] = {}
         """By listener, publisher and channel: the last message."""
         self.queues = Queues()
+        self.cleared = False
+        """The broker's store was emptied once."""
+        self.disowned: set[str] = set()
+        """Roots that were taken from their owner once: what it did last, nobody may have heard of."""
+        self.taken: set[Path] = set()
+        """Ephemeral nodes that a write took away, not the end of their session."""
         self.counts: dict[str, int] = {}
         """How often things happened that a run should have."""
 
@@ -194,6 +199,16 @@ class Ledger:
         self.world.note(host.name, f"record {number}", record)
         if type(record) is Commit:
             self._commit(book, record, number, before, after)
+        elif type(record) is Cleared:
+            self.cleared = True
+            for key in [key for key in book.lasted if key[0] not in after.roots]:
+                del book.lasted[key]
+        if type(record) in (Cleared, Owned):
+            for name, root in before.roots.items():
+                if after.roots.get(name) is not root:
+                    self.taken.update(root.ephemerals)
+        if type(record) is Owned and record.owner == "":
+            self.disowned.add(record.root)
 
     def _commit(self, book: Book, record: Commit, number: int, before: Store, after: Store) -> None:
         tag = record.updates[0].message
@@ -214,13 +229,15 @@ class Ledger:
             elif not record.request:
                 self._not_lasting(book, old, new)
             self._stamps(update.root, old.node if old is not None else None, new.node, new, old)
-            self._ephemerals(book, ops or (), old, new, after, rolled=update.backto is not None)
+            rolled = ops is not None and len(ops) == 1 and ops[0][0] == "rollback"
+            self._ephemerals(book, ops or (), old, new, after, rolled=rolled)
             book.lasted[update.root, new.version] = model.lasting(new, book.plain(new))
         if ops is not None:
             self._expected(ops, before, tag)
 
     def _done_once(self, book: Book, tag: str, record: Commit, number: int) -> None:
-        if tag in self.done:
+        moved = any(update.root in self.disowned for update in record.updates)
+        if tag in self.done and not (moved and self.done[tag].book is not book):
             first = self.done[tag]
             where = f"record {first.number} of {first.book.host.name}"
             raise Broken(6, f"{tag} is done twice: {where}, and record {number} of {book.host.name}")
@@ -332,6 +349,8 @@ class Ledger:
                 raise Broken(20, f"{path} came with an ephemeral node, is empty, and is still there")
         if old is None:
             return
+        if ops:
+            self.taken.update(path for path in old.ephemerals if path not in new.ephemerals)
         if rolled and dict(old.ephemerals) != dict(new.ephemerals):
             raise Broken(20, f"a rollback of {new.name} changed its ephemeral nodes")
         if ops:
@@ -371,9 +390,10 @@ class Ledger:
             if before is not None and before.roots.get(name) is root:
                 continue
             if root.owner == "":
+                self.taken.difference_update(root.ephemerals.keys())
                 if root.version != ABSENT:
                     self._remember(host, root, book.plain(root))
-            elif root.version != ABSENT:
+            elif root.version != ABSENT and root.epoch:  # else it was given away, and nothing came yet
                 self._replica(book, root)
             book.shown[name] = (root.epoch, root.version)
 
@@ -441,6 +461,7 @@ class Ledger:
         book = self.book(host)
         for tag in [tag for tag, done in self.done.items() if done.book is book]:
             self.lost.add(tag)
+            del self.done[tag]
         known = self.books[host] = Book(host)
         known.wiped = True
 
@@ -520,7 +541,8 @@ class Ledger:
         kind = type(message)
         if kind in m.REQUESTS:
             id: int = message[0]  # type: ignore[assignment,misc]
-            number = book.first.setdefault((session.id, id), node.number)
+            mine = kind is m.Write and all(node.owner(op[1][0]) == "" for op in message.ops)  # type: ignore[union-attr]
+            number = book.first.setdefault((session.id, id), node.number if mine else -1)
             # A read waits for the writes that its session made before.
             event = self.world.events if session.last_lsn <= node.durable_number else -1
             book.asked.setdefault((peer, id), (event, number, message))
@@ -575,10 +597,14 @@ class Ledger:
                     root = host.node.durable.roots.get(name)
                     if name in host.setup.settings.config and (root is None or root.version < version):
                         raise Broken(14, f"{message.message} is answered; {host.name} does not show it")
-            elif isinstance(answer, m.Failure) and answer.code in ("Collision", "NotFound"):
-                owned = kind is m.Write and all(host.node.owner(op[1][0]) == "" for op in message.ops)
-                if owned and not message.txid and number > book.told and not host.node.failure:
-                    raise Broken(1, f"{answer.code} for {message.message} before {number} is durable")
+            elif (
+                isinstance(answer, m.Failure)
+                and answer.code in ("Collision", "NotFound")
+                and not message.txid
+                and number > book.told
+                and not host.node.failure
+            ):
+                raise Broken(1, f"{answer.code} for {message.message} before {number} is durable")
 
     def _read_at_once(self, book: Book, event: int, message: m.Get, answer: m.AnyMessage) -> None:
         host = book.host
@@ -677,7 +703,7 @@ class Ledger:
                 if session.tega_id in names:
                     raise Broken(15, f"{session.tega_id} has two sessions at {host.name}")
                 names.add(session.tega_id)
-                heard = max(book.heard.get(session.id[:8], session.opened), book.started, book.resumed)
+                heard = max(book.heard.get(session.id[:8], session.opened), book.started, host.resumed)
                 if now - heard > longest:
                     raise Broken(15, f"the session of {session.tega_id} has been silent for {now - heard} s")
             if session.serving and not session.connected:

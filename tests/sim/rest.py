@@ -27,11 +27,17 @@ def replicas(story: Story) -> str:
             if found:
                 return found
         for name in agent.setup.settings.operational:
-            if story.broker.node.owner(name) == agent.name or _position(agent, name)[1] != ABSENT:
+            if not _held(story.broker, name):
                 found = _apart(agent, story.broker, name)
                 if found:
                     return found
     return ""
+
+
+def _held(broker: Host, name: str) -> bool:
+    """Whether the broker owns the root and holds data in it: then no agent can claim it."""
+    root = broker.node.durable.roots.get(name)
+    return root is not None and root.owner == "" and root.node is not None
 
 
 def _position(host: Host, name: str) -> tuple[str, int, Any]:
@@ -130,6 +136,9 @@ def sessions(story: Story) -> None:
         for path in program.engine.belongings.ephemerals:
             root = program.to.node.durable.roots.get(path[0])
             owned = root is not None and root.owner == ""
+            owned = owned and program.to.setup.options.sync == "always"  # else the power may have taken it
+            if path in story.ledger.taken or path[0] in story.ledger.disowned:
+                continue
             if owned and root is not None and root.ephemerals.get(path) != session.id:
                 raise Broken(16, f"{program.name} put {path}, and it is not there")
 
