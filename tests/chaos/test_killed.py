@@ -17,6 +17,9 @@ SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(1_000_000))))
 
 READY = "ready tega_id="
 
+SHORT = {"history.updates": "200"}
+"""Histories that are soon as long as they get, so that what is used can be compared."""
+
 KINDS = ("broker", "pi1", "pi2", "broker away", "broker and pi1", "broker twice", "pi1 away", "all")
 """What is killed; away: for as long as it takes the others to do some work without it."""
 
@@ -29,14 +32,19 @@ def add_agents(fleet: Fleet) -> None:
             config=f"[config-{name}, common]",
             operational=f"[ops-{name}, cmd-{name}]",
             sync=sync,
-            **{"session.lease": "2", "reconnect.max": "1"},
+            **{"session.lease": "2", "reconnect.max": "1", **SHORT},
         )
+
+
+WARM = 4
+"""The round after which what is used is measured."""
 
 
 @pytest.mark.timeout(120 + 20 * ROUNDS)
 def test_kill_9_under_load(fleet: Fleet) -> None:
     print(f"CHAOS_SEED={SEED} CHAOS_ROUNDS={ROUNDS}")
     draw = random.Random(SEED)
+    fleet.broker.settings.update(SHORT)
     fleet.broker.start()
     add_agents(fleet)
     for agent in fleet.agents.values():
@@ -77,8 +85,8 @@ def test_kill_9_under_load(fleet: Fleet) -> None:
     for number in range(ROUNDS):
         kind = KINDS[number % len(KINDS)]
         print(f"round {number}: {kind}", flush=True)
-        # A program that dies together with its agent can leave its node at the broker behind: see docs/testing.md,
-        # "What is known to fail". So it is at the agent only in rounds in which that lives.
+        # A program that dies together with its agent can leave its node at the broker behind (docs/testing.md,
+        # "What is known to fail"). So it is at the agent only in rounds in which that lives.
         with_agent = kind != "all" and "pi1" not in kind and draw.random() < 0.5
         doomed = Doomed(fleet.socket("pi1") if with_agent else fleet.url, f"doomed-{number}")
         load.start()
@@ -99,10 +107,12 @@ def test_kill_9_under_load(fleet: Fleet) -> None:
             replicas_equal(device, op, (f"ops-{name}", f"cmd-{name}"))
         present(op, [client.tega_id for client in clients], [doomed.name])
         until(lambda doomed=doomed: doomed.name not in str(op.inspect("handlers")), "its handler is gone")
-        if number == 1:
-            baseline = measure(fleet)
         if baseline:
             where_they_were(fleet, baseline)
+        used = measure(fleet)
+        print(f"  {sum(worker.acknowledged for worker in load.workers)} acknowledged, {used}", flush=True)
+        if number == WARM:
+            baseline = used
 
 
 def strike(fleet: Fleet, load: Load, kind: str, draw: random.Random) -> None:
