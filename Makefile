@@ -62,8 +62,9 @@ lab:
 chaos: $(READY) lab  ## real programs that are killed, frozen and cut off, on full disks; 3 minutes
 	$(BIN)/python -m pytest tests/chaos $(ARGS)
 
-soak: $(READY) lab  ## 200 rounds of kill -9 under load, CHAOS_ROUNDS=200; 10 minutes
+soak: $(READY) lab  ## 200 rounds of kill -9 under load, then the simulation, until told to stop or a bug is found
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-200} $(BIN)/python -m pytest tests/chaos/test_killed.py -s $(ARGS)
+	@while $(BIN)/python -m tests.sim.run --jobs $$(nproc); do :; done; exit 1
 
 docs: $(READY)  ## check the links and samples in the documents
 	$(BIN)/python -m pytest tests/unit/test_docs.py $(ARGS)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.processes import Fleet
 from tests.processes import fleet as make_fleet
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM ends the tests as Ctrl-C does: programs, hosts and filesystems are taken down."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
