@@ -19,7 +19,14 @@ from tega_zmq.transactions import Transaction
 from tega_zmq.wire import encode
 from tega_zmq.wire.messages import Failure, Message, Reply
 
-__all__ = ["MAX_MESSAGES", "MAX_WAITING", "Session", "Sessions", "check_tega_id"]
+__all__ = ["DELEGATE", "MAX_MESSAGES", "MAX_WAITING", "Session", "Sessions", "check_tega_id"]
+
+DELEGATE = "delegate"
+"""Kind of a session that a bridge holds in the name of its tega_id, beside that one's own if it has one.
+
+It neither displaces nor is displaced, is not found by its tega_id, and owns nothing that others see: no
+ephemeral nodes, handlers, roots or replicas.
+"""
 
 MAX_MESSAGES = 1000
 """Most messages of channels that wait for a session that does not read."""
@@ -138,8 +145,8 @@ class Session:
         """Messages dropped since it was last told how many."""
         self.claims: set[str] = set()
         """Roots that it owns (agents)."""
-        self.follows: set[str] = set()
-        """Roots that it keeps replicas of."""
+        self.follows: dict[str, bool] = {}
+        """Roots that it keeps replicas of; True: their updates come over its own connection."""
         self.positions: dict[str, tuple[str, int]] = {}
         """How far its replicas are, as it said last."""
         self.serving_trees: dict[str, Any] = {}
@@ -212,7 +219,8 @@ class Sessions:
             )
         self.by_id[session.id] = session
         if session.via is None:
-            self.by_tega_id[session.tega_id] = session
+            if session.kind != DELEGATE:
+                self.by_tega_id[session.tega_id] = session
             heapq.heappush(self._due, (due, session.id))
         else:
             session.via.subsessions[session.id] = session

@@ -311,7 +311,7 @@ def _sync(node: Node, session: Session, request: Manage) -> None:
             follower = node.followers[name]
             replication.follow(node, follower, follower.pull(node.now), None)
         node.effects.append(SendUp(Heartbeat(uplink.my_positions(node))))
-    names = sorted({*node.topics, *node.followers})
+    names = sorted({*node.topics, *node.direct, *node.followers})
     node.reply(session, request.id, {"reconciled": names})
 
 

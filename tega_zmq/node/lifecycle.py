@@ -238,8 +238,7 @@ def end(node: Node, session: Session, why: str) -> None:
     for to in session.forwarded_to:
         _tell_ended(node, session, to)
     node.forget_forwarded(session)
-    for name in session.follows:
-        replication.unfollow(node, name)
+    replication.unfollow(node, session)
     if session.pending:
         session.pending.clear()
         passing.forget_shown(node, session)

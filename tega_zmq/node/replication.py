@@ -12,7 +12,7 @@ from tega_zmq.replica import Follower, Step, serve
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Owned, Root, Update, update_from_plain, update_to_plain
 from tega_zmq.tree import is_container
-from tega_zmq.wire.messages import Chunk, Claim, Follow, Gone, Position, Pull, RootUpdate
+from tega_zmq.wire.messages import Chunk, Claim, Follow, Gone, Heartbeat, Position, Pull, RootUpdate
 
 MAX_FOLLOWS = 1000
 """Most roots that a session follows."""
@@ -106,31 +106,53 @@ def disown(node: Node, name: str) -> None:
 
 
 def follow_request(node: Node, session: Session, request: Follow) -> None:
-    """The agent `session` keeps a replica of a root."""
+    """The agent `session` keeps a replica of a root: how its updates travel, and where the root is now.
+
+    The first few followers of a root get its updates over their own connections, so that a device with roots
+    of its own needs no second one. The others share a topic of the publisher.
+    """
     name = check_root(request.root)
-    topic = node.topics.get(name)
-    if name not in session.follows:
+    direct = session.follows.get(name)
+    if direct is None:
         if len(session.follows) >= MAX_FOLLOWS:
             raise TooLarge(
                 f"{session.tega_id} follows {MAX_FOLLOWS} roots already", size=MAX_FOLLOWS, limit=MAX_FOLLOWS
             )
-        session.follows.add(name)
-        node.followed[name] = node.followed.get(name, 0) + 1
-    if topic is None:
-        topic = node.topics[name] = bytes.fromhex(node.fresh())[:16]
-        node.topic_roots[topic] = name
+        others = node.direct.get(name, ())
+        direct = not request.topics or len(others) < node.settings.direct_followers
+        session.follows[name] = direct
+        if direct:
+            node.direct.setdefault(name, {})[session] = None
+        else:
+            node.by_topic[name] = node.by_topic.get(name, 0) + 1
+    topic = b"" if direct else _topic(node, name)
     root = node.durable.roots.get(name)
     epoch, version = (root.epoch, root.version) if root is not None else ("", ABSENT)
     node.reply(session, request.id, [topic, epoch, version])
 
 
-def unfollow(node: Node, name: str) -> None:
-    """One session less follows root `name`; after the last one its topic is forgotten."""
-    node.followed[name] -= 1
-    if not node.followed[name]:
-        del node.followed[name]
-        del node.topic_roots[node.topics.pop(name)]
-        node.beacons.pop(name, None)
+def _topic(node: Node, name: str) -> bytes:
+    topic = node.topics.get(name)
+    if topic is None:
+        topic = node.topics[name] = bytes.fromhex(node.fresh())[:16]
+        node.topic_roots[topic] = name
+    return topic
+
+
+def unfollow(node: Node, session: Session) -> None:
+    """`session` follows nothing any more; the topic of a root goes with the last one that hears it."""
+    for name, direct in session.follows.items():
+        if direct:
+            node.direct[name].pop(session)
+            if not node.direct[name]:
+                del node.direct[name]
+            continue
+        node.by_topic[name] -= 1
+        if not node.by_topic[name]:
+            del node.by_topic[name]
+            del node.topic_roots[node.topics.pop(name)]
+            node.beacons.pop(name, None)
+    session.follows.clear()
 
 
 def topic_subscribed(node: Node, topic: bytes) -> None:
@@ -149,8 +171,11 @@ def beacon_at(node: Node, name: str, due: float) -> None:
 
 
 def send_beacons(node: Node, *, everything: bool = False) -> None:
-    """Publish the present version of the roots whose beacon is due, or of all that are followed."""
+    """Publish the present version of the roots whose beacon is due, or tell it to everybody who follows."""
     if everything:
+        for session in node.sessions:
+            if session.follows:
+                node.send(session, Heartbeat(my_positions(node, session)))
         for name in node.topics:
             beacon_at(node, name, node.now)
     if node.now < node.beacons_due:
@@ -169,10 +194,14 @@ def send_beacons(node: Node, *, everything: bool = False) -> None:
 def publish(node: Node, update: Update) -> None:
     """An update became durable: to the followers, and up if this node owns the root."""
     topic = node.topics.get(update.root)
+    direct = node.direct.get(update.root, ())
     mine = node.online and update.root in node.claimed and update.epoch == node.tip.roots[update.root].epoch
-    if topic is None and not mine:
+    if topic is None and not direct and not mine:
         return
     message = RootUpdate(tuple(update_to_plain(update)))
+    for session in direct:
+        if not session.congested:  # else it learns from the next heartbeat what it lacks
+            node.send(session, message)
     if topic is not None:
         node.effects.append(Publish(topic, message))
     if mine:

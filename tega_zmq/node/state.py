@@ -42,6 +42,8 @@ class Settings(NamedTuple):
     """Roots that are replicated down to this node."""
     operational: tuple[str, ...] = ()
     """Roots that this node owns beneath an uplink."""
+    direct_followers: int = 4
+    """How many followers of a root that could hear its topic get its updates over their own connections."""
 
 
 class Step(NamedTuple):
@@ -127,11 +129,13 @@ class Node:
         self.calls = Calls()
         self.followers: dict[str, Follower] = {}
         self.topics: dict[str, bytes] = {}
-        """Topic under which each followed root is published."""
+        """Topic under which each root is published that is followed by topic."""
         self.topic_roots: dict[bytes, str] = {}
         """The same the other way round."""
-        self.followed: dict[str, int] = {}
-        """How many sessions follow each root."""
+        self.by_topic: dict[str, int] = {}
+        """How many sessions follow each root by its topic."""
+        self.direct: dict[str, dict[Session, None]] = {}
+        """The sessions that get the updates of each root over their own connection."""
         self.forwarders: dict[str, dict[Session, None]] = {}
         """The sessions by what stands in their `forwarded_to`."""
         self.displaced: dict[str, None] = {}

@@ -263,7 +263,7 @@ def _open_roots(node: Node) -> None:
             _ask(node, "claim", name, Claim, name, epoch, version)
     for name in node.settings.config:
         if name not in node.topics_up and ("follow", name) not in asked:
-            _ask(node, "follow", name, Follow, name)
+            _ask(node, "follow", name, Follow, name, True)
 
 
 def _ask(node: Node, what: str, name: str, kind: type, *fields: object) -> None:
@@ -294,7 +294,7 @@ def _completed(node: Node, id: int, value: object) -> None:
         node.topics_up[name] = topic
         assert node.uplink is not None
         assert node.uplink.welcome is not None
-        node.effects.append(Topics(node.uplink.welcome.changes, frozenset(node.topics_up.values())))
+        node.effects.append(Topics(node.uplink.welcome.changes, frozenset(node.topics_up.values()) - {b""}))
         follower = node.followers[name]
         replication.follow(node, follower, follower.position(epoch, version, node.now), None)
     elif what == "claim":
@@ -446,7 +446,7 @@ def _forwarded(node: Node, message: Forward) -> None:
 
 def changes(node: Node, topic: bytes, message: RootUpdate) -> None:
     """An update was published at the node above."""
-    if topic in node.topics_up.values():
+    if topic and topic in node.topics_up.values():
         replication.update(node, None, message)
 
 

@@ -113,6 +113,9 @@ class Uplink:
             endpoint = self.endpoint.rsplit(":", 1)[0] + endpoint
         if not endpoint.startswith("tcp://"):
             return  # the node above publishes nowhere: heartbeats and pulls keep the replicas in step
+        if not topics:
+            self._close_updates()
+            return
         if self._updates is None or endpoint != self._updates_at:
             self._close_updates()
             self._updates = self._dial_updates(endpoint)

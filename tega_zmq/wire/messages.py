@@ -317,12 +317,17 @@ class Claim(NamedTuple):
 
 
 class Follow(NamedTuple):
-    """This agent keeps a replica of `root`; answered with the topic of its updates."""
+    """This agent keeps a replica of `root`; answered with how its updates come, and where it is.
+
+    `topics`: the agent can subscribe to topics. The answer's topic is empty if the updates come over this
+    connection.
+    """
 
     id: Count
     ack: Count
     timeout: Count
     root: str
+    topics: bool
 
 
 class Report(NamedTuple):

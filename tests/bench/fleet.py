@@ -1,7 +1,7 @@
 """Many idle sessions in one process: `python fleet.py URL COUNT`.
 
-Each is what an agent with one config root is to a broker: a session that follows the root, pulls it, holds a
-subscription to its updates, and sends heartbeats with its position. Commands come on standard input, a line
+Each is what an agent with one config root is to a broker: a session that follows the root, pulls it, subscribes
+to its updates if it is told a topic, and sends heartbeats with its position. Commands come on standard input, a line
 each: `up` answers once all are connected and in step; `end` ends.
 """
 
@@ -106,10 +106,11 @@ class Session:
             self.hang_up()
             self.dial_at = at + event.delay
         elif isinstance(event, protocol.Welcomed):
-            self.session.request(messages.Follow, self.root, timeout=30, now=at)
+            self.session.request(messages.Follow, self.root, True, timeout=30, now=at)
         elif isinstance(event, protocol.Completed):
             topic, self.epoch, _ = event.value
-            self._subscribe(topic)
+            if topic:
+                self._subscribe(topic)
             self.session.send(messages.Pull(self.root, self.epoch, self.version, 0))
         elif isinstance(event, protocol.Failed):
             sys.exit(f"{self.root}: {event.error!r}")

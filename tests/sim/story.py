@@ -77,6 +77,7 @@ class Story:
             changes="tcp://changes",
             config=config,
             operational=operational,
+            direct_followers=random.choice((0, 1, 4)),
         )
         setup = Setup(
             settings,

@@ -46,7 +46,9 @@ class Story:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         kept = Kept(versions=10, updates=self.random.choice([10, 20, 2000]))
-        self.fleet = Fleet(Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1"), kept)
+        direct = self.random.choice((0, 1, 4))
+        broker = Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1", direct_followers=direct)
+        self.fleet = Fleet(broker, kept)
         self.a = self.fleet.agent("a", config=("config-a", "shared"), operational=("ops-a",))
         self.b = self.fleet.agent("b", config=("config-b", "shared"), operational=("ops-b",))
         self.clients = [

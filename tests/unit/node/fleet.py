@@ -464,7 +464,7 @@ class Fleet:
         self.clients: list[Client] = []
         self.losing: Callable[[Station, bytes], bool] = lambda agent, frame: False
         """Whether a published update is lost on its way to an agent."""
-        self.broker = self._station(broker or Settings("gateway", changes=":8741"), None)
+        self.broker = self._station(broker or Settings("gateway", changes=":8741", direct_followers=0), None)
 
     def _station(self, settings: Settings, to: Station | None) -> Station:
         station = Station(self, next(self._numbers), settings, to, self.kept)

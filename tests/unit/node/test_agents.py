@@ -17,7 +17,8 @@ class Site:
     """A broker, the agent pi1, a client at each of them."""
 
     def __init__(self, kept: Kept | None = None) -> None:
-        self.fleet = Fleet(Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1"), kept)
+        broker = Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1", direct_followers=0)
+        self.fleet = Fleet(broker, kept)
         self.broker = self.fleet.broker
         self.pi1 = self.fleet.agent("pi1", config=("config-pi1",), operational=("ops-pi1",))
         self.noc = self.fleet.client("noc")

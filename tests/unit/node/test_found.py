@@ -17,7 +17,7 @@ def put(path: str, value: Any) -> tuple[Any, ...]:
 
 
 def site() -> tuple[Fleet, Any]:
-    fleet = Fleet(Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1"), Kept())
+    fleet = Fleet(Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1", direct_followers=0), Kept())
     pi1 = fleet.agent("pi1", config=("config-pi1",), operational=("ops-pi1",))
     fleet.wait(1)
     return fleet, pi1

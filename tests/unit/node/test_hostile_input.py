@@ -183,7 +183,7 @@ def bench() -> tuple[Lab, list[bytes], list[str]]:
     client, gone = lab.join("noc"), lab.join("away")
     client.put("config-pi1", {"net": {"mtu": 1500}})
     agent.ask(m.Claim, "ops-pi1", "e1", -1)
-    agent.ask(m.Follow, "config-pi1")
+    agent.ask(m.Follow, "config-pi1", True)
     agent.tell(m.Forward("sub-1", "prog", encode(m.Register(1, 1, 1000, ("tools", "add")))))
     client.ask(m.Subscribe, 1, ("config-pi1",), "local", ())
     client.ask(m.Listen, 2, "alerts", False, "local")
@@ -205,7 +205,9 @@ def sound(lab: Lab) -> None:
         assert replayed.roots[name][:5] == root[:5]
     held = [number for session in node.sessions for number in session.serving]
     assert sorted(held) == sorted(node.calls._by_number)
-    assert set(node.topics) == set(node.followed) == set(node.topic_roots.values())
+    assert set(node.topics) == set(node.by_topic) == set(node.topic_roots.values())
+    for name, sessions in node.direct.items():
+        assert sessions and all(session.follows[name] for session in sessions)
     assert node.sessions.by_peer.keys() == {s.peer for s in node.sessions if s.peer is not None}
 
 

@@ -59,10 +59,10 @@ def test_every_answer_that_depends_on_a_commit_waits_for_it_and_others_go_on() -
 
 
 def test_what_is_not_durable_is_not_published_and_not_told() -> None:
-    lab = Lab(durable=False)
+    lab = Lab(Settings("broker", direct_followers=0), durable=False)
     writer, reader, agent = lab.join("writer"), lab.join("reader"), lab.join("pi1", "agent")
     lab.sync()
-    agent.ask(m.Follow, "a")
+    agent.ask(m.Follow, "a", True)
     reader.ask(m.Subscribe, 1, ("a",), "local", ())
     writer.start(*write(put("a.k", 1)))
     assert (reader.take(m.Changed), lab.published) == ([], [])
@@ -206,7 +206,8 @@ class Site:
     """A broker, an agent and clients of both, with short leases."""
 
     def __init__(self, kept: Kept | None = None) -> None:
-        self.fleet = Fleet(Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1"), kept)
+        broker = Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1", direct_followers=0)
+        self.fleet = Fleet(broker, kept)
         self.pi1 = self.fleet.agent("pi1", config=("config",), operational=("ops",))
         self.noc = self.fleet.client("noc")
         self.local = self.fleet.client("local", self.pi1)
@@ -416,11 +417,11 @@ def test_gated_reads_count_as_unanswered() -> None:
 
 
 def test_topics_end_with_their_followers() -> None:
-    lab = Lab()
+    lab = Lab(Settings("broker", direct_followers=0))
     one, two, noc = lab.join("one", "agent"), lab.join("two", "agent"), lab.join("noc")
     noc.put("a.k", 1)
-    topic = one.ask(m.Follow, "a")[0]
-    assert one.ask(m.Follow, "a")[0] == two.ask(m.Follow, "a")[0] == topic
+    topic = one.ask(m.Follow, "a", True)[0]
+    assert one.ask(m.Follow, "a", True)[0] == two.ask(m.Follow, "a", True)[0] == topic
     machine.topic_subscribed(lab.node, topic, lab.now)
     machine.topic_subscribed(lab.node, b"unknown", lab.now)
     assert machine.next_deadline(lab.node) == lab.now + replication.BEACON_DELAY
@@ -429,20 +430,48 @@ def test_topics_end_with_their_followers() -> None:
     assert [each.message.update[4] for each in lab.published] == [[]], "one beacon"
     machine.topic_subscribed(lab.node, topic, lab.now)
     two.tell(m.Bye())
-    assert (lab.node.topics, lab.node.topic_roots, lab.node.followed, lab.node.beacons) == ({}, {}, {}, {})
+    node = lab.node
+    assert (node.topics, node.topic_roots, node.by_topic, node.direct, node.beacons) == ({}, {}, {}, {}, {})
     lab.wait(1)
     noc.put("a.k", 2)
     assert len(lab.published) == 1
     for number in range(replication.MAX_FOLLOWS):
-        noc.ask(m.Follow, f"r{number}")
+        noc.ask(m.Follow, f"r{number}", True)
     with pytest.raises(errors.TooLarge):
-        noc.ask(m.Follow, "one-more")
+        noc.ask(m.Follow, "one-more", True)
+
+
+def test_the_first_followers_get_updates_over_their_own_connections() -> None:
+    lab = Lab(Settings("broker", direct_followers=1))
+    one, two, three, noc = (lab.join(name, "agent") for name in ("one", "two", "three", "noc"))
+    noc.put("a.k", 1)
+    assert one.ask(m.Follow, "a", True)[0] == b""
+    topic = two.ask(m.Follow, "a", True)[0]
+    assert topic
+    assert three.ask(m.Follow, "a", False)[0] == b"", "it cannot hear topics"
+    assert one.ask(m.Follow, "a", True)[0] == b"", "and stays so"
+    for peer in (one, two, three):
+        peer.take(m.RootUpdate)
+    noc.put("a.k", 2)
+    ((said,), (also,)) = one.take(m.RootUpdate), three.take(m.RootUpdate)
+    assert said == also and list(said.update[2:4]) == [0, 1]
+    assert list(lab.published[-1].message.update[:4]) == list(said.update[:4])
+    assert lab.published[-1].topic == topic and two.take(m.RootUpdate) == []
+    machine.congested(lab.node, one.address)
+    noc.put("a.k", 3)
+    assert (one.take(m.RootUpdate), len(three.take(m.RootUpdate))) == ([], 1)
+    machine.drained(lab.node, one.address, lab.now)
+    noc.ask(m.Manage, "sync", "")
+    assert ("a", lab.node.durable.roots["a"].epoch, 2) in one.take(m.Heartbeat)[-1].positions
+    for peer in (one, two, three):
+        peer.tell(m.Bye())
+    assert (lab.node.topics, lab.node.by_topic, lab.node.direct) == ({}, {}, {})
 
 
 def test_a_beacon_of_a_root_that_is_not_there_is_not_sent() -> None:
-    lab = Lab()
+    lab = Lab(Settings("broker", direct_followers=0))
     agent = lab.join("pi1", "agent")
-    machine.topic_subscribed(lab.node, agent.ask(m.Follow, "none")[0], lab.now)
+    machine.topic_subscribed(lab.node, agent.ask(m.Follow, "none", True)[0], lab.now)
     lab.wait(1)
     assert lab.published == []
 

@@ -495,7 +495,7 @@ def test_too_many_sessions_are_refused_by_name() -> None:
 def test_every_listing_answers(lab: Lab, peer: Peer) -> None:
     agent = lab.join("pi1", "agent")
     agent.ask(m.Claim, "ops-pi1", "", -1)
-    agent.ask(m.Follow, "config-pi1")
+    agent.ask(m.Follow, "config-pi1", True)
     agent.ask(m.Report, "plugins", [{"plugin": "net", "state": "running"}])
     peer.put("config-pi1.k", 1)
     peer.ask(m.Subscribe, 1, ("config-pi1",), "global", ())
