@@ -1,9 +1,12 @@
 """What drives a blocking client: whoever has the turn may use the socket and the session.
 
-While nobody asks anything, that is the I/O thread, which gives the turn away only to sleep. A caller that
-finds the turn free sends its request itself, and then reads for a moment: so a quick answer costs no change
-of threads. Otherwise it puts what it wants into a queue, wakes the I/O thread and waits on a lock. Callbacks
-run in one dispatcher thread, in order; handlers in a pool. Nothing of the user's runs with the turn.
+While nobody asks anything, that is the thread at the helm, which gives the turn away only to sleep. A caller
+that finds the turn free sends its request itself, and then reads for a moment: so a quick answer costs no
+change of threads. Otherwise it puts what it wants into a queue, wakes the helm and waits on a lock.
+
+When there is something for a callback or a handler, the thread at the helm hands that over (`crew`) and calls
+it itself. Callbacks are called by one thread at a time, in order; further handlers by a pool. Nothing of the
+user's runs with the turn.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import zmq
 
 from tega_zmq.client import requests
+from tega_zmq.client.crew import Crew, Work
 from tega_zmq.client.engine import Engine
 from tega_zmq.client.link import Link, readable
 from tega_zmq.client.notices import Notices
@@ -41,10 +46,13 @@ _JOIN: Final = 2.0
 """Seconds that `close` waits for a callback or a handler that is running."""
 
 _LEAD: Final = 0.005
-"""Seconds for which a caller reads for itself before it leaves that to the I/O thread."""
+"""Seconds for which a caller reads for itself before it leaves that to the helm."""
 
 _BURST: Final = 500
 """Frames that are read before callers get their turn again."""
+
+_OWN: Final = 4
+"""Most handlers that are run by threads that came from the helm; the pool runs the others."""
 
 
 class _Waiter:
@@ -77,9 +85,9 @@ class Driver:
         """Held by the thread that uses link, engine and outbox."""
         self._asleep = False
         self._due = float("inf")
-        """When the I/O thread wakes by itself."""
+        """When the thread at the helm wakes by itself."""
         self._led = False
-        """Whether a caller reads for itself; the I/O thread does not look at the socket meanwhile."""
+        """Whether a caller reads for itself; the helm does not look at the socket meanwhile."""
         self._ended = False
         self._stop = False
         self._close_lock = threading.Lock()
@@ -93,15 +101,23 @@ class Driver:
         self._monitor_ready = False
         self._first: _Waiter | None = _Waiter()
         """Who waits for the first session."""
-        self._thread = threading.Thread(target=self._main, name=f"tega-{tega_id}", daemon=True)
+        self._crew = Crew(f"tega-{tega_id}", self._steer)
+        self._helmsman: threading.Thread | None = None
+        self._at_end = threading.Event()
+        """Set while there is no thread at the helm for good."""
+        self._at_end.set()
         self._workers = Workers(f"tega-{tega_id}-handler")
+        self._jobs: deque[tuple[messages.Invoke, Work]] = deque()
+        """Handlers that are to be run."""
+        self._own = 0
+        """How many of them run in the crew."""
+        self._own_lock = threading.Lock()
         self._notices = Notices()
         self._notices_lock = threading.Lock()
-        self._notices_wake = threading.Lock()
-        self._notices_wake.acquire()
-        self._dispatcher: threading.Thread | None = None
-        self._dispatcher_idle = False
-        self._dispatching = True
+        self._telling = False
+        """Whether a thread is telling notices; it goes on until there are none."""
+        self._muted = False
+        """No more notices are told: the client is closed."""
 
     # -- from any thread ----------------------------------------------------------------------------
 
@@ -119,7 +135,8 @@ class Driver:
             # Edge-triggered: each write wakes, and nobody has to read the count back.
             self._epoll.register(self._eventfd, select.EPOLLIN | select.EPOLLET)
             self._dial_at = 0.0
-            self._thread.start()
+            self._at_end.clear()
+            self._crew.start()
         except BaseException:
             self._release()
             raise
@@ -172,6 +189,7 @@ class Driver:
             now = time.monotonic()
             function(*args, now)
             self.engine.process(now)
+            self._leave_work()
             self._transmit(now)
             self._wake_waiters()
             due = self.engine.session.next_deadline()
@@ -205,6 +223,7 @@ class Driver:
                     if socket is not None and readable(socket):
                         self._receive(now)
                         self.engine.process(now)
+                        self._leave_work()
                         self._transmit(now)
                         self._wake_waiters()
                         continue
@@ -253,23 +272,19 @@ class Driver:
         """End the session in order and everything with it. May be called from anywhere, and twice."""
         if self._pid != os.getpid():
             return
-        me = threading.current_thread()
         with self._close_lock:
             self._stop = True
             self._wake()
-            if self._thread.ident is not None:
-                self._thread.join()
+            if self._helmsman is threading.current_thread():
+                return  # it ends by itself, soon
+            self._at_end.wait()
             with self._notices_lock:
-                self._dispatching = False
+                self._muted = True
                 self._notices.clear()
-                if self._dispatcher_idle:
-                    self._dispatcher_idle = False
-                    self._notices_wake.release()
-            if self._dispatcher is not None and self._dispatcher is not me:
-                self._dispatcher.join(_JOIN)
+            self._crew.join(_JOIN)
             self._workers.close(_JOIN)
 
-    # -- Host, in the I/O thread --------------------------------------------------------------------
+    # -- Host, with the turn ------------------------------------------------------------------------
 
     def resolve(self, waiter: _Waiter, value: Any) -> None:
         """See `Host`."""
@@ -294,24 +309,11 @@ class Driver:
         """See `Host`."""
         with self._notices_lock:
             self._notices.push(callback, arguments)
-            self._rouse_dispatcher()
 
     def notify_message(self, callback: Callable[[Any], Any], argument: Any) -> int:
         """See `Host`."""
         with self._notices_lock:
-            dropped = self._notices.push_message(callback, argument)
-            self._rouse_dispatcher()
-        return dropped
-
-    def _rouse_dispatcher(self) -> None:
-        if self._dispatcher_idle:
-            self._dispatcher_idle = False
-            self._notices_wake.release()
-        elif self._dispatcher is None and self._dispatching:
-            self._dispatcher = threading.Thread(
-                target=self._dispatch, name=f"{self._thread.name}-callbacks", daemon=True
-            )
-            self._dispatcher.start()
+            return self._notices.push_message(callback, argument)
 
     def invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
         """See `Host`."""
@@ -326,11 +328,7 @@ class Driver:
                 result = requests.error_of(call.call, error)
             self.post(self.engine.result, call, result)
 
-        if not self._workers.run(job):
-            busy = messages.Result(
-                call.call, False, ["Busy", "too many calls wait for this client's handlers"]
-            )
-            self.engine.result(call, busy, time.monotonic())
+        self._jobs.append((call, job))
 
     def redial(self, delay: float) -> None:
         """See `Host`."""
@@ -354,21 +352,51 @@ class Driver:
         self._hang_up()
         self._dial_at = None
 
-    # -- the dispatcher thread ----------------------------------------------------------------------
+    # -- work for the user's functions --------------------------------------------------------------
 
-    def _dispatch(self) -> None:
+    def _leave_work(self) -> None:
+        """Leave what there is for callbacks and handlers to others: this thread is a caller's."""
+        while self._jobs:
+            self._pool(*self._jobs.popleft())
+        if len(self._notices) and not self._telling:
+            self._wake()
+
+    def _own_work(self) -> Work | None:
+        """Return what the thread at the helm should do itself; None: it stays at the helm."""
+        work: Work | None = None
+        with self._notices_lock:
+            if len(self._notices) and not self._telling:
+                self._telling = True
+                work = self._tell
+        if work is None and len(self._jobs) == 1:
+            with self._own_lock:
+                if self._own < _OWN:
+                    self._own += 1
+                    work = partial(self._run, self._jobs.popleft()[1])
+        while self._jobs:
+            self._pool(*self._jobs.popleft())
+        return work
+
+    def _pool(self, call: messages.Invoke, job: Work) -> None:
+        if not self._workers.run(job):
+            error = ["Busy", "too many calls wait for this client's handlers"]
+            self.engine.result(call, messages.Result(call.call, False, error), time.monotonic())
+
+    def _run(self, job: Work) -> None:
+        try:
+            job()
+        finally:
+            with self._own_lock:
+                self._own -= 1
+
+    def _tell(self) -> None:
+        """Call the callbacks, in order, until nothing is left to tell."""
         while True:
             with self._notices_lock:
-                if not self._dispatching:
-                    return
-                notice = self._notices.pop()
+                notice = None if self._muted else self._notices.pop()
                 if notice is None:
-                    self._dispatcher_idle = True
-            if notice is None:
-                if self.engine.behind:
-                    self.post(self.engine.room)
-                self._notices_wake.acquire()
-                continue
+                    self._telling = False
+                    break
             callback = notice.callback
             for argument in notice.arguments:
                 try:
@@ -376,22 +404,39 @@ class Driver:
                 except BaseException:  # noqa: BLE001  # nothing of the user's ends this thread
                     _log.exception("a callback raised; it goes on with the next")
             del notice, callback
+        if self.engine.behind:
+            self.post(self.engine.room)
 
-    # -- the I/O thread -----------------------------------------------------------------------------
+    # -- at the helm --------------------------------------------------------------------------------
 
-    def _main(self) -> None:
-        self._turn.acquire()
-        try:
-            self._loop()
-            self.engine.close(time.monotonic())
-            self._transmit(time.monotonic())
-        except BaseException:  # noqa: BLE001  # whatever it was, nobody must be left waiting
-            _log.exception("the client's I/O thread failed; the client is closed")
-            with contextlib.suppress(Exception):
+    def _steer(self) -> Work | None:
+        """Serve the connection until there is something else to do, which is returned, or all is over."""
+        with self._turn:
+            self._asleep = False
+            if self._ended:
+                return None
+            self._helmsman = threading.current_thread()
+            try:
+                work = self._loop()
+                if work is not None:
+                    self._hand_over()
+                    return work
                 self.engine.close(time.monotonic())
-        finally:
+                self._transmit(time.monotonic())
+            except BaseException:  # noqa: BLE001  # whatever it was, nobody must be left waiting
+                _log.exception("the client's I/O failed; the client is closed")
+                with contextlib.suppress(Exception):
+                    self.engine.close(time.monotonic())
             self._release()
-            self._turn.release()
+            return None
+
+    def _hand_over(self) -> None:
+        self._wake_waiters()
+        # As if the helm slept: callers may take the turn. Whoever comes looks at everything first.
+        self._due = 0.0
+        self._asleep = True
+        self._helmsman = None
+        self._crew.relieve()
 
     def _release(self) -> None:
         """Give everything back, and leave nobody waiting."""
@@ -410,8 +455,11 @@ class Driver:
             self._first = None
         self._wake_waiters()
         self._reject_inbox()
+        self._crew.dismiss()
+        self._at_end.set()
 
-    def _loop(self) -> None:
+    def _loop(self) -> Work | None:
+        """Return what this thread is to do instead, or None when the client is closed."""
         inbox, engine, session, epoll = self._inbox, self.engine, self.engine.session, self._epoll
         assert epoll is not None
         monotonic = time.monotonic
@@ -428,6 +476,13 @@ class Driver:
                 self._receive(now)
                 if len(self._told) > 1:
                     self._wake_waiters()
+                if (self._jobs or len(self._notices)) and (work := self._own_work()) is not None:
+                    return work
+                continue
+            if (self._jobs or len(self._notices)) and (work := self._own_work()) is not None:
+                return work
+            if engine.behind and not self._telling and not len(self._notices):
+                engine.room(now)
                 continue
             if self._monitor_ready:
                 self._look_at_monitor(now)
@@ -457,6 +512,7 @@ class Driver:
             for fd, _ in happened:
                 if fd == self._link.monitor_fd:
                     self._monitor_ready = True
+        return None
 
     def _transmit(self, now: float) -> None:
         frames = self.engine.frames(now)

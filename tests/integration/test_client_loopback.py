@@ -198,7 +198,7 @@ def test_changes_come_in_order_and_callbacks_may_use_the_client(node: FakeNode, 
     first, second = seen.get(timeout=20), seen.get(timeout=20)
     assert first[:2] == ("a.b", None)
     assert second[:3] == ("a.b", 2, 3)
-    assert first[3] == "tega-noc-1-callbacks"
+    assert first[3] == "tega-noc-1"
     subscription.cancel()
     with pytest.raises(errors.NotFound):
         tega.unsubscribe(subscription.number)
