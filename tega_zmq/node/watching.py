@@ -136,38 +136,52 @@ def tell(node: Node, update: Update, before: Root | None, after: Root | None) ->
         reset(node, after, old)  # it follows on nothing that anybody was told
         return
     new = after.node if after is not None else None
+    made: dict[Any, Changed | None] = {}
     for subscription in node.subscriptions.concerned(update):
         if subscription.lagging or subscription.session.congested or not subscription.session.connected:
             subscription.lagging = True
         else:
-            _tell_one(node, subscription, update, old, new)
+            _tell_one(node, subscription, update, old, new, made)
 
 
-def _tell_one(node: Node, subscription: ChangeSubscription, update: Update, old: Any, new: Any) -> None:
+def _tell_one(
+    node: Node,
+    subscription: ChangeSubscription,
+    update: Update,
+    old: Any,
+    new: Any,
+    made: dict[Any, Changed | None],
+) -> None:
+    """Tell `subscription` of `update`; `made` holds what others were told of it: many ask for the same."""
     known = subscription.sent.get(update.root)
     if known is not None and known[0] == update.epoch and update.after <= known[1]:
         return
-    changes = subscriptions.select(subscription, update, old, new)
-    if not changes:
-        return
     previous = known[1] if known is not None and known[0] == update.epoch else -1
-    subscription.sent[update.root] = (update.epoch, update.after)
-    node.send(
-        subscription.session,
-        Changed(
-            subscription.number,
-            update.root,
-            update.epoch,
-            previous,
-            update.after,
-            update.time,
-            update.tega_id,
-            update.message,
-            update.backto,
-            False,
-            changes,
-        ),
-    )
+    key = (subscription.number, previous, subscription.pattern is None, subscription.text)
+    if key in made:
+        message = made[key]
+    else:
+        changes = subscriptions.select(subscription, update, old, new)
+        message = made[key] = (
+            Changed(
+                subscription.number,
+                update.root,
+                update.epoch,
+                previous,
+                update.after,
+                update.time,
+                update.tega_id,
+                update.message,
+                update.backto,
+                False,
+                changes,
+            )
+            if changes
+            else None
+        )
+    if message is not None:
+        subscription.sent[update.root] = (update.epoch, update.after)
+        node.send(subscription.session, message)
 
 
 def reset(node: Node, root: Root, old: Any) -> None:
@@ -201,7 +215,7 @@ def catch_up(node: Node, subscription: ChangeSubscription) -> None:
             continue
         for update in missed:
             before = root.trees[update.before][0] if update.before in root.trees else None
-            _tell_one(node, subscription, update, before, root.trees[update.after][0])
+            _tell_one(node, subscription, update, before, root.trees[update.after][0], {})
 
 
 def _trees_kept(root: Root, version: int) -> bool:

@@ -329,14 +329,19 @@ class Loop:
             outgoing: dict[bytes, list[bytes]] = {}
             """The frames for each connection: what leaves together costs little more than one."""
             upwards: list[bytes] = []
+            message: Any = None
+            data = b""
             for effect in machine.take_effects(node):
                 kind = type(effect)
                 if kind is Send or kind is SendUp:
-                    try:
-                        data = encode(effect.message)  # type: ignore[union-attr]
-                    except TegaError as error:
-                        machine.cannot_send(node, effect, error, now)  # type: ignore[arg-type]
-                        continue
+                    if effect.message is not message:  # type: ignore[union-attr]  # what many are told, in a row
+                        message = effect.message  # type: ignore[union-attr]
+                        try:
+                            data = encode(message)
+                        except TegaError as error:
+                            message = None
+                            machine.cannot_send(node, effect, error, now)  # type: ignore[arg-type]
+                            continue
                     if kind is SendUp:
                         upwards.append(data)
                     elif (frames := outgoing.get(effect.peer)) is not None:  # type: ignore[union-attr]
@@ -357,8 +362,8 @@ class Loop:
             if upwards:
                 self._send_up(upwards)
             for peer, frames in outgoing.items():
-                for data in bundle(frames):
-                    self._send(peer, data, now)
+                for each in bundle(frames) if len(frames) > 1 else frames:
+                    self._send(peer, each, now)
         if self._writer.size_since_snapshot >= self._snapshot_after and node.failure is None:
             self._snapshot()
 
