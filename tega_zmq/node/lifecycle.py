@@ -7,7 +7,7 @@ from tega_zmq.errors import ProtocolError, TegaError, TooLarge
 from tega_zmq.node import calling, passing, replication, watching
 from tega_zmq.node.effects import Send, SendUp
 from tega_zmq.node.state import Node
-from tega_zmq.sessions import Session, check_tega_id
+from tega_zmq.sessions import DELEGATE, Session, check_tega_id
 from tega_zmq.store import Ended, Opened, end_session
 from tega_zmq.wire.messages import (
     Displaced,
@@ -27,13 +27,16 @@ SILENT = 3
 ABOVE = "^"
 """Stands for the node above, as owner of a root and as the connection of a session."""
 
+DELEGATED = "*"
+"""Stands in the lease of a session of the kind `DELEGATE`, where another's has the connection it shares."""
+
 MAX_DISPLACED = 1000
 """Sessions that were taken over, of which this many are remembered."""
 
 MAX_SUBSESSIONS = 1000
 """Most sub-sessions on one connection."""
 
-_KINDS = frozenset({"client", "agent", "shell", "plugin", "bridge"})
+_KINDS = frozenset({"client", "agent", "shell", "plugin", "bridge", DELEGATE})
 
 
 def hello(node: Node, peer: bytes, message: Hello) -> None:
@@ -89,6 +92,10 @@ def _hello(node: Node, peer: bytes, message: Hello) -> tuple[Session, bool]:
     if message.session:
         session = node.sessions.resume(message.session, message.token)
         if session is not None:
+            if (session.kind == DELEGATE) != (message.kind == DELEGATE):
+                raise ProtocolError(
+                    f"session {message.session[:16]} is of the kind {session.kind} and stays so"
+                )
             if before is not None and before is not session:
                 connection_lost(node, before)
             if session.peer is not None and session.peer != peer:
@@ -105,7 +112,7 @@ def _hello(node: Node, peer: bytes, message: Hello) -> tuple[Session, bool]:
             )
     if before is not None:
         end(node, before, "hello anew")
-    other = node.sessions.by_tega_id.get(tega_id)
+    other = node.sessions.by_tega_id.get(tega_id) if message.kind != DELEGATE else None
     if other is not None:
         if other.peer is not None:
             node.effects.append(Send(other.peer, Displaced(tega_id)))
@@ -123,25 +130,34 @@ def _open(node: Node, id: str, tega_id: str, token: str, kind: str, via: Session
     session = Session(id, tega_id, token, kind, via, node.settings.lease, node.now)
     node.sessions.add(session, node.now + SILENT * node.settings.heartbeat)
     if node.failure is None:
-        node.append(Opened(id, tega_id, token, via.id if via is not None else ""))
+        node.append(Opened(id, tega_id, token, _lease_via(session)))
     return session
+
+
+def _lease_via(session: Session) -> str:
+    """What stands as `via` in the lease of `session`."""
+    if session.kind == "below":
+        return ABOVE
+    if session.via is not None:
+        return session.via.id
+    return DELEGATED if session.kind == DELEGATE else ""
 
 
 def restore(node: Node) -> None:
     """Take the sessions of before the restart in; their leases run anew from now."""
     # By session too: what happens must not hang on the order of a map.
-    leases = sorted(node.tip.leases.values(), key=lambda lease: (lease.via not in ("", ABOVE), lease.session))
+    own = ("", ABOVE, DELEGATED)
+    leases = sorted(node.tip.leases.values(), key=lambda lease: (lease.via not in own, lease.session))
     for lease in leases:
         if lease.via == ABOVE:
             below = Session(lease.session, lease.tega_id, "", "below", None, 0.0, node.now)
             node.below[below.id] = below
             continue
+        kind = DELEGATE if lease.via == DELEGATED else "client"
         via = node.sessions.by_id.get(lease.via) if lease.via else None
-        session = Session(
-            lease.session, lease.tega_id, lease.token, "client", via, node.settings.lease, node.now
-        )
+        session = Session(lease.session, lease.tega_id, lease.token, kind, via, node.settings.lease, node.now)
         session.doubt = float("inf")
-        if lease.via and via is None:
+        if lease.via not in own and via is None:
             _erase(node, session)
             continue
         try:
@@ -283,8 +299,7 @@ def reconcile(node: Node) -> None:
     """The log takes writes again: make the leases in the store match the sessions."""
     for session in [*node.sessions, *node.below.values()]:
         if session.id not in node.tip.leases:
-            via = ABOVE if session.kind == "below" else session.via.id if session.via is not None else ""
-            node.append(Opened(session.id, session.tega_id, session.token, via))
+            node.append(Opened(session.id, session.tega_id, session.token, _lease_via(session)))
     for lease in sorted(node.tip.leases.values(), key=lambda lease: lease.session):
         if lease.session not in node.sessions.by_id and lease.session not in node.below:
             commit = end_session(node.tip, lease.session, time=node.clock(), tega_id=lease.tega_id)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tega_zmq import errors
-from tega_zmq.errors import InvalidValue, ProtocolError, StorageError, TegaError, TooLarge
+from tega_zmq.errors import Forbidden, InvalidValue, ProtocolError, StorageError, TegaError, TooLarge
 from tega_zmq.node import (
     calling,
     inspect,
@@ -25,7 +25,7 @@ from tega_zmq.node import (
 from tega_zmq.node.effects import Append, Effect, Send, SendUp, Snapshot
 from tega_zmq.node.state import Node
 from tega_zmq.replica import Follower
-from tega_zmq.sessions import Session
+from tega_zmq.sessions import DELEGATE, Session
 from tega_zmq.store import (
     Cleared,
     Commit,
@@ -93,6 +93,9 @@ REQUESTS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
     messages.Manage: inspect.manage,
 }
 
+
+_NOT_DELEGATED: Final = frozenset({messages.Register, messages.Claim, messages.Follow, messages.Report})
+"""What a delegated session may not ask for: it would stand in the way of the tega_id's own session."""
 
 MAX_TIMEOUT: Final = 86_400_000
 """Longest that a request may wait, in milliseconds."""
@@ -166,9 +169,23 @@ def request(node: Node, session: Session, message: Any) -> None:
             )
         if message.timeout > MAX_TIMEOUT:
             raise InvalidValue(f"a timeout of {message.timeout} ms; {MAX_TIMEOUT} are the most")
+        if session.kind == DELEGATE:
+            _check_delegated(session, message)
         REQUESTS[type(message)](node, session, message)
     except TegaError as error:
         node.fail(session, id, error)
+
+
+def _check_delegated(session: Session, message: Any) -> None:
+    """Raises `Forbidden` for what only a tega_id's own session may ask."""
+    kind = type(message)
+    if kind in _NOT_DELEGATED or (kind is messages.Write and any(op[4] for op in message.ops)):
+        raise Forbidden(
+            f"{session.tega_id} has no session of its own here, only requests through a bridge; these hold "
+            "no ephemeral nodes, handlers, roots or replicas",
+            action=kind.__name__,
+            tega_id=session.tega_id,
+        )
 
 
 def _hello_again(node: Node, session: Session, message: messages.Hello) -> None:

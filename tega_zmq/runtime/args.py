@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from tega_zmq.runtime import config
-from tega_zmq.runtime.config import AgentConfig, BrokerConfig, ConfigError
+from tega_zmq.runtime.config import AgentConfig, BridgeConfig, BrokerConfig, ConfigError
 from tega_zmq.version import __version__
 
 __all__ = ["parse", "parser", "refuse"]
 
-C = TypeVar("C", BrokerConfig, AgentConfig)
+C = TypeVar("C", BrokerConfig, AgentConfig, BridgeConfig)
 
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:

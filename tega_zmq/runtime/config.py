@@ -17,10 +17,12 @@ from typing import Any, Literal, TypeVar
 from tega_zmq import paths
 from tega_zmq.errors import InvalidPath, InvalidValue
 from tega_zmq.runtime import yamlio
+from tega_zmq.runtime.bridgeconfig import Bridge, BridgeKeys
 from tega_zmq.runtime.schema import ConfigError, Setting, build, key, section, unfold
 
 __all__ = [
     "AgentConfig",
+    "BridgeConfig",
     "BrokerConfig",
     "ConfigError",
     "check_endpoint",
@@ -109,13 +111,6 @@ def _check_changes(endpoint: str) -> str:
     return check_endpoint(endpoint)
 
 
-def _check_web(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    if not mark or scheme not in ("http", "https") or not rest:
-        raise ConfigError(f"{url!r} is no address of a web server; write http://HOST:PORT")
-    return url
-
-
 def _check_tega_id(text: str) -> str:
     if not _TEGA_ID.fullmatch(text.replace("{hostname}", "x")):
         raise ConfigError(f"{text!r} is no tega_id; 1 to 64 of the characters A-Z a-z 0-9 _ - are allowed")
@@ -141,16 +136,6 @@ class Advertise:
         "or a port forward. tcp://HOST:PORT.",
         check=_check_changes,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Bridge:
-    """The HTTP and WebSocket bridge."""
-
-    enabled: bool = key(
-        True, "Start the bridge with the broker. This version has none: it says so and goes on."
-    )
-    listen: str = key("http://127.0.0.1:8739", "Where the bridge serves HTTP.", check=_check_web)
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,7 +386,18 @@ class AgentConfig:
         return self.listen.requests or (f"ipc://{self.data_dir}/agent.sock",)
 
 
-C = TypeVar("C", BrokerConfig, AgentConfig)
+@dataclass(frozen=True, slots=True)
+class BridgeConfig(BridgeKeys):
+    """Configuration of `tega-bridge`."""
+
+    tega_id: str = key("{hostname}-bridge", _TEGA_ID_HELP, check=_check_tega_id)
+    broker: str = key("tcp://127.0.0.1:8740", "The broker's `listen.requests`.", check=check_endpoint)
+    insecure: bool = key(False, _INSECURE_HELP)
+    log_level: Level = key("info", _LEVEL_HELP)
+    log_format: Literal["text", "json"] = key("text", _FORMAT_HELP)
+
+
+C = TypeVar("C", BrokerConfig, AgentConfig, BridgeConfig)
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -510,6 +506,9 @@ def _whole(config: C, hostname: str) -> C:
     tega_id = config.tega_id.replace("{hostname}", default_tega_id(hostname))
     if len(tega_id) > 64:
         raise ConfigError(f"tega_id {tega_id!r} has {len(tega_id)} characters; at most 64 are allowed")
+    if isinstance(config, BridgeConfig):
+        check_bridge("", config, config.insecure)
+        return replace(config, tega_id=tega_id)
     config = replace(config, tega_id=tega_id, data_dir=config.data_dir.replace("{tega_id}", tega_id))
     if 3 * config.session.beat >= config.session.lease:
         raise ConfigError(
@@ -518,11 +517,24 @@ def _whole(config: C, hostname: str) -> C:
         )
     if isinstance(config, AgentConfig):
         config = _agent(config)
+    elif config.bridge.enabled:
+        check_bridge("bridge.", config.bridge, config.insecure)
     for endpoint in config.requests:
         _named("listen.requests" if config.listen.requests else "data_dir", endpoint, config.insecure)
     if config.listen.changes is not None:
         _named("listen.changes", config.listen.changes, config.insecure)
     return config
+
+
+def check_bridge(prefix: str, config: BridgeKeys, insecure: bool) -> None:
+    """Raises `ConfigError` if a bridge may not listen as it says; `prefix`: what its keys begin with."""
+    if config.tls.key is not None and config.tls.cert is None:
+        raise ConfigError(f"{prefix}tls.key: it belongs to a certificate; name that in {prefix}tls.cert")
+    if config.listen.startswith("https:") != (config.tls.cert is not None):
+        raise ConfigError(
+            f"{prefix}listen: {config.listen}; https needs {prefix}tls.cert, and with that it must be https"
+        )
+    _named(f"{prefix}listen", "tcp" + config.listen[config.listen.index("://") :], insecure)
 
 
 def _agent(config: AgentConfig) -> AgentConfig:

@@ -29,7 +29,7 @@ from tega_zmq.runtime.loop import Hooks, Loop
 from tega_zmq.runtime.notify import Notifier
 from tega_zmq.runtime.sockets import ListenError
 
-__all__ = ["fresh_id", "run"]
+__all__ = ["fresh_id", "raise_descriptors", "run"]
 
 _SWITCH = 0.0005
 """Seconds between thread switches: beside a busy loop the writer thread must get its turn soon."""
@@ -76,7 +76,7 @@ class _Program(Hooks):
 
     def run(self, ready: Callable[[], None]) -> int:
         config, logger = self._config, self._logger
-        _raise_descriptors(logger)
+        raise_descriptors(logger)
         opened = tega_log.open_log(
             self._disk,
             config.data_dir,
@@ -289,7 +289,7 @@ def _calm_collector() -> None:
     gc.set_threshold(_COLLECT_AFTER, 50, 1000)
 
 
-def _raise_descriptors(logger: logging.Logger) -> None:
+def raise_descriptors(logger: logging.Logger) -> None:
     """Raise the limit of file descriptors as far as the system lets; a session takes two."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else 1 << 20

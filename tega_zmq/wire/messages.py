@@ -44,7 +44,7 @@ class Hello(NamedTuple):
     version: Count
     tega_id: str
     kind: str
-    """`client`, `agent`, `shell`, `plugin` or `bridge`: for listings, gives no right."""
+    """`client`, `agent`, `shell`, `plugin`, `bridge`: for listings, gives no right; or `delegate`."""
     session: str
     token: str
 

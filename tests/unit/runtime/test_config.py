@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tega_zmq.runtime import yamlio
 from tega_zmq.runtime.config import (
     AgentConfig,
+    BridgeConfig,
     BrokerConfig,
     ConfigError,
     check_endpoint,
@@ -391,7 +392,10 @@ def test_the_configuration_cannot_be_changed() -> None:
 # -- samples ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "cls"), [("broker.yaml", BrokerConfig), ("agent.yaml", AgentConfig)])
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [("broker.yaml", BrokerConfig), ("agent.yaml", AgentConfig), ("bridge.yaml", BridgeConfig)],
+)
 def test_a_sample_holds_every_key_with_its_default_and_a_comment(name: str, cls: Any) -> None:
     text = (CONF / name).read_text()
     value, lines = yamlio.load_with_lines(text, name)

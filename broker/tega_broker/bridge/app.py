@@ -1,0 +1,398 @@
+"""The application: takes requests, checks who asks, finds the handler in the table, tells what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from tega_broker.bridge import answers, health, openapi, rest_data, rest_manage
+from tega_broker.bridge.access import Access, Rates
+from tega_broker.bridge.answers import Refusal
+from tega_broker.bridge.members import Members, Transactions
+from tega_broker.bridge.metrics import Metrics
+from tega_broker.bridge.reading import parse_query, split_target
+from tega_broker.bridge.table import DATA, Asked, Handler, Route
+from tega_zmq.client import requests
+from tega_zmq.errors import TegaError
+from tega_zmq.paths import Path
+from tega_zmq.runtime.config import BridgeConfig
+
+__all__ = ["Bridge", "Plain"]
+
+Plain = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""A handler as aiohttp has it: what the other parts' routes lead to."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_METHODS = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "POST", "OPTIONS")
+_SWEEP = 5.0
+"""Seconds between two looks for peers that do not read."""
+
+
+class Bridge:
+    """Everything that the handlers share. Belongs to the event loop that it was made in."""
+
+    def __init__(self, config: BridgeConfig, logger: logging.Logger) -> None:
+        self.config = config
+        self.limits = config.limits
+        self.logger = logger
+        self.access = Access(config.listen, config.hosts, config.origins)
+        self.members = Members(
+            config.broker, config.tega_id, limit=config.limits.sessions, seconds=config.limits.timeout
+        )
+        self.transactions = Transactions(self.members, config.limits.transactions)
+        self.metrics = Metrics()
+        self.stopping = False
+        """An orderly stop has begun: nothing new is taken."""
+        self.on_stop: list[Callable[[str], Awaitable[None]]] = []
+        """Called with the reason when the bridge stops, so that what lasts ends in order."""
+        self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        """Numbers of the other parts for /_metrics: `tega_bridge_NAME`, what it is, how to read it."""
+        self._access_log = logger.getChild("access")
+        self._log_all = config.access_log == "all"
+        self._log_errors = config.access_log != "none"
+        self._rates = Rates(config.limits.rate)
+        self._seed = f"{time.time_ns() & 0xFFFFFFFFFF:x}"
+        self._count = 0
+        self._per_address: dict[str, int] = {}
+        self._connections = 0
+        self.table: tuple[Route, ...] = (
+            *rest_data.ROUTES,
+            *rest_manage.ROUTES,
+            *health.ROUTES,
+            openapi.ROUTE,
+        )
+        """The REST interface."""
+        self._data: dict[str, Plain] = {}
+        self._named: dict[str, dict[str, Plain]] = {}
+        for route in self.table:
+            handlers = self._data if route.path == DATA else self._named.setdefault(route.path, {})
+            handlers[route.method] = self._rest(route.handler)
+        self._watching: Plain | None = None
+        self._server: _Server | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def add(self, routes: Iterable[web.AbstractRouteDef]) -> None:
+        """Add the routes of another part; their handlers take an aiohttp request."""
+        for route in routes:
+            assert isinstance(route, web.RouteDef)
+            self._named.setdefault(route.path, {})[route.method] = route.handler  # type: ignore[assignment]
+
+    def add_watch(self, handler: Plain) -> None:
+        """`handler` answers a GET of data that says `watch=1`."""
+        self._watching = handler
+
+    # -- start and stop ----------------------------------------------------------------------------
+
+    def server(self) -> web.Server:
+        """Return what makes a handler of each connection, for an aiohttp `ServerRunner`."""
+        limits = self.limits
+        self._server = _Server(
+            self,
+            keepalive_timeout=limits.idle,
+            max_line_size=limits.header,
+            max_field_size=limits.header,
+            lingering_time=1.0,
+            auto_decompress=False,
+            access_log=None,
+            logger=self.logger.getChild("http"),
+        )
+        return self._server
+
+    def start(self) -> None:
+        """Connect to the broker, and see to the connections from now on."""
+        self.members.start()
+        self._sweeping = asyncio.create_task(self._sweep(), name="bridge-slow-peers")
+
+    async def stop(self, reason: str) -> None:
+        """End what lasts, with `reason`, and take nothing new."""
+        self.stopping = True
+        await asyncio.gather(*(end(reason) for end in self.on_stop), return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close the sessions at the broker."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await self.members.close()
+
+    async def _sweep(self) -> None:
+        """Give up connections whose peer reads nothing of what waits for it."""
+        waiting: dict[int, tuple[int, float]] = {}
+        while True:
+            await asyncio.sleep(min(_SWEEP, self.limits.slow / 2))
+            now = time.monotonic()
+            before, waiting = waiting, {}
+            for connection in self._server.connections if self._server is not None else ():
+                transport = connection.transport
+                size = (
+                    transport.get_write_buffer_size() if isinstance(transport, asyncio.WriteTransport) else 0
+                )
+                if not size or not isinstance(transport, asyncio.WriteTransport):
+                    continue
+                key = id(connection)
+                known = before.get(key)
+                since = known[1] if known is not None and known[0] == size else now
+                if now - since >= self.limits.slow:
+                    self.metrics.count("slow_peers")
+                    transport.abort()
+                else:
+                    waiting[key] = (size, since)
+
+    async def call(
+        self, client: Any, path: Path, args: list[Any], kwargs: dict[str, Any], seconds: float
+    ) -> Any:
+        """Return the result of the handler at `path`. Raises as `Client.call`.
+
+        Not by `Client.call`: an argument may have any name, `timeout` too.
+        """
+        return await client._ask(requests.call(path, tuple(args), kwargs), seconds)
+
+    # -- connections -------------------------------------------------------------------------------
+
+    def connected(self, address: str) -> str:
+        """A connection from `address` came: return why it is not taken, or nothing."""
+        here = self._per_address.get(address, 0)
+        if self._connections >= self.limits.connections:
+            return f"{self._connections} connections are open, as many as limits.connections allows"
+        if here >= self.limits.per_client:
+            return f"{here} connections of {address} are open, as many as limits.per_client allows"
+        self._connections += 1
+        self._per_address[address] = here + 1
+        return ""
+
+    def disconnected(self, address: str) -> None:
+        """A connection that was taken is over."""
+        self._connections -= 1
+        left = self._per_address.get(address, 1) - 1
+        if left:
+            self._per_address[address] = left
+        else:
+            self._per_address.pop(address, None)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self._connections
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def _rest(self, handler: Handler) -> Plain:
+        async def plain(request: web.BaseRequest) -> web.StreamResponse:
+            path, query = split_target(request.raw_path)
+            return await handler(self, Asked(request, path, parse_query(query)))
+
+        return plain
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever it is."""
+        began = time.monotonic()
+        given = request.headers.get("X-Request-Id")
+        if given is None or not _REQUEST_ID.fullmatch(given):
+            self._count += 1
+            given = f"{self._seed}-{self._count:x}"
+        address = request.remote or ""
+        method = request.method
+        try:
+            self._check(request, address, began)
+            response = await self._find(request, method)(request)
+        except (TegaError, Refusal) as error:
+            response = answers.error_response(error)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as error:
+            self.logger.exception(
+                "a request failed by an error of the bridge", extra={"fields": {"id": given}}
+            )
+            response = answers.error_response(
+                Refusal(503, "TegaError", f"the bridge could not do this: {type(error).__name__}")
+            )
+        if not response.prepared:
+            await self._finish(request, response, given)
+        self._tell(request, response, method, address, given, began)
+        return response
+
+    def _check(self, request: web.BaseRequest, address: str, now: float) -> None:
+        wait = self._rates.take(address, now)
+        if wait:
+            raise Refusal(
+                429,
+                "TooLarge",
+                f"more than {self.limits.rate:g} requests a second from {address}",
+                headers={"Retry-After": str(int(wait) + 1)},
+                limit=self.limits.rate,
+            )
+        sockname = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        here = str(sockname[0]) if isinstance(sockname, tuple) else ""
+        host = request.headers.get("Host")
+        if host is None:
+            if request.version >= (1, 1):
+                raise Refusal(400, "InvalidValue", "the request has no Host header", close=True)
+        elif not self.access.allows_host(host, here):
+            raise Refusal(
+                403,
+                "Forbidden",
+                f"this bridge is not known as {host[:80]!a}; if it is, add that to `hosts` in its config",
+                action="Host",
+            )
+        origin = request.headers.get("Origin")
+        if origin is not None and not self.access.allows_origin(origin, here):
+            raise Refusal(
+                403,
+                "Forbidden",
+                f"pages of {origin[:80]!a} may not use this bridge; if they may, add that to `origins`",
+                action="Origin",
+            )
+        if self.stopping:
+            raise Refusal(503, "Offline", "the bridge is stopping", headers={"Retry-After": "1"}, close=True)
+
+    def _find(self, request: web.BaseRequest, method: str) -> Plain:
+        path, query = split_target(request.raw_path)
+        if path.startswith("/_"):
+            handlers = self._named.get(path.rstrip("/")) or self._below(path)
+            if handlers is None:
+                raise Refusal(404, "NotFound", f"the bridge has no {path[:80]}", path=path[:80])
+        else:
+            handlers = self._data
+            if self._watching is not None and method == "GET" and "watch=" in query:
+                return self._watching
+        handler = handlers.get(method)
+        if handler is None and method == "HEAD":
+            handler = handlers.get("GET")
+        if handler is not None:
+            return handler
+        allowed = ", ".join(
+            name
+            for name in _METHODS
+            if name in handlers or (name == "HEAD" and "GET" in handlers) or name == "OPTIONS"
+        )
+        if method == "OPTIONS":
+            return _options(allowed)
+        raise Refusal(
+            405,
+            "InvalidValue",
+            f"{path[:80]} takes {allowed}, not {method[:20]}",
+            headers={"Allow": allowed},
+        )
+
+    def _below(self, path: str) -> dict[str, Plain] | None:
+        """The routes of a part that owns all below its name, `/_ui/`."""
+        return self._named.get("/" + path.split("/", 2)[1] + "/{rest}")
+
+    async def _finish(self, request: web.BaseRequest, response: web.StreamResponse, id: str) -> None:
+        headers = response.headers
+        headers["X-Request-Id"] = id
+        headers["X-Content-Type-Options"] = "nosniff"
+        origin = request.headers.get("Origin")
+        if origin is not None and self.access.reads(origin):
+            headers["Access-Control-Allow-Origin"] = origin
+            headers["Access-Control-Expose-Headers"] = "ETag, X-Request-Id, Allow, Retry-After"
+            headers.add("Vary", "Origin")
+            if request.method == "OPTIONS":
+                headers["Access-Control-Allow-Methods"] = headers.get("Allow", "")
+                headers["Access-Control-Allow-Headers"] = (
+                    "Content-Type, If-Match, If-None-Match, X-Request-Id"
+                )
+                headers["Access-Control-Max-Age"] = "600"
+        if isinstance(response, web.Response):
+            await answers.pack(response, request.headers)
+
+    def _tell(
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse,
+        method: str,
+        address: str,
+        id: str,
+        began: float,
+    ) -> None:
+        seconds = time.monotonic() - began
+        status = response.status
+        self.metrics.request(method, status, seconds)
+        if self._log_all or (self._log_errors and status >= 400):
+            self._access_log.info(
+                "request",
+                extra={
+                    "fields": {
+                        "method": method,
+                        "path": request.raw_path,
+                        "status": status,
+                        "ms": round(seconds * 1000, 2),
+                        "from": address,
+                        "id": id,
+                    }
+                },
+            )
+
+    def refused(self, message: str, status: int) -> web.Response:
+        """Return the answer to what is no HTTP."""
+        self.metrics.count("bad_requests")
+        return answers.error_response(Refusal(status, "InvalidValue", message[:300], close=True))
+
+
+def _options(allowed: str) -> Plain:
+    async def options(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=204, headers={"Allow": allowed})
+
+    return options
+
+
+class _Connection(RequestHandler):
+    """One connection, counted; what is no HTTP is answered as all else is."""
+
+    __slots__ = ("_address", "_bridge")
+
+    def __init__(self, bridge: Bridge, server: web.Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._bridge = bridge
+        self._address: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        why = self._bridge.connected(address)
+        super().connection_made(transport)
+        if not why:
+            self._address = address
+            return
+        assert isinstance(transport, asyncio.WriteTransport)
+        body = answers.dump({"error": "TooLarge", "message": why})
+        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Length: {len(body)}\r\n".encode()
+        head += b"Content-Type: application/json\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
+        transport.write(head + body)
+        self._bridge.metrics.count("connections_refused")
+        self.force_close()
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        if self._address is not None:
+            self._bridge.disconnected(self._address)
+            self._address = None
+        super().connection_lost(error)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - as aiohttp calls it
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """See `RequestHandler`; there is no 500."""
+        if status >= 500:
+            status = 503
+            self._bridge.logger.error("a request failed", exc_info=exc)
+        text = " ".join((message or str(exc) or "no HTTP").split())
+        return self._bridge.refused(f"the request cannot be read: {text}", status)
+
+
+class _Server(web.Server):
+    def __init__(self, bridge: Bridge, **options: Any) -> None:
+        super().__init__(bridge.answer, **options)
+        self._bridge = bridge
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self._bridge, self, loop=self._loop, **self._kwargs)

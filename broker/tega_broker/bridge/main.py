@@ -1,0 +1,137 @@
+"""`tega-bridge`: HTTP and WebSocket in front of a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from tega_broker.bridge import tls
+from tega_broker.bridge.app import Bridge
+from tega_broker.bridge.parts import add_parts
+from tega_zmq.runtime import args, logs
+from tega_zmq.runtime.config import BridgeConfig
+from tega_zmq.runtime.notify import Notifier
+from tega_zmq.runtime.program import raise_descriptors
+from tega_zmq.runtime.schema import ConfigError
+
+__all__ = ["Serving", "main", "serve"]
+
+_GRACE = 3.0
+"""Seconds that requests may still take when the bridge stops."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the bridge with the command line `argv`; return its exit status."""
+    config = args.parse(
+        BridgeConfig, "tega-bridge", "The bridge: the broker's tree over HTTP and WebSocket.", argv
+    )
+    logger = logs.setup("tega-bridge", config.log_level, config.log_format)
+    raise_descriptors(logger)
+    try:
+        return asyncio.run(_run(config, logger))
+    except (ConfigError, OSError) as error:
+        logger.error("cannot start", extra={"fields": {"error": _reason(error, config)}})
+        return 1
+
+
+def _reason(error: Exception, config: BridgeConfig) -> str:
+    if isinstance(error, OSError):
+        return f"{config.listen}: {error.strerror or error}"
+    return str(error)
+
+
+class Serving:
+    """A bridge that listens. `url` says where, with the port that the system gave."""
+
+    def __init__(
+        self, bridge: Bridge, runner: web.ServerRunner, url: str, secure: ssl.SSLContext | None
+    ) -> None:
+        self.bridge = bridge
+        self.url = url
+        self._runner = runner
+        self._secure = secure
+
+    def reload(self) -> None:
+        """Read the certificate again."""
+        logger = self.bridge.logger
+        if self._secure is None:
+            logger.info("nothing to reload: there is no certificate")
+            return
+        try:
+            tls.reload(self._secure, self.bridge.config.tls)
+        except ConfigError as error:
+            logger.error("the certificate stays as it was", extra={"fields": {"error": str(error)}})
+        else:
+            logger.info("certificate read again")
+
+    async def stop(self, reason: str = "the bridge is stopping") -> None:
+        """End everything in order: what lasts hears `reason`, requests may end, then the sessions close."""
+        await self.bridge.stop(reason)
+        await self._runner.cleanup()
+        await self.bridge.close()
+
+
+async def serve(config: BridgeConfig, logger: logging.Logger) -> Serving:
+    """Start a bridge. Raises `OSError` if it cannot listen, `ConfigError` for a bad certificate."""
+    secure = tls.context(config.tls)
+    bridge = Bridge(config, logger)
+    add_parts(bridge)
+    runner = web.ServerRunner(bridge.server(), shutdown_timeout=_GRACE)
+    await runner.setup()
+    at = urlsplit(config.listen)
+    try:
+        site = web.TCPSite(runner, at.hostname, at.port, ssl_context=secure, backlog=1024)
+        await site.start()
+    except BaseException:
+        await runner.cleanup()
+        await bridge.close()
+        raise
+    bridge.start()
+    host = f"[{at.hostname}]" if ":" in (at.hostname or "") else at.hostname
+    port = runner.addresses[0][1]
+    return Serving(bridge, runner, f"{at.scheme}://{host}:{port}", secure)
+
+
+async def _run(config: BridgeConfig, logger: logging.Logger) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    serving = await serve(config, logger)
+    loop.add_signal_handler(signal.SIGHUP, serving.reload)
+    notifier = Notifier()
+    logger.info(
+        "ready",
+        extra={"fields": {"tega_id": config.tega_id, "listen": serving.url, "broker": config.broker}},
+    )
+    notifier.ready(f"serving {serving.url}")
+    watchdog = loop.create_task(_watchdog(notifier))
+    try:
+        await stop.wait()
+    finally:
+        watchdog.cancel()
+        with suppress(asyncio.CancelledError):
+            await watchdog
+        notifier.stopping()
+        await serving.stop()
+    logger.info("stopped")
+    return 0
+
+
+async def _watchdog(notifier: Notifier) -> None:
+    interval = notifier.watchdog_interval
+    while interval is not None:
+        await asyncio.sleep(interval)
+        notifier.watchdog()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,363 @@
+"""The bridge's sessions at the broker: its own, and those in the name of who is behind a request.
+
+A request without a tega_id is made in the bridge's own session. One with a tega_id is made in that one's
+**live** session, if it has one here (`/_pubsub`), else in a **delegated** one, which is opened when it is
+first needed and closed when it was idle for a while. A delegated session holds nothing that others see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple, Protocol
+
+import zmq
+
+from tega_zmq import aio
+from tega_zmq.client.requests import check_tega_id
+from tega_zmq.errors import (
+    Disconnected,
+    Offline,
+    OwnerAway,
+    StorageError,
+    TegaError,
+    TooLarge,
+    TransactionExpired,
+)
+from tega_zmq.paths import Path
+from tega_zmq.transactions import IDLE
+
+__all__ = ["Live", "Members", "Open", "Transactions"]
+
+_IDLE = 60.0
+"""Seconds after which a delegated session without a transaction is closed."""
+
+_SWEEP = 5.0
+"""Seconds between two looks for such sessions."""
+
+_PATIENCE = 2.0
+"""Seconds that a request waits for a session that is suspended to come back."""
+
+_STAYS_OPEN = (Offline, OwnerAway, StorageError)
+"""After these a transaction may be committed again."""
+
+Client = aio.Client
+
+
+class Live(Protocol):
+    """A tega_id's own session, which a WebSocket of it holds open here."""
+
+    @property
+    def client(self) -> Client:
+        """The session at the broker."""
+
+    async def offer(self, path: Path, name: str) -> None:
+        """Register a handler at `path`: the tega_id put `%TEGA_ID.NAME` there as an ephemeral node."""
+
+    async def withdraw(self, path: Path) -> bool:
+        """Take the handler at `path` away; say whether there was one."""
+
+
+class _Member:
+    """One delegated session."""
+
+    __slots__ = ("busy", "opening", "transactions", "used")
+
+    def __init__(self, opening: asyncio.Task[Client], now: float) -> None:
+        self.opening = opening
+        self.used = now
+        self.busy = 0
+        self.transactions = 0
+
+
+class Open(NamedTuple):
+    """A transaction that was begun here."""
+
+    transaction: Any
+    member: _Member | None
+    """The delegated session that it belongs to, if it is one."""
+
+
+class Members:
+    """All sessions of a bridge at its broker. Belongs to the event loop that it was made in."""
+
+    def __init__(
+        self, url: str, tega_id: str, *, limit: int, seconds: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`url` is the broker's, `tega_id` the bridge's own; at most `limit` delegated sessions.
+
+        `seconds`: how long a request waits for an answer.
+        """
+        self._url = url
+        self._tega_id = tega_id
+        self._limit = limit
+        self._seconds = seconds
+        self._now = now
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, 65_535)
+        self._own: Client | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._members: dict[str, _Member] = {}
+        self._live: dict[str, Live] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.trouble = "it did not answer yet"
+        """Why the broker is not there, as far as that is known."""
+
+    # -- start and stop ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect to the broker, now and for as long as it takes."""
+        self._starting = asyncio.create_task(self._start(), name="bridge-connects")
+        self._sweeping = asyncio.create_task(self._sweep(), name="bridge-sweeps")
+
+    async def _start(self) -> None:
+        while True:
+            try:
+                self._own = await self.connect(self._tega_id, "bridge")
+                return
+            except TegaError as error:
+                self.trouble = f"{error.code}: {error.message}"
+                await asyncio.sleep(0.5)
+
+    async def connected(self) -> None:
+        """Wait until the broker answered for the first time."""
+        if self._starting is not None:
+            await asyncio.shield(self._starting)
+
+    async def connect(self, tega_id: str, kind: str) -> Client:
+        """Open a session of `tega_id` at the broker that the caller closes. Raises as `aio.connect`."""
+        return await aio.connect(self._url, tega_id, timeout=self._seconds, kind=kind, context=self._context)
+
+    async def close(self) -> None:
+        """Close all sessions that this object opened."""
+        for task in (self._starting, self._sweeping):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        members, self._members = list(self._members.values()), {}
+        await asyncio.gather(*(self._close_member(member) for member in members), *self._closing)
+        if self._own is not None:
+            await self._own.close()
+        self._context.destroy(linger=500)
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """How the bridge's own session stands; `connecting` before the broker answered."""
+        return self._own.state if self._own is not None else "connecting"
+
+    @property
+    def server(self) -> str:
+        """The tega_id of the broker; empty while it is not known."""
+        return self._own.server if self._own is not None else ""
+
+    @property
+    def delegated(self) -> int:
+        """How many delegated sessions there are."""
+        return len(self._members)
+
+    @property
+    def url(self) -> str:
+        """Where the broker is."""
+        return self._url
+
+    def attach(self, tega_id: str, live: Live) -> None:
+        """Requests of `tega_id` use `live` from now on."""
+        self._live[tega_id] = live
+
+    def detach(self, tega_id: str, live: Live) -> None:
+        """`live` is over."""
+        if self._live.get(tega_id) is live:
+            del self._live[tega_id]
+
+    def live(self, tega_id: str) -> Live | None:
+        """Return the live session of `tega_id`, if it has one here."""
+        return self._live.get(tega_id)
+
+    async def own(self) -> Client:
+        """Return the bridge's own session. Raises `Disconnected` while the broker is away."""
+        client = self._own
+        if client is not None and client.state == "connected":
+            return client
+        return await self._when_connected(lambda: self._own)
+
+    async def _when_connected(self, find: Callable[[], Client | None]) -> Client:
+        until = self._now() + _PATIENCE
+        while True:
+            client = find()
+            state = client.state if client is not None else "connecting"
+            if client is not None and state == "connected":
+                return client
+            if state in ("taken over", "closed") or self._now() >= until:
+                raise Disconnected(f"the broker at {self._url} is away: {self._why(state)}", outcome="none")
+            await asyncio.sleep(0.02)
+
+    def _why(self, state: str) -> str:
+        if state == "connecting":
+            return self.trouble
+        return f"the session is {state}"
+
+    @asynccontextmanager
+    async def use(self, tega_id: str) -> AsyncIterator[Client]:
+        """Enter with the session for a request of `tega_id`; empty: the bridge's own.
+
+        Raises `InvalidValue`, `TooLarge`, `Disconnected`, and what opening a session may raise.
+        """
+        if not tega_id:
+            yield await self.own()
+            return
+        live = self._live.get(tega_id)
+        if live is not None:
+            client = live.client
+            yield await self._when_connected(lambda: client)
+            return
+        member = self._member(check_tega_id(tega_id))
+        member.busy += 1
+        try:
+            yield await self._opened(member)
+        finally:
+            member.busy -= 1
+            member.used = self._now()
+
+    def _member(self, tega_id: str) -> _Member:
+        member = self._members.get(tega_id)
+        if member is not None and not _failed(member):
+            return member
+        if member is None and len(self._members) >= self._limit:
+            self._evict()
+        opening = asyncio.create_task(self._open(tega_id), name=f"bridge-opens-{tega_id}")
+        member = self._members[tega_id] = _Member(opening, self._now())
+        return member
+
+    async def _open(self, tega_id: str) -> Client:
+        await self.own()
+        return await self.connect(tega_id, "delegate")
+
+    async def _opened(self, member: _Member) -> Client:
+        if not member.opening.done():
+            await asyncio.wait((member.opening,))
+        client = member.opening.result()
+        if client.state == "connected":
+            return client
+        return await self._when_connected(lambda: client)
+
+    def _evict(self) -> None:
+        """Close the delegated session that was not used for longest. Raises `TooLarge` if all are in use."""
+        idle = [name for name, member in self._members.items() if not member.busy and not member.transactions]
+        if not idle:
+            raise TooLarge(
+                f"the bridge holds {self._limit} sessions for tega_ids, all in use; come again later",
+                size=len(self._members),
+                limit=self._limit,
+            )
+        self._drop(min(idle, key=lambda name: self._members[name].used))
+
+    def _drop(self, tega_id: str) -> None:
+        task = asyncio.create_task(self._close_member(self._members.pop(tega_id)))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close_member(self, member: _Member) -> None:
+        if not member.opening.done():
+            member.opening.cancel()
+            await asyncio.wait((member.opening,))
+        if not _failed(member):
+            await member.opening.result().close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            before = self._now() - _IDLE
+            for tega_id, member in list(self._members.items()):
+                if not member.busy and not member.transactions and member.used < before:
+                    self._drop(tega_id)
+
+
+def _failed(member: _Member) -> bool:
+    opening = member.opening
+    return opening.done() and (opening.cancelled() or opening.exception() is not None)
+
+
+class Transactions:
+    """The transactions that were begun over HTTP: a txid finds its session, whoever names it."""
+
+    def __init__(self, members: Members, limit: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._members = members
+        self._limit = limit
+        self._now = now
+        self._open: dict[str, tuple[Open, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def begin(self, tega_id: str, message: str) -> str:
+        """Begin a transaction of `tega_id` and return its txid. Raises `TooLarge` and what `use` may."""
+        self._forget_old()
+        if len(self._open) >= self._limit:
+            raise TooLarge(
+                f"{self._limit} transactions are open at this bridge; commit or cancel one first",
+                size=len(self._open),
+                limit=self._limit,
+            )
+        async with self._members.use(tega_id) as client:
+            transaction = await client.begin(message)
+            member = self._members._members.get(tega_id)
+            if member is not None and self._members.live(tega_id) is None:
+                member.transactions += 1
+            else:
+                member = None
+        self._open[transaction.txid] = (Open(transaction, member), self._now())
+        return transaction.txid
+
+    def find(self, txid: str) -> Any:
+        """Return the open transaction `txid`. Raises `TransactionExpired`."""
+        found = self._open.get(txid)
+        if found is None:
+            raise TransactionExpired(
+                f"there is no open transaction {txid[:64]}: it ended, was idle for too long, or never was",
+                txid=txid[:64],
+            )
+        self._open[txid] = (found[0], self._now())
+        return found[0].transaction
+
+    async def run(self, txid: str, what: Callable[[Any], Awaitable[Any]], *, ends: bool = False) -> Any:
+        """Return `await what(transaction)`. Raises `TransactionExpired`, also when the broker says so.
+
+        `ends`: the transaction is over then, unless the broker could not be asked.
+        """
+        transaction = self.find(txid)
+        member = self._open[txid][0].member
+        if member is not None:
+            member.busy += 1
+        try:
+            answer = await what(transaction)
+        except TransactionExpired:
+            self._forget(txid)
+            raise
+        except TegaError as error:
+            if ends and not isinstance(error, _STAYS_OPEN):
+                self._forget(txid)
+            raise
+        finally:
+            if member is not None:
+                member.busy -= 1
+                member.used = self._now()
+        if ends:
+            self._forget(txid)
+        return answer
+
+    def _forget(self, txid: str) -> None:
+        found = self._open.pop(txid, None)
+        if found is not None and found[0].member is not None:
+            found[0].member.transactions -= 1
+
+    def _forget_old(self) -> None:
+        before = self._now() - IDLE
+        for txid, (_, used) in list(self._open.items()):
+            if used < before:
+                self._forget(txid)

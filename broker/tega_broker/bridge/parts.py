@@ -1,0 +1,11 @@
+"""What is plugged into the bridge beside REST: each part has a function `routes(bridge)`."""
+
+from __future__ import annotations
+
+from tega_broker.bridge.app import Bridge
+
+__all__ = ["add_parts"]
+
+
+def add_parts(bridge: Bridge) -> None:
+    """Add the routes of every part to `bridge`."""

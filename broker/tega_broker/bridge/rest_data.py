@@ -1,0 +1,274 @@
+"""REST, data: GET, PUT, PATCH and DELETE of paths of oids."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from tega_broker.bridge.answers import BadRequest, dump, json_response
+from tega_broker.bridge.reading import Query, flag, oids, parse_json, read_body, regex_of
+from tega_broker.bridge.table import DATA, Asked, Route
+from tega_zmq.client.results import Committed, NodeView
+from tega_zmq.errors import Collision, InvalidValue, NotFound
+from tega_zmq.paths import Path, format_path
+
+if TYPE_CHECKING:
+    from tega_broker.bridge.app import Bridge
+    from tega_zmq.aio import Client
+
+__all__ = ["ROUTES", "committed", "version_of"]
+
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_TAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
+_JSON = "application/json"
+
+
+def version_of(text: str | None) -> Any:
+    """Return which version a parameter names: a number, a tag or a time; None if there is no parameter."""
+    if text is None or text == "":
+        return None
+    return int(text) if _INTEGER.fullmatch(text) else text
+
+
+def expected_of(query: Query) -> int | str | None:
+    """Return the version that a write expects. Raises `BadRequest`."""
+    text = query.get("version")
+    if text is None or text == "":
+        return None
+    if text == "absent":
+        return text
+    if _INTEGER.fullmatch(text) and int(text) >= 0:
+        return int(text)
+    raise BadRequest(f"version={text[:80]!a}: a write expects a version from 0 up, or absent")
+
+
+def committed(result: Committed) -> web.Response:
+    """Return the answer to a write."""
+    return json_response({"revision": result.revision, "versions": result.versions})
+
+
+def _tags(header: str) -> list[str]:
+    """The entity tags that If-Match or If-None-Match lists, without quotes; `["*"]` for a star."""
+    if header.strip() == "*":
+        return ["*"]
+    found, at = [], 0
+    while at < len(header):
+        match = _TAG.match(header, at)
+        if match is None:
+            raise BadRequest(f"{header[:80]!a} is no list of entity tags")
+        found.append(match.group(1))
+        at = match.end()
+    return found
+
+
+def _tag(node: NodeView) -> str:
+    return f"{node.epoch}-{node.version}"
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+async def _get(bridge: Bridge, asked: Asked) -> web.StreamResponse:
+    query = asked.query
+    if flag(query, "regex_flag"):
+        return await _find(bridge, asked)
+    path = oids(asked.path)
+    version = version_of(query.get("version"))
+    async with bridge.members.use(asked.tega_id) as client:
+        if flag(query, "internal"):
+            return json_response(await _read(client.attributes(path, version=version), version))
+        node = await _read(client.node(path, version=version), version)
+    tag = _tag(node)
+    headers = {"ETag": f'"{tag}"', "X-Tega-Version": str(node.version), "Cache-Control": "no-cache"}
+    if node.age is not None:
+        headers["Age"] = str(int(node.age))
+    wanted = asked.request.headers.get("If-None-Match")
+    if wanted is not None:
+        tags = _tags(wanted)
+        if tag in tags or tags == ["*"]:
+            return web.Response(status=304, headers=headers)
+    return web.Response(body=dump(node.value), headers=headers, content_type=_JSON)
+
+
+async def _read(reading: Any, version: Any) -> Any:
+    """Await a read; a version that is none is a bad request."""
+    try:
+        return await reading
+    except InvalidValue as error:
+        if version is not None:
+            raise BadRequest(error.message) from None
+        raise
+
+
+async def _find(bridge: Bridge, asked: Asked) -> web.Response:
+    regex = regex_of(asked.path)
+    async with bridge.members.use(asked.tega_id) as client:
+        try:
+            found = await client.find(regex)
+        except InvalidValue as error:
+            raise BadRequest(error.message) from None
+    return json_response(
+        {
+            each.path: {"groups": [list(groups) for groups in each.groups], "instance": each.value}
+            for each in found
+        }
+    )
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+async def _expected(client: Client, path: Path, asked: Asked) -> int | str | None:
+    """The version that a write expects, by the parameter `version` or the headers If-Match, If-None-Match."""
+    headers = asked.request.headers
+    match, none = headers.get("If-Match"), headers.get("If-None-Match")
+    expected = expected_of(asked.query)
+    if none is not None:
+        if none.strip() != "*":
+            raise BadRequest('a write takes If-None-Match: * only, for "absent"')
+        return "absent"
+    if match is None or expected is not None:
+        return expected
+    tags = _tags(match)
+    for tag in tags:
+        if tag.isascii() and tag.isdigit():
+            return int(tag[:18])
+    where = format_path(path)
+    try:
+        node = await client.node(path)
+    except NotFound:
+        raise Collision(
+            f"{where} is not there, and If-Match expects it", path=where, expected=match[:80], actual="absent"
+        ) from None
+    if tags == ["*"] or _tag(node) in tags:
+        return node.version
+    raise Collision(
+        f"{where} is at version {node.version} of epoch {node.epoch}, not at {match[:80]}",
+        path=where,
+        expected=match[:80],
+        actual=node.version,
+    )
+
+
+async def _put(bridge: Bridge, asked: Asked) -> web.Response:
+    path = oids(asked.path)
+    query = asked.query
+    ephemeral = flag(query, "ephemeral")
+    value = parse_json(await read_body(asked.request, bridge.limits.body, bridge.limits.slow))
+    if ephemeral:
+        return await _put_ephemeral(bridge, asked, path, value)
+    txid = query.get("txid")
+    if txid:
+        expected = expected_of(query)
+        await bridge.transactions.run(txid, lambda tx: tx.put(path, value, version=expected))
+        return json_response({"txid": txid})
+    async with bridge.members.use(asked.tega_id) as client:
+        expected = await _expected(client, path, asked)
+        return committed(await client.put(path, value, version=expected, message=query.get("message", "")))
+
+
+async def _put_ephemeral(bridge: Bridge, asked: Asked, path: Path, value: Any) -> web.Response:
+    live = bridge.members.live(asked.tega_id)
+    if live is None:
+        where = format_path(path)
+        raise Collision(
+            f"{where}: an ephemeral node lives as long as a session; {asked.tega_id or 'nobody'} has none "
+            "here; open /_pubsub first",
+            path=where,
+        )
+    if asked.query.get("txid"):
+        raise BadRequest("an ephemeral node is put at once, not in a transaction over HTTP")
+    prefix = f"%{asked.tega_id}."
+    if isinstance(value, str) and value.startswith(prefix) and len(value) > len(prefix):
+        await live.offer(path, value[len(prefix) :])
+        return json_response({"revision": 0, "versions": {}})
+    expected = await _expected(live.client, path, asked)
+    message = asked.query.get("message", "")
+    return committed(await live.client.put(path, value, version=expected, ephemeral=True, message=message))
+
+
+async def _patch(bridge: Bridge, asked: Asked) -> web.Response:
+    path = oids(asked.path)
+    query = asked.query
+    body = await read_body(asked.request, bridge.limits.body, bridge.limits.slow)
+    if not body and bridge.members.live(asked.tega_id) is not None:
+        # The first tega's Go driver: an empty PATCH makes the node that stands there ephemeral.
+        async with bridge.members.use(asked.tega_id) as client:
+            value = await client.get(path)
+        return await _put_ephemeral(bridge, asked, path, value)
+    value = parse_json(body)
+    txid = query.get("txid")
+    if txid:
+        expected = expected_of(query)
+        await bridge.transactions.run(txid, lambda tx: tx.patch(path, value, version=expected))
+        return json_response({"txid": txid})
+    async with bridge.members.use(asked.tega_id) as client:
+        expected = await _expected(client, path, asked)
+        return committed(await client.patch(path, value, version=expected, message=query.get("message", "")))
+
+
+async def _delete(bridge: Bridge, asked: Asked) -> web.Response:
+    path = oids(asked.path)
+    query = asked.query
+    txid = query.get("txid")
+    if txid:
+        expected = expected_of(query)
+        await bridge.transactions.run(txid, lambda tx: tx.delete(path, version=expected))
+        return json_response({"txid": txid})
+    live = bridge.members.live(asked.tega_id)
+    if live is not None and await live.withdraw(path):
+        return json_response({"revision": 0, "versions": {}})
+    async with bridge.members.use(asked.tega_id) as client:
+        expected = await _expected(client, path, asked)
+        return committed(await client.delete(path, version=expected, message=query.get("message", "")))
+
+
+_VALUE: dict[str, Any] = {"description": "any JSON that a tree can hold"}
+_COMMITTED: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "revision": {"type": "integer"},
+        "versions": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "txid": {"type": "string"},
+    },
+}
+
+ROUTES = (
+    Route(
+        "GET",
+        DATA,
+        _get,
+        "the value at a path, its attributes, or what a regex matches",
+        ("tega_id", "txid", "version", "internal", "regex_flag"),
+        statuses=(200, 304),
+    ),
+    Route(
+        "PUT",
+        DATA,
+        _put,
+        "create or replace what stands at a path",
+        ("tega_id", "txid", "expected", "message", "ephemeral"),
+        body=_VALUE,
+        answer=_COMMITTED,
+    ),
+    Route(
+        "PATCH",
+        DATA,
+        _patch,
+        "merge into what stands at a path (RFC 7396)",
+        ("tega_id", "txid", "expected", "message"),
+        body=_VALUE,
+        answer=_COMMITTED,
+    ),
+    Route(
+        "DELETE",
+        DATA,
+        _delete,
+        "delete the node at a path and all below it",
+        ("tega_id", "txid", "expected", "message"),
+        answer=_COMMITTED,
+    ),
+)
+"""What is done with data."""

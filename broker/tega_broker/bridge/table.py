@@ -1,0 +1,99 @@
+"""The table of the REST interface: one entry a route; of it application and description are made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aiohttp import web
+
+from tega_broker.bridge.reading import Query
+
+if TYPE_CHECKING:
+    from tega_broker.bridge.app import Bridge
+
+__all__ = ["DATA", "PARAMETERS", "Asked", "Handler", "Parameter", "Route"]
+
+DATA = "/{path}"
+"""Stands for all paths of oids."""
+
+
+class Asked(NamedTuple):
+    """One request, as the handlers of REST get it."""
+
+    request: web.BaseRequest
+    path: str
+    """Of the URL, percent-encoded."""
+    query: Query
+
+    @property
+    def tega_id(self) -> str:
+        """In whose name; empty: the bridge's own."""
+        return self.query.get("tega_id", "")
+
+
+Handler = Callable[["Bridge", Asked], Awaitable[web.StreamResponse]]
+
+
+class Parameter(NamedTuple):
+    """One parameter of a query: its JSON Schema, and what it is for."""
+
+    schema: dict[str, Any]
+    words: str
+
+
+_FLAG = {"type": "boolean"}
+_VERSION = {
+    "anyOf": [
+        {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+        {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9._-]{0,63}$"},
+        {"type": "string", "format": "date-time"},
+    ]
+}
+_NAME = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+
+PARAMETERS: dict[str, Parameter] = {
+    "tega_id": Parameter(_NAME, "in whose name; without it the bridge's own"),
+    "txid": Parameter({"type": "string"}, "the transaction that the change is part of"),
+    "version": Parameter(_VERSION, "which version: a number, -N back from now, a tag or a time"),
+    "expected": Parameter(
+        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, {"const": "absent"}]},
+        "the version that the node must have, or `absent`",
+    ),
+    "message": Parameter({"type": "string", "maxLength": 1000}, "why; stands in the history"),
+    "ephemeral": Parameter(_FLAG, "gone with the tega_id's live session"),
+    "internal": Parameter(_FLAG, "with attributes: _oid _parent _version _ephemeral _value"),
+    "regex_flag": Parameter(_FLAG, "the path is a regex, oids parted by \\. and written with slashes"),
+    "path": Parameter({"type": "string"}, "a path, `a.b.c`"),
+    "root_oid": Parameter({"type": "string"}, "a root"),
+    "old_roots": Parameter(_FLAG, "kept versions too, not only the present one"),
+    "backto": Parameter(_VERSION, "the version to restore"),
+    "limit": Parameter({"type": "integer", "minimum": 1, "maximum": 10_000}, "at most so many"),
+    "since": Parameter({"type": "string"}, "not before this time"),
+    "by": Parameter({"type": "string"}, "by this tega_id only"),
+    "a": Parameter(_VERSION, "the version before"),
+    "b": Parameter(_VERSION, "the version after; without it the present one"),
+    "other": Parameter({"type": "string"}, "the path to compare with, if not the same"),
+    "timeout": Parameter(
+        {"type": "number", "exclusiveMinimum": 0, "maximum": 3600}, "how many seconds to wait"
+    ),
+    "detail": Parameter(_FLAG, "all that is known"),
+}
+
+
+class Route(NamedTuple):
+    """One entry of the table."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    parameters: tuple[str, ...] = ()
+    """Names in `PARAMETERS`; `version` of a write stands for `expected`."""
+    required: tuple[str, ...] = ()
+    body: dict[str, Any] | None = None
+    """JSON Schema of the body; None: it takes none."""
+    answer: dict[str, Any] | None = None
+    """JSON Schema of the answer; None: any JSON."""
+    statuses: tuple[int, ...] = (200,)
+    """What it answers with when it does what it is asked."""
