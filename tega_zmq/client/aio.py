@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tega_zmq.client import requests
 from tega_zmq.client.aiodriver import AsyncDriver
 from tega_zmq.client.cont import Cont
+from tega_zmq.client.protocol import MAX_WRITES
 from tega_zmq.client.requests import NO_DEFAULT, Expected, PathLike
 from tega_zmq.client.results import (
     CandidateView,
@@ -93,6 +95,8 @@ class Client:
     def __init__(self, driver: AsyncDriver, timeout: float) -> None:
         self._driver = driver
         self._timeout = timeout
+        self._writes = asyncio.Semaphore(MAX_WRITES)
+        """Further writes wait here for those that are under way."""
 
     # -- the client itself --------------------------------------------------------------------------
 
@@ -151,8 +155,9 @@ class Client:
     async def _write(self, ops: tuple[OpField, ...], message: str, timeout: float | None) -> Committed:
         driver = self._driver
         ask = requests.write(ops, message)
-        reply = await driver.run(driver.engine.write, ask, ops, self._timeout if timeout is None else timeout)
-        return requests.as_committed(reply)
+        wait = self._timeout if timeout is None else timeout
+        async with self._writes:
+            return requests.as_committed(await driver.run(driver.engine.write, ask, ops, wait))
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -500,7 +505,8 @@ class Transaction:
         self.ended = True
         ask = requests.commit(self.txid, self._message if message is None else message)
         wait = self._client._timeout if timeout is None else timeout
-        return requests.as_committed(await driver.run(driver.engine.write, ask, tuple(self._ops), wait))
+        async with self._client._writes:
+            return requests.as_committed(await driver.run(driver.engine.write, ask, tuple(self._ops), wait))
 
     async def cancel(self, *, timeout: float | None = None) -> None:
         """Make none of the changes."""

@@ -25,6 +25,7 @@ __all__ = [
     "HELLO_TIMEOUT",
     "MAX_PENDING",
     "MAX_TIMEOUT",
+    "MAX_WRITES",
     "TRANSITIONS",
     "VERSION",
     "Abandoned",
@@ -49,6 +50,9 @@ VERSION: Final = 1
 
 MAX_PENDING: Final = 16_384
 """Most requests without an answer, those that wait for a connection among them."""
+
+MAX_WRITES: Final = 1_000
+"""Most writes among them: a node keeps the outcomes of some more of each session, to recognise retries."""
 
 MAX_TIMEOUT: Final = 86_400.0
 """Longest that a request may wait, in seconds."""
@@ -358,7 +362,8 @@ class ClientSession:
         Without a connection the request waits for one; if its time is over before it was ever sent, it fails
         with `Timeout(outcome="none")`.
 
-        Raises `TakenOver`, `Disconnected` (closed), `InvalidValue` (timeout), `TooLarge` (`MAX_PENDING`).
+        Raises `TakenOver`, `Disconnected` (closed), `InvalidValue` (timeout), `TooLarge` (`MAX_PENDING`,
+        `MAX_WRITES`).
         """
         if type(timeout) not in _NUMBERS or not 0 < timeout <= MAX_TIMEOUT:
             raise errors.InvalidValue(
@@ -371,6 +376,14 @@ class ClientSession:
                 size=len(pending),
                 limit=MAX_PENDING,
             )
+        if len(pending) >= MAX_WRITES and cls in _WRITES:
+            writes = sum(entry[0] in _WRITES for entry in pending.values())
+            if writes >= MAX_WRITES:
+                raise errors.TooLarge(
+                    f"{writes} writes wait for an answer; no more than {MAX_WRITES} may",
+                    size=writes,
+                    limit=MAX_WRITES,
+                )
         id = self._next
         if self.state == "connected":
             self._next = id + 1

@@ -121,6 +121,18 @@ def test_too_many_requests() -> None:
     session.request(m.Get, *GET, timeout=9, now=0)
 
 
+def test_too_many_writes() -> None:
+    session = new()
+    for _ in range(protocol.MAX_WRITES):
+        session.request(m.Write, *WRITE, timeout=9, now=0)
+    with pytest.raises(errors.TooLarge) as caught:
+        session.request(m.CommitTransaction, "t", "", timeout=9, now=0)
+    assert caught.value.limit == protocol.MAX_WRITES
+    session.request(m.Get, *GET, timeout=9, now=0)
+    session.received(m.Reply(5, [1, []]), 0)
+    session.request(m.Write, *WRITE, timeout=9, now=0)
+
+
 # -- before and between connections ----------------------------------------------------------------
 
 
