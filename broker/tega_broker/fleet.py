@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.request import urlopen
 
+from tega_broker.child import bridge_is_installed
 from tega_broker.processes import Ended, Program, port_is_free
 from tega_zmq import Client, TegaError, connect
 from tega_zmq.runtime import yamlio
@@ -53,13 +55,15 @@ def seed(tega: Client, document: Path) -> list[str]:
 class Fleet:
     """A broker and two agents as child processes. As a context manager it stops them at the end."""
 
-    def __init__(self, conf: Path, data: Path, port: int) -> None:
+    def __init__(self, conf: Path, data: Path, port: int, bridge: int | None = None) -> None:
         """`conf` holds broker.yaml and a file for each agent; data and logs go to the folder `data`.
 
-        The broker listens on `port` and the one after it.
+        The broker listens on `port` and the one after it, its bridge on the port `bridge`; None: no bridge.
         """
         self.data = data
         self.port = port
+        self.bridge = f"http://127.0.0.1:{bridge}" if bridge is not None else None
+        """Where the bridge serves HTTP, if there is one."""
         self.url = f"tcp://127.0.0.1:{port}"
         data.mkdir(parents=True, exist_ok=True)
         changes = f"tcp://127.0.0.1:{port + 1}"
@@ -69,6 +73,8 @@ class Fleet:
             conf / "broker.yaml",
             f"listen.requests={self.url}",
             f"listen.changes={changes}",
+            f"bridge.enabled={str(bridge is not None).lower()}",
+            *([f"bridge.listen={self.bridge}"] if bridge is not None else []),
         )
         self.agents = {
             name: self._program(
@@ -103,6 +109,16 @@ class Fleet:
             program.start()
         with self.connect("fleet") as tega:
             self.await_agents(tega)
+        if self.bridge is not None:
+            wait_until("the bridge is ready", self._bridge_is_ready)
+
+    def _bridge_is_ready(self) -> bool:
+        self.broker.check()
+        try:
+            with urlopen(f"{self.bridge}/_health", timeout=5) as answer:  # noqa: S310 - it is http
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def connect(self, tega_id: str | None = None) -> Client:
         """A client of the broker."""
@@ -154,7 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="make run", description="A broker and two agents on loopback; Ctrl-C stops all of it."
     )
-    parser.add_argument("--port", type=int, default=8740, help="the broker's port; it takes the next one too")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8740,
+        help="the broker's port; it takes the next one too, and its bridge the one before",
+    )
     parser.add_argument(
         "--data", type=Path, default=Path("var"), help="folder of data and logs (default: var)"
     )
@@ -162,7 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if not (given.conf / "demo").is_dir():
         return _refuse(f"there is no folder {given.conf / 'demo'}; run this in a checkout, or give --conf")
-    for port in (given.port, given.port + 1):
+    bridge = given.port - 1 if bridge_is_installed() else None
+    for port in (given.port, given.port + 1, *([] if bridge is None else [bridge])):
         if not port_is_free(port):
             return _refuse(
                 f"port {port} is in use, by a fleet that runs already, perhaps; stop that, or choose another "
@@ -170,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
-    fleet = Fleet(given.conf / "demo", given.data, given.port)
+    fleet = Fleet(given.conf / "demo", given.data, given.port, bridge)
     try:
         with fleet:
             _run(fleet, given.conf / "demo.yaml")
@@ -219,9 +241,10 @@ def _advice(fleet: Fleet) -> str:
     ]
     width = max(len(command) for command, _ in lines)
     commands = "\n".join(f"  {command:{width}}  # {what}" for command, what in lines)
+    bridge = f"Its bridge serves HTTP: curl {fleet.bridge}/config-pi1/interfaces/\n" if fleet.bridge else ""
     return f"""
 The fleet runs. The broker `gateway` listens on {fleet.url}; the agents `pi1` and `pi2` follow it.
-Data and logs are in {fleet.data}/. Now type, in another terminal, in this folder:
+{bridge}Data and logs are in {fleet.data}/. Now type, in another terminal, in this folder:
 
 {commands}
 

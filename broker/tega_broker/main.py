@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
+from tega_broker.child import Child, bridge_command, bridge_is_installed
 from tega_zmq.log.disk import OsDisk
 from tega_zmq.runtime import args, logs
 from tega_zmq.runtime.config import BrokerConfig
 from tega_zmq.runtime.program import run
 
 __all__ = ["main"]
+
+_PATIENCE = 5.0
+"""Seconds that the bridge may take to stop while the broker still answers it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,9 +27,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv,
     )
     logger = logs.setup("tega-broker", config.log_level, config.log_format)
-    if config.bridge.enabled:
-        logger.info("no bridge: the HTTP bridge is not part of this version")
-    return run(config, logger, OsDisk())
+    if not config.bridge.enabled:
+        return run(config, logger, OsDisk())
+    if not bridge_is_installed():
+        logger.info("no bridge: it needs what `pip install 'tega-zmq[bridge]'` installs")
+        return run(config, logger, OsDisk())
+    children: list[Child] = []
+
+    def ready(endpoint: str) -> None:
+        child = Child(bridge_command(config, endpoint), logger)
+        children.append(child)
+        child.start()
+
+    def closing(tick: Callable[[], None]) -> None:
+        """Stop the bridge while the broker still answers it."""
+        until = time.monotonic() + _PATIENCE
+        for child in children:
+            child.ask_to_stop()
+            while not child.stopped and time.monotonic() < until:
+                tick()
+
+    def reload() -> None:
+        for child in children:
+            child.reload()
+
+    try:
+        return run(config, logger, OsDisk(), ready=ready, closing=closing, reload=reload)
+    finally:
+        for child in children:
+            child.stop()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["Ended", "Program", "free_port", "port_is_free"]
+__all__ = ["Ended", "Program", "child_command", "child_environment", "free_port", "port_is_free"]
 
 # Asks the system to send SIGTERM when the parent dies (prctl PR_SET_PDEATHSIG), then becomes the program.
 _DIE_WITH_PARENT = (
@@ -70,12 +70,12 @@ class Program:
             self._ready = listening
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-S", "-c", _DIE_WITH_PARENT, *self._command],
+                    child_command(self._command),
                     cwd=self._folder,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=_environment() | {"NOTIFY_SOCKET": address},
+                    env=child_environment() | {"NOTIFY_SOCKET": address},
                     start_new_session=True,  # Ctrl-C is for this process, which stops the others in order
                 )
             self._await_ready(seconds)
@@ -145,6 +145,16 @@ class Program:
             self._ready = None
 
 
-def _environment() -> dict[str, str]:
-    """That of this process, without config keys: those would win over the files, in all programs alike."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("TEGA_")}
+def child_command(command: Sequence[str]) -> list[str]:
+    """Return what runs `command` so that it ends when the thread that started it does."""
+    return [sys.executable, "-S", "-c", _DIE_WITH_PARENT, *command]
+
+
+def child_environment() -> dict[str, str]:
+    """Return the variables of this process for a child.
+
+    Without config keys, which would win over the files, in all programs alike; and without what the service
+    manager told this process alone.
+    """
+    own = ("TEGA_", "NOTIFY_SOCKET", "WATCHDOG_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}

@@ -5,6 +5,7 @@ The fleet runs on ports of the system's choice, over a temporary folder. Exit st
 
 from __future__ import annotations
 
+import json
 import queue
 import signal
 import sys
@@ -14,7 +15,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
+from tega_broker.child import bridge_is_installed
 from tega_broker.fleet import Fleet, seed, wait_until
 from tega_broker.processes import Ended, free_port, port_is_free
 from tega_zmq import Change, Client, HandlerError, Offline, TegaError
@@ -174,6 +178,22 @@ class Story:
             change = heard.get(timeout=30)
             self.fact(f"field-1 leaves; noc: sees {change.path} go", change.deleted)
 
+    def bridge(self, url: str) -> None:
+        """What speaks HTTP takes part through the bridge."""
+        self.chapter("A script with curl takes part")
+        heard: queue.Queue[Change] = queue.Queue()
+        with self.apps["pi1"].subscribe("config-pi1.location", heard.put):
+            target = f"{url}/config-pi1/location/?tega_id=cron-7"
+            request = Request(target, b'"cabinet B"', method="PUT")  # noqa: S310 - it is http
+            with urlopen(request, timeout=30) as answer:  # noqa: S310
+                versions = json.load(answer)["versions"]
+            self.fact(f"curl: PUT {urlsplit(target).path} -> {versions}")
+            change = heard.get(timeout=30)
+            self.fact(f"pi1: hears of {change.path} by {change.tega_id}", change.tega_id == "cron-7")
+        with urlopen(f"{url}/config-pi1/location/", timeout=30) as answer:  # noqa: S310
+            value, tag = json.load(answer), answer.headers["ETag"]
+        self.fact(f"curl: GET /config-pi1/location/ -> {value!r}", value == "cabinet B" and tag)
+
     def restart(self) -> None:
         """What was acknowledged is there after a power cut, and who was there comes back."""
         self.chapter("The broker is killed in the middle of its work")
@@ -217,7 +237,8 @@ def main() -> int:
 
 
 def _tell(folder: Path) -> None:
-    fleet = Fleet(_CONF / "demo", folder, free_pair())
+    port = free_pair()
+    fleet = Fleet(_CONF / "demo", folder, port, _free_port_but(port) if bridge_is_installed() else None)
     with fleet:
         _say("A broker `gateway` and two agents, `pi1` and `pi2`, each a process of its own.")
         fleet.start()
@@ -232,6 +253,8 @@ def _tell(folder: Path) -> None:
             story.offline()
             story.rollback()
             story.presence()
+            if fleet.bridge is not None:
+                story.bridge(fleet.bridge)
             story.restart()
             fleet.check()
         for name, status in fleet.stop().items():
@@ -248,6 +271,11 @@ def free_pair() -> int:
         port = free_port()
         if port < 65_535 and port_is_free(port + 1):
             return port
+
+
+def _free_port_but(pair: int) -> int:
+    """A port that is free, and is not `pair` or the one after it."""
+    return next(port for port in iter(free_port, None) if port not in (pair, pair + 1))
 
 
 def _duration(seconds: float) -> str:

@@ -48,23 +48,36 @@ def run(
     logger: logging.Logger,
     disk: Disk,
     *,
-    ready: Callable[[], None] = lambda: None,
+    ready: Callable[[str], None] = lambda _: None,
+    closing: Callable[[Callable[[], None]], None] = lambda _: None,
+    reload: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a node until SIGTERM or SIGINT; return the exit status of the program.
 
-    An agent is a node whose config has an `uplink`. `ready` is called when it serves. What stops the start
+    An agent is a node whose config has an `uplink`. `ready` is called when it serves, with the endpoint that
+    a program on this host dials. `closing` is called when it stops, while sessions are still served, with a
+    function that makes one pass of the loop; `reload` on SIGHUP, before the plugins. What stops the start
     is one line in the log: a data folder that is held, damaged or not writable, an address in use.
     """
     sys.setswitchinterval(_SWITCH)
     try:
-        return _Program(config, logger, disk).run(ready)
+        return _Program(config, logger, disk, closing, reload).run(ready)
     except (StorageError, ListenError) as error:
         logger.error("cannot start", extra={"fields": {"error": str(error)}})
         return 1
 
 
 class _Program(Hooks):
-    def __init__(self, config: BrokerConfig | AgentConfig, logger: logging.Logger, disk: Disk) -> None:
+    def __init__(
+        self,
+        config: BrokerConfig | AgentConfig,
+        logger: logging.Logger,
+        disk: Disk,
+        closing: Callable[[Callable[[], None]], None],
+        reload: Callable[[], None],
+    ) -> None:
+        self._closing = closing
+        self._reload_more = reload
         self._config = config
         self._logger = logger
         self._disk = disk
@@ -74,7 +87,7 @@ class _Program(Hooks):
 
     # -- start and stop ----------------------------------------------------------------------------
 
-    def run(self, ready: Callable[[], None]) -> int:
+    def run(self, ready: Callable[[str], None]) -> int:
         config, logger = self._config, self._logger
         raise_descriptors(logger)
         opened = tega_log.open_log(
@@ -185,12 +198,12 @@ class _Program(Hooks):
         node.settings = node.settings._replace(changes=self._changes(loop.changes))
         return loop
 
-    def _serve(self, loop: Loop, ready: Callable[[], None]) -> None:
+    def _serve(self, loop: Loop, ready: Callable[[str], None]) -> None:
         notifier = Notifier()
         uplinks = self._config.uplink if isinstance(self._config, AgentConfig) else ()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
-        signal.signal(signal.SIGHUP, lambda *_: self.reload())
+        signal.signal(signal.SIGHUP, lambda *_: self._hangup())
         _calm_collector()
         self._start_plugins(loop.requests[0])
         self._logger.info(
@@ -205,9 +218,9 @@ class _Program(Hooks):
             },
         )
         notifier.ready()
-        ready()
+        ready(_dialable(loop.requests[0]))
         try:
-            loop.run(before_closing=self._stop_plugins)
+            loop.run(before_closing=self._before_closing)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # it stops already, and in order
@@ -242,6 +255,14 @@ class _Program(Hooks):
         until = time.monotonic() + 5.0
         while not self._plugins.stopped and time.monotonic() < until:
             tick()
+
+    def _before_closing(self, tick: Callable[[], None]) -> None:
+        self._closing(tick)
+        self._stop_plugins(tick)
+
+    def _hangup(self) -> None:
+        self._reload_more()
+        self.reload()
 
     # -- hooks of the loop -------------------------------------------------------------------------
 

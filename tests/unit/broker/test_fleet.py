@@ -74,7 +74,7 @@ def test_the_demo_is_a_small_network_that_a_node_accepts() -> None:
 
 
 def test_a_port_in_use_is_refused_with_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for offset in (0, 1):
+    for offset in (0, 1, -1):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
