@@ -1,8 +1,8 @@
 """Many idle sessions in one process: `python fleet.py URL COUNT`.
 
 Each is what an agent with one config root is to a broker: a session that follows the root, pulls it,
-subscribes to its updates if it is told a topic, and sends heartbeats with its position. Commands come on standard
-input, a line each: `up` answers once all are connected and in step; `end` ends.
+subscribes to its updates if it is told a topic, and sends heartbeats with its position. Commands come on
+standard input, a line each: `up` answers once all are connected and in step; `end` ends.
 """
 
 from __future__ import annotations
