@@ -11,7 +11,7 @@ from tega_zmq.node.passing import pass_on
 from tega_zmq.node.reading import changes_between, tree_value
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, MAX_OUTCOMES, Op, Store, outcome, outcomes_full
+from tega_zmq.store import ABSENT, Op, Store, outcome
 from tega_zmq.store import write as write_store
 from tega_zmq.transactions import MAX_OPEN, MAX_OPS, Transaction
 from tega_zmq.wire.messages import (
@@ -238,12 +238,6 @@ def _commit_here(node: Node, session: Session, request: Write, ops: tuple[Op, ..
         node.gate(session, Reply(id, known))
         return
     node.check_log()
-    if outcomes_full(node.tip, session.id, session.ack):
-        raise TooLarge(
-            f"{MAX_OUTCOMES} writes of {session.tega_id} are unanswered; wait for some of them",
-            size=MAX_OUTCOMES,
-            limit=MAX_OUTCOMES,
-        )
     try:
         written = write_store(
             node.tip,

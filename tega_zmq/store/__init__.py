@@ -52,7 +52,7 @@ from tega_zmq.store.reading import (
 )
 from tega_zmq.store.replicas import entries, ephemeral_entries, follows, updates_since
 from tega_zmq.store.snapshot import dump, load
-from tega_zmq.store.writing import end_session, outcome, outcomes_full, write
+from tega_zmq.store.writing import end_session, outcome, write
 
 __all__ = [
     "ABSENT",
@@ -94,7 +94,6 @@ __all__ = [
     "log",
     "lookup",
     "outcome",
-    "outcomes_full",
     "owned_roots",
     "record_from_plain",
     "record_to_plain",

@@ -24,7 +24,6 @@ from tega_zmq.store.draft import Draft
 from tega_zmq.store.history import advance, changed_between, new_root
 from tega_zmq.store.model import (
     ABSENT,
-    MAX_OUTCOMES,
     Change,
     Commit,
     Lease,
@@ -119,14 +118,6 @@ def outcome(store: Store, session: str, request: int) -> Outcome | None:
             if number <= request:
                 return result if number == request else None
     return None
-
-
-def outcomes_full(store: Store, session: str, ack: int) -> bool:
-    """Whether one more outcome of `session` would push out one from `ack` on, which may yet be asked for."""
-    lease = store.leases.get(session)
-    if lease is None or len(lease.outcomes) < MAX_OUTCOMES:
-        return False
-    return lease.outcomes[-MAX_OUTCOMES][0] >= ack
 
 
 def end_session(store: Store, session: str, *, time: float, tega_id: str) -> Commit | None:

@@ -190,26 +190,6 @@ def test_a_retry_of_a_refused_write_gets_the_refusal_and_is_not_carried_out() ->
     assert peer.answer(id)
 
 
-def test_a_write_whose_outcome_would_push_out_one_that_may_be_asked_for_is_refused() -> None:
-    lab = Lab()
-    noc = lab.join("noc")
-
-    def write(id: int, ack: int) -> m.Write:
-        return m.Write(id, ack, 10_000, (("put", ("a", "k"), id, None, False),), "", "")
-
-    for id in range(1, store.MAX_OUTCOMES + 1):
-        noc.tell(write(id, 1))
-    assert len(noc.take(m.Reply)) == store.MAX_OUTCOMES
-    noc.tell(write(store.MAX_OUTCOMES + 1, 1))
-    (refused,) = noc.take(m.Failure)
-    assert (refused.code, refused.fields["limit"]) == ("TooLarge", store.MAX_OUTCOMES)
-    noc.tell(write(1, 1))
-    (known,) = noc.take(m.Reply)
-    assert known.value[1] == [["a", 0]], "the oldest is still known"
-    noc.tell(write(store.MAX_OUTCOMES + 2, 2))
-    assert noc.take(m.Reply)[0].value[1] == [["a", store.MAX_OUTCOMES]]
-
-
 def test_retries_of_reads_while_they_wait_are_answered_once() -> None:
     lab = Lab(durable=False)
     peer = lab.join("noc")
