@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
@@ -19,13 +20,40 @@ from tega_zmq.errors import StorageError
 from tega_zmq.log.commitlog import Log, Options
 from tega_zmq.log.framing import MAX_PAYLOAD, record_size
 
-__all__ = ["Durable", "Event", "Failed", "LogThread", "SnapshotDone", "SnapshotFailed"]
+__all__ = [
+    "SYNC_BOUNDS",
+    "Durable",
+    "Event",
+    "Failed",
+    "LogThread",
+    "SnapshotDone",
+    "SnapshotFailed",
+    "Syncs",
+]
 
 MAX_BATCH: Final = 4096
 """Most records that are written in one go."""
 
 MAX_BATCH_BYTES: Final = 1024 * 1024
 """No further record is taken into a batch of this many bytes."""
+
+SYNC_BOUNDS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+)
+"""Seconds by which syncs are counted."""
 
 _WORK: Final = 0.001
 _PAUSE: Final = 0.001
@@ -60,6 +88,17 @@ class SnapshotFailed(NamedTuple):
 
 
 Event: TypeAlias = Durable | Failed | SnapshotDone | SnapshotFailed
+
+
+class Syncs(NamedTuple):
+    """How long the disk took to write and sync a batch of records."""
+
+    bounds: tuple[float, ...]
+    """Seconds."""
+    counts: list[int]
+    """How many took no longer than each bound, and than the one before longer; the last: than all bounds."""
+    seconds: float
+    """All together."""
 
 
 class _Job(Enum):
@@ -120,12 +159,19 @@ class LogThread:
         self._snapshots: threading.Thread | None = None
         self._size = log.size_since_snapshot
         self._size_at_snapshot = 0
+        self._sync_counts = [0] * (len(SYNC_BOUNDS) + 1)
+        self._sync_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
 
     @property
     def size_since_snapshot(self) -> int:
         """Bytes of records that a start would read after the newest snapshot, about."""
         return self._size
+
+    @property
+    def syncs(self) -> Syncs:
+        """How long the disk took, since the start. The writer thread counts on meanwhile."""
+        return Syncs(SYNC_BOUNDS, list(self._sync_counts), self._sync_seconds)
 
     def start(self) -> None:
         """Start the writer thread."""
@@ -246,7 +292,7 @@ class LogThread:
         log = self._log
         timed = self._timed
         if item is None:
-            self._guard(log.sync)
+            self._sync_now()
             return True
         batch: list[bytes] = []
         size = 0
@@ -259,10 +305,13 @@ class LogThread:
         if batch and not log.failed:
             if timed and log.synced == log.last:
                 self._due = self._clock() + self._options.interval
+            began = self._clock()
             if self._guard(lambda: log.append_batch(batch)):
+                if not timed:
+                    self._count_sync(began)
                 self._tell(Durable(log.last))
         if timed and log.synced < log.last and not log.failed and self._clock() >= self._due:
-            self._guard(log.sync)
+            self._sync_now()
         if isinstance(item, _Sync):
             if not log.failed:
                 self._guard(log.sync)
@@ -274,6 +323,16 @@ class LogThread:
             self._guard(lambda: log.close(item.clean))
             return False
         return True
+
+    def _sync_now(self) -> None:
+        began = self._clock()
+        if self._guard(self._log.sync):
+            self._count_sync(began)
+
+    def _count_sync(self, began: float) -> None:
+        took = self._clock() - began
+        self._sync_counts[bisect_left(SYNC_BOUNDS, took)] += 1
+        self._sync_seconds += took
 
     def _guard(self, action: Callable[[], object]) -> bool:
         """Run `action`; if it fails, tell of it, and return false."""

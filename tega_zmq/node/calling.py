@@ -115,9 +115,13 @@ def _call_elsewhere(node: Node, session: Session, request: Call, path: Path) -> 
                 f"nobody here offers {format_path(path)}, and there is no link to the node above",
                 root=path[0],
             )
+    error: TegaError
     if node.handlers.offered(path):
-        raise _gone(path, node.handlers.first(path))
-    raise NoHandler(f"nobody offers a handler at {format_path(path)}", path=format_path(path))
+        error = _gone(path, node.handlers.first(path))
+    else:
+        error = NoHandler(f"nobody offers a handler at {format_path(path)}", path=format_path(path))
+    _count(node, error)
+    raise error
 
 
 def call_all(node: Node, session: Session, request: CallAll) -> None:
@@ -286,10 +290,17 @@ def abandon(node: Node, numbers: Iterable[int]) -> None:
     for number in numbers:
         ended = node.calls.end(number)
         if ended is not None:
+            _count(node, Cancelled())
             node.send(ended.handler, Abandon(number))
 
 
+def _count(node: Node, error: TegaError | None) -> None:
+    outcome = "ok" if error is None else error.code
+    node.outcomes[outcome] = node.outcomes.get(outcome, 0) + 1
+
+
 def _answer(node: Node, ended: InFlight, error: TegaError | None, value: Any) -> None:
+    _count(node, error)
     if ended.many is not None:
         _count_outcome(ended.many, ended.path, ended.handler, error, value)
         _all_done(node, ended.many)

@@ -232,7 +232,14 @@ def _status(node: Node, _: Session) -> dict[str, Any]:
         "subscriptions": len(node.subscriptions),
         "handlers": sum(1 for _ in node.handlers),
         "calls": len(node.calls),
+        "counts": {"calls": dict(node.outcomes), "dropped": node.dropped},
+        "queues": {
+            "records": len(node.steps),
+            "answers": len(node.gated),
+            "messages": sum(len(session.backlog) for session in node.sessions),
+        },
     }
+    status.update(node.numbers())
     if node.uplink is not None:
         status["uplink"] = {
             "state": node.uplink.state,

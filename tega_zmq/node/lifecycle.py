@@ -242,6 +242,7 @@ def end(node: Node, session: Session, why: str) -> None:
     if session.ended:
         return
     session.ended = True
+    node.dropped += session.dropped
     for subsession in list(session.subsessions.values()):
         end(node, subsession, why)
     level = "info" if session.kind == "agent" else "debug"

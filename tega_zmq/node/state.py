@@ -165,6 +165,12 @@ class Node:
         """When roots that were refused by the node above are asked for again."""
         self.snapshots: list[tuple[Session, int]] = []
         """Who waits for a snapshot."""
+        self.outcomes: dict[str, int] = {}
+        """How many calls ended how: `ok`, or the code of the error."""
+        self.dropped = 0
+        """Messages that were dropped for sessions that read too slowly, as far as these know or are over."""
+        self.numbers: Callable[[], dict[str, Any]] = dict
+        """What the program counts, for the listing `status`."""
 
     # -- effects -----------------------------------------------------------------------------------
 

@@ -320,6 +320,7 @@ def tell_dropped(node: Node, session: Session) -> None:
     """Tell `session` how many messages were dropped, if any were."""
     if session.dropped:
         node.send(session, Dropped(session.dropped))
+        node.dropped += session.dropped
         session.dropped = 0
 
 

@@ -131,6 +131,15 @@ class Loop:
         self._mending = False
         """Whether the snapshot that is being written begins a new log after a failure."""
         self._stopping = False
+        node.numbers = self._numbers
+
+    def _numbers(self) -> dict[str, Any]:
+        """What the listing `status` tells beside what the node knows."""
+        queues = self._queues.values()
+        return {
+            "sync": self._writer.syncs._asdict(),
+            "sending": {"peers": len(queues), "bytes": sum(queue.size for queue in queues)},
+        }
 
     # -- running -----------------------------------------------------------------------------------
 

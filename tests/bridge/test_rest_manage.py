@@ -264,6 +264,7 @@ def test_numbers_are_written_as_prometheus_reads_them(alone: Site) -> None:
     for number in range(5):
         alone.ask("PUT", "/a/b", number)
     alone.ask("GET", "/nothing")
+    alone.ask("POST", "/_rpc?path=nobody.here")
     answer = alone.ask("GET", "/_metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     types: dict[str, str] = {}
@@ -282,6 +283,10 @@ def test_numbers_are_written_as_prometheus_reads_them(alone: Site) -> None:
             samples[f"{match[1]}{match[2] or ''}"] = float(match[3])
     assert samples["tega_up"] == 1
     assert samples["tega_commits_total"] == 5
+    assert samples["tega_log_sync_seconds_count"] >= 5
+    assert samples["tega_log_sync_seconds_sum"] > 0
+    assert samples['tega_calls_totaloutcome="NoHandler"'] == 1
+    assert samples['tega_queue_lengthqueue="messages"'] == 0
     assert samples['tega_bridge_requests_totalmethod="PUT",status="200"'] == 5
     assert samples['tega_bridge_requests_totalmethod="GET",status="404"'] == 1
     assert samples["tega_bridge_request_seconds_count"] >= 6

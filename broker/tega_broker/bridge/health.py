@@ -125,7 +125,9 @@ def _of_node(status: dict[str, Any], out: Exposition) -> None:
         "Calls that ended, by outcome.",
         [({"outcome": name}, outcomes[name]) for name in sorted(outcomes)],
     )
-    queues = status.get("queues", {})
+    sending = status.get("sending", {})
+    queues = {**status.get("queues", {}), "peers": sending.get("peers")}
+    out.one("tega_queue_bytes", "gauge", "What waits for peers that do not read.", sending.get("bytes"))
     out.metric(
         "tega_queue_length",
         "gauge",

@@ -436,3 +436,18 @@ def test_a_stop_before_the_start_ends_the_snapshot_too(disk: FakeDisk) -> None:
     assert loop.thread.close()
     assert Durable(1) in loop.thread.poll()
     assert outcome(disk)[0] == [b"one"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("sync", ["always", "interval"])
+def test_syncs_are_counted_by_how_long_they_took(disk: FakeDisk, sync: str) -> None:
+    loop = Loop(disk, BIG._replace(sync=sync, interval=0.01), begin=False)
+    ticks = iter(range(1000))
+    loop.thread._clock = lambda: next(ticks) * 0.3
+    for number in range(3):
+        loop.thread.append(b"%d" % number)
+        loop.thread._take(loop.thread._queue.get())
+    syncs = loop.thread.syncs
+    assert (sum(syncs.counts), syncs.counts[syncs.bounds.index(0.5)]) == (3, 3)
+    assert syncs.seconds == pytest.approx(0.9)
+    assert len(syncs.counts) == len(syncs.bounds) + 1
+    loop.thread.close()
