@@ -128,9 +128,19 @@ class Site:
             if self._own is None:
                 self._own = self.connection()
             connection = self._own
-        connection.request(method, target, body, headers or {})
-        response = connection.getresponse()
-        answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        reused = on is None and connection.sock is not None
+        try:
+            connection.request(method, target, body, headers or {})
+            response = connection.getresponse()
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            if not reused:
+                raise
+            connection.close()  # it was idle for too long
+            return self.ask(method, target, body=body, headers=headers)
+        found: dict[str, str] = {}
+        for name, text in response.getheaders():
+            found[name.lower()] = f"{found[name.lower()]}, {text}" if name.lower() in found else text
+        answer = Answer(response.status, found, response.read())
         if on is None and response.will_close:
             connection.close()
         return answer

@@ -130,7 +130,7 @@ async def pack(response: web.Response, headers: CIMultiDict[str] | Any) -> None:
     body = response.body
     if not isinstance(body, bytes) or len(body) < _PACK_FROM or response.status == 304:
         return
-    response.headers["Vary"] = "Accept-Encoding"
+    response.headers.add("Vary", "Accept-Encoding")
     accept = headers.get("Accept-Encoding")
     if accept is None or "Content-Encoding" in response.headers or not _wants_gzip(accept):
         return

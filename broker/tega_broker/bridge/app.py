@@ -98,7 +98,7 @@ class Bridge:
             keepalive_timeout=limits.idle,
             max_line_size=limits.header,
             max_field_size=limits.header,
-            lingering_time=1.0,
+            lingering_time=0.5,
             auto_decompress=False,
             access_log=None,
             logger=self.logger.getChild("http"),
