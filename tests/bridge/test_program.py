@@ -1,0 +1,289 @@
+"""`tega-bridge` as a program: started by the broker or alone, stopped in order, killed, with TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import Fleet, Program, free_ports, until
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def ask(
+    url: str, method: str = "GET", value: Any = ..., context: ssl.SSLContext | None = None
+) -> tuple[int, Any]:
+    """The status and the value of an answer."""
+    body = None if value is ... else json.dumps(value).encode()
+    request = urllib.request.Request(url, body, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def ready(url: str, context: ssl.SSLContext | None = None) -> bool:
+    return ask(f"{url}/_health", context=context)[0] == 200
+
+
+def with_bridge(fleet: Fleet) -> str:
+    """Let the broker start a bridge; return its url."""
+    (port,) = free_ports(1)
+    fleet.broker.settings |= {"bridge.enabled": "true", "bridge.listen": f"http://127.0.0.1:{port}"}
+    return f"http://127.0.0.1:{port}"
+
+
+def bridge_pid(fleet: Fleet) -> int:
+    """The process id of the broker's bridge."""
+    assert fleet.broker.process is not None
+    children = Path(f"/proc/{fleet.broker.process.pid}/task").glob("*/children")
+    found = [int(pid) for each in children for pid in each.read_text().split()]
+    return found[0] if found else 0
+
+
+def alone(fleet: Fleet, **settings: str) -> tuple[Program, str]:
+    """A bridge by itself, which does not run yet, and its url."""
+    (port,) = free_ports(1)
+    scheme = "https" if "tls.cert" in settings else "http"
+    url = f"{scheme}://127.0.0.1:{port}"
+    program = Program(
+        "tega_broker.bridge", fleet.folder / "bridge", {"broker": fleet.url, "listen": url, **settings}
+    )
+    del program.settings["data_dir"]
+    fleet.agents["bridge"] = program  # so that it ends with the fleet
+    return program, url
+
+
+def test_the_broker_starts_it_and_starts_it_again(fleet: Fleet) -> None:
+    url = with_bridge(fleet)
+    fleet.broker.start()
+    until(lambda: ready(url))
+    assert ask(f"{url}/a/b?tega_id=joe", "PUT", 1)[0] == 200
+    first = bridge_pid(fleet)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: bridge_pid(fleet) not in (0, first))
+    until(lambda: ready(url))
+    assert ask(f"{url}/a/b") == (200, 1)
+    assert fleet.broker.lines("the bridge ended") == 1
+    assert fleet.broker.stop() == 0
+    log = fleet.broker.log.read_text()
+    assert log.index("tega-bridge: stopped") < log.index("tega-broker: stopped"), (
+        "it stops while it is still served"
+    )
+    with pytest.raises(OSError):
+        ask(f"{url}/_health")
+
+
+def test_it_goes_with_a_broker_that_is_killed(fleet: Fleet) -> None:
+    url = with_bridge(fleet)
+    fleet.broker.start()
+    until(lambda: ready(url))
+    pid = bridge_pid(fleet)
+    fleet.broker.kill()
+
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    until(gone)
+
+
+def test_without_the_extra_the_broker_says_so_and_goes_on(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'aiohttp' else find(name, *more)\n"
+        "sys.modules['aiohttp'] = None\n"
+    )
+    fleet.broker.environment = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    with_bridge(fleet)
+    fleet.broker.start()
+    assert fleet.broker.lines("no bridge: ") == 1
+    fleet.client("noc").put("a.b", 1)
+    assert fleet.broker.stop() == 0
+
+
+def test_the_base_of_the_broker_needs_nothing_of_the_extra() -> None:
+    code = "import sys; sys.modules['aiohttp'] = None; import tega_broker.main, tega_broker.story"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_alone_it_says_when_it_is_ready_and_stops_in_order(fleet: Fleet) -> None:
+    fleet.broker.start()
+    bridge, url = alone(fleet, access_log="errors", log_format="json")
+    bridge.spawn()
+    until(lambda: bridge.lines('"event": "ready"'))
+    until(lambda: ready(url))
+    assert ask(f"{url}/a/b?tega_id=joe", "PUT", 1)[0] == 200
+    assert ask(f"{url}/a/c")[0] == 404
+    sessions = {each["tega_id"]: each["kind"] for each in fleet.client("noc").inspect("sessions")}
+    assert sessions["joe"] == "delegate"
+    assert "bridge" in sessions.values()
+    assert bridge.stop() == 0
+    lines = [json.loads(line) for line in bridge.log.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["ready", "request", "stopped"]
+    assert lines[1].items() >= {"method": "GET", "path": "/a/c", "status": 404, "from": "127.0.0.1"}.items()
+    until(lambda: len(fleet.client("other").inspect("sessions")) == 2, "its sessions ended with it")
+
+
+def test_a_request_in_flight_ends_before_it_stops(fleet: Fleet) -> None:
+    fleet.broker.start()
+    bridge, url = alone(fleet)
+    bridge.spawn()
+    until(lambda: ready(url))
+    handler, go = fleet.client("handler"), threading.Event()
+    begun = threading.Event()
+
+    def work() -> int:
+        begun.set()
+        go.wait(20)
+        return 7
+
+    handler.register("t.f", work)
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(ask(f"{url}/_rpc?path=t.f", "POST")))
+    thread.start()
+    assert begun.wait(20)
+    assert bridge.process is not None
+    bridge.process.terminate()
+    until(lambda: _refused(url), "nothing new is taken")
+    go.set()
+    thread.join(20)
+    assert answers == [(200, {"result": 7})]
+    assert bridge.process.wait(20) == 0
+
+
+def _refused(url: str) -> bool:
+    try:
+        return ask(f"{url}/_health")[0] == 503
+    except OSError:
+        return True
+
+
+def test_what_stops_the_start_is_one_line(fleet: Fleet, tmp_path: Path) -> None:
+    bridge, url = alone(fleet)
+    bridge.spawn()
+    until(lambda: bridge.lines("ready"))
+    second = Program("tega_broker.bridge", tmp_path / "second", {"listen": url})
+    third = Program("tega_broker.bridge", tmp_path / "third", {"listen": "http://0.0.0.0:0"})
+    fourth = Program(
+        "tega_broker.bridge", tmp_path / "fourth", {"listen": "https://127.0.0.1:0", "tls.cert": "/nix.pem"}
+    )
+    for program, status, text in (
+        (second, 1, "in use"),
+        (third, 2, "can be reached from other hosts"),
+        (fourth, 1, "/nix.pem"),
+    ):
+        del program.settings["data_dir"]
+        program.spawn()
+        assert program.process is not None
+        assert program.process.wait(20) == status
+        said = program.log.read_text()
+        assert text in said and said.count("\n") == 1, said
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """A self-signed certificate of 127.0.0.1 with its key, in one file."""
+    key, cert, both = (folder / f"{name}.{end}" for end in ("key", "crt", "pem"))
+    subprocess.run(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+            ),
+            *("-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", f"/CN={name}"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    both.write_bytes(cert.read_bytes() + key.read_bytes())
+    return both
+
+
+def test_a_certificate_is_read_again_on_sighup(fleet: Fleet, tmp_path: Path) -> None:
+    used = tmp_path / "used.pem"
+    first, second = certificate(tmp_path, "first"), certificate(tmp_path, "second")
+    used.write_bytes(first.read_bytes())
+    fleet.broker.start()
+    bridge, url = alone(fleet, **{"tls.cert": str(used)})
+    bridge.spawn()
+    of_first, of_second = (ssl.create_default_context(cafile=str(each)) for each in (first, second))
+    until(lambda: ready(url, of_first))
+    assert ask(f"{url}/a/b", "PUT", 1, of_first)[0] == 200
+    assert bridge.process is not None
+    used.write_bytes(b"nonsense")
+    bridge.process.send_signal(signal.SIGHUP)
+    until(lambda: bridge.lines("the certificate stays as it was"))
+    assert ready(url, of_first)
+    used.write_bytes(second.read_bytes())
+    bridge.process.send_signal(signal.SIGHUP)
+    until(lambda: bridge.lines("certificate read again"))
+    assert ask(f"{url}/a/b", context=of_second) == (200, 1)
+    with pytest.raises(urllib.error.URLError):
+        ask(f"{url}/a/b", context=of_first)
+    assert bridge.stop() == 0
+
+
+def test_killed_under_load_it_loses_nothing_that_was_acknowledged(fleet: Fleet) -> None:
+    url = with_bridge(fleet)
+    fleet.broker.start()
+    until(lambda: ready(url))
+    acknowledged: list[int] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            try:
+                if ask(f"{url}/load/n{number}?tega_id=loader", "PUT", number)[0] == 200:
+                    acknowledged.append(number)
+            except OSError:
+                pass
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        for wanted in (20, 40):
+            until(lambda wanted=wanted: len(acknowledged) >= wanted)
+            pid = bridge_pid(fleet)
+            os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: bridge_pid(fleet) not in (0, pid))
+            until(lambda: ready(url))
+        until(lambda: len(acknowledged) >= 60)
+    finally:
+        stop.set()
+        thread.join(30)
+    stored = fleet.client("noc").get("load")
+    assert all(stored.get(f"n{number}") == number for number in acknowledged)
+    assert {entry.tega_id for entry in fleet.client("looker").log("load", 50)} == {"loader"}
