@@ -829,7 +829,7 @@ class Ledger:
         """Promise 8: a kept version never changes, whatever is written later."""
         if not host.up:
             return
-        for name, root in host.node.durable.roots.items():
+        for name, root in sorted(host.node.durable.roots.items(), key=_first):
             if root.owner == "" and root.version != ABSENT:
                 version = self.world.random.randint(max(root.oldest, 0), max(root.version, 0))
                 kept = root.trees.get(version)
@@ -838,6 +838,10 @@ class Ledger:
                     continue
                 if not model.same(model.as_plain(kept[0]), known[0]):
                     raise Broken(8, f"version {version} of {name} at {host.name} has changed")
+
+
+def _first(pair: tuple[str, Any]) -> str:
+    return pair[0]
 
 
 def _on_disk(host: Host, payload: bytes, *, synced: bool) -> bool:
