@@ -166,6 +166,7 @@ def release_shown(node: Node) -> None:
     for entry in held:
         _, session, id, needed, message = entry
         if all(_shows(node, root, version) for root, version in needed.items()):
+            session.settle(message)
             session.pending.pop(id, None)
             node.send(session, message)
         else:

@@ -146,7 +146,7 @@ class Node:
         """Roots whose followers are to be told the present version, and when."""
         self.beacons_due = float("inf")
         """The earliest of these times."""
-        self.shown: list[tuple[float, Session, int, dict[str, int], AnyMessage]] = []
+        self.shown: list[tuple[float, Session, int, dict[str, int], Reply | Failure]] = []
         """Answers to forwarded writes, held until the replica shows them: (deadline, session, id, ...)."""
         self.deadlines: list[tuple[float, int, Session, int]] = []
         """Heap of the deadlines of forwarded requests: (deadline, tie, session, id)."""

@@ -349,8 +349,6 @@ class Ledger:
                 raise Broken(20, f"{path} came with an ephemeral node, is empty, and is still there")
         if old is None:
             return
-        if ops:
-            self.taken.update(path for path in old.ephemerals if path not in new.ephemerals)
         if rolled and dict(old.ephemerals) != dict(new.ephemerals):
             raise Broken(20, f"a rollback of {new.name} changed its ephemeral nodes")
         if ops:
@@ -390,12 +388,20 @@ class Ledger:
             if before is not None and before.roots.get(name) is root:
                 continue
             if root.owner == "":
-                self.taken.difference_update(root.ephemerals.keys())
+                self._taken(book, number, before.roots.get(name) if before is not None else None, root)
                 if root.version != ABSENT:
                     self._remember(host, root, book.plain(root))
             elif root.version != ABSENT and root.epoch:  # else it was given away, and nothing came yet
                 self._replica(book, root)
             book.shown[name] = (root.epoch, root.version)
+
+    def _taken(self, book: Book, number: int, old: Root | None, new: Root) -> None:
+        if old is not None:
+            self.taken.difference_update(path for path in new.ephemerals if path not in old.ephemerals)
+            if self.ops.get(book.tags.get(number, "")):
+                self.taken.update(path for path in old.ephemerals if path not in new.ephemerals)
+        else:
+            self.taken.difference_update(new.ephemerals.keys())
 
     def _remember(self, host: Host, root: Root, value: Any) -> None:
         key = (root.name, root.epoch, root.version)
@@ -576,7 +582,8 @@ class Ledger:
 
     def _visible(self, host: Host, name: str, epoch: str, version: int) -> None:
         root = host.node.durable.roots.get(name)
-        if root is None or root.epoch != epoch or version == ABSENT:
+        # Without an epoch: a root that was given to an agent of which no update has come yet.
+        if root is None or root.epoch != epoch or not epoch or version == ABSENT:
             return
         if version > root.version or (name, epoch, version) not in self.recorded:
             raise Broken(1, f"{host.name} shows version {version} of {name} before it is durable")

@@ -190,6 +190,33 @@ def test_a_retry_of_a_refused_write_gets_the_refusal_and_is_not_carried_out() ->
     assert peer.answer(id)
 
 
+def test_a_retry_of_a_write_whose_answer_waited_for_the_replica_is_not_passed_on() -> None:
+    lab = Lab()
+    agent, noc = lab.join("pi1", "agent"), lab.join("noc")
+    agent.ask(m.Claim, "ops", "e1", -1)
+    request = m.Write(1, 1, 10_000, (("put", ("ops", "k"), 1, None, False),), "", "")
+    noc.tell(request)
+    (passed,) = agent.take(m.Forward)
+    agent.tell(m.Forward(passed.session, "", encode(m.Reply(1, [1, [["ops", 0]]]))))
+    assert noc.take(m.Reply) == [], "the replica does not show it yet"
+    agent.tell(m.Chunk("ops", "e1", 0, 0, True, (), True, False, (), (), 1.0, "pi1", ""))
+    (first,) = noc.take(m.Reply)
+    noc.tell(request)
+    assert noc.take(m.Reply) == [first]
+    assert agent.take(m.Forward) == []
+
+
+def test_a_subscriber_hears_nothing_of_a_root_whose_new_owner_said_nothing_yet() -> None:
+    lab = Lab()
+    noc, agent = lab.join("noc"), lab.join("pi1", "agent")
+    noc.put("ops.k", 1)
+    noc.delete("ops")
+    epoch = lab.node.durable.roots["ops"].epoch
+    agent.ask(m.Claim, "ops", "e1", -1)
+    noc.ask(m.Subscribe, 1, ("ops",), "local", (("ops", epoch, 0),))
+    assert noc.take(m.Changed) == []
+
+
 def test_retries_of_reads_while_they_wait_are_answered_once() -> None:
     lab = Lab(durable=False)
     peer = lab.join("noc")
