@@ -245,7 +245,7 @@ def test_sessions_for_tega_ids_are_bounded(tmp_path: Path) -> None:
         client = bridge.client("looker")
         until(lambda: len([each for each in client.inspect("sessions") if each["kind"] == "delegate"]) == 5)
         held = [bridge.ask("POST", f"/_begin?tega_id=id{number}").status for number in range(6)]
-        assert held == [200] * 5 + [413]
+        assert held == [200] * 5 + [429]
 
 
 def test_the_broker_does_not_notice(bridge: Site) -> None:

@@ -48,7 +48,7 @@ def test_what_is_put_can_be_got(bridge: Site, root: str, value: Any) -> None:
     assert put(bridge, f"/{root}/x/", value).json == {"revision": put_revision(bridge), "versions": {root: 0}}
     got = bridge.ask("GET", f"/{root}/x")
     assert got.status == 200
-    assert json.dumps(got.json) == json.dumps(value)
+    assert json.dumps(got.json, sort_keys=True) == json.dumps(value, sort_keys=True)
     assert got.headers["content-type"] == "application/json"
 
 
@@ -300,12 +300,20 @@ def test_a_value_that_is_too_large_is_413(bridge: Site, root: str) -> None:
     answer = bridge.ask("PUT", f"/{root}/a", "x" * 1_100_000)
     assert (answer.status, answer.error) == (413, "TooLarge")
     assert {"size", "limit"} <= answer.json.keys()
-    assert bridge.ask("PUT", f"/{root}/a?message={'m' * 1001}", 1).status == 413
+    assert bridge.ask("PUT", f"/{root}/a?message={'m' * 1001}", 1).status == 400
 
 
 @pytest.mark.parametrize(
     "target",
-    ["/a?%ff=1", "/a?x=%ff", "/a?version=1.5", "/a?regex_flag=2", "/a?" + "&".join("x=1" for _ in range(40))],
+    [
+        "/a?%ff=1",
+        "/a?x=%ff",
+        "/a?version=1.5",
+        "/a?regex_flag=2",
+        "/a?version=",
+        "/a?internal=",
+        "/a?" + "&".join("x=1" for _ in range(40)),
+    ],
 )
 def test_a_query_that_is_none_is_bad_input(bridge: Site, target: str) -> None:
     answer = bridge.ask("GET", target)
@@ -347,7 +355,8 @@ def test_history_knows_in_whose_name_it_was(bridge: Site, root: str) -> None:
     bridge.ask("PUT", f"/{root}/a", 2)
     entries = bridge.ask("GET", f"/_log?path={root}").json
     assert [(e["tega_id"], e["message"]) for e in entries] == [("the-bridge", ""), ("joe", "why not")]
-    assert bridge.ask("PUT", f"/{root}/a?tega_id=j%20oe", 1).status in (400, 422)
+    for wrong in ("j%20oe", "", "x" * 65):
+        assert bridge.ask("PUT", f"/{root}/a?tega_id={wrong}", 1).status == 400
 
 
 def test_a_request_takes_nobodys_session_over(bridge: Site, root: str) -> None:

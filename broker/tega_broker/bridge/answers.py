@@ -14,7 +14,17 @@ from multidict import CIMultiDict
 from tega_zmq import errors
 from tega_zmq.errors import TegaError
 
-__all__ = ["BadRequest", "Refusal", "dump", "error_response", "json_response", "status_of"]
+__all__ = [
+    "BadRequest",
+    "Refusal",
+    "TooMany",
+    "dump",
+    "dump_sorted",
+    "error_response",
+    "json_response",
+    "pack",
+    "status_of",
+]
 
 _PACK_FROM = 1024
 """Smallest body, in bytes, that is packed."""
@@ -74,6 +84,13 @@ class BadRequest(Refusal):
         super().__init__(400, error, message, **fields)
 
 
+class TooMany(Refusal):
+    """There are as many of something as may be, 429."""
+
+    def __init__(self, message: str, limit: int | None) -> None:
+        super().__init__(429, "TooLarge", message, headers={"Retry-After": "1"}, limit=limit)
+
+
 def status_of(error: TegaError) -> int:
     """Return the status that tells `error`. What has none of its own is 503: it may pass."""
     return _STATUSES.get(type(error), 503)
@@ -85,6 +102,16 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circ
 def dump(value: Any) -> bytes:
     """Return `value` as JSON in UTF-8."""
     return _encode(value).encode()
+
+
+_encode_sorted = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), check_circular=False, sort_keys=True
+).encode
+
+
+def dump_sorted(value: Any) -> bytes:
+    """Return `value` as `dump` does, always in the same bytes: an entity tag stands for it."""
+    return _encode_sorted(value).encode()
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import zmq
 
+from tega_broker.bridge.answers import TooMany
 from tega_zmq import aio
 from tega_zmq.client.requests import check_tega_id
 from tega_zmq.errors import (
@@ -206,7 +207,7 @@ class Members:
     async def use(self, tega_id: str) -> AsyncIterator[Client]:
         """Enter with the session for a request of `tega_id`; empty: the bridge's own.
 
-        Raises `InvalidValue`, `TooLarge`, `Disconnected`, and what opening a session may raise.
+        Raises `InvalidValue`, `TooMany`, `Disconnected`, and what opening a session may raise.
         """
         if not tega_id:
             yield await self.own()
@@ -247,13 +248,12 @@ class Members:
         return await self._when_connected(lambda: client)
 
     def _evict(self) -> None:
-        """Close the delegated session that was not used for longest. Raises `TooLarge` if all are in use."""
+        """Close the delegated session that was not used for longest. Raises `TooMany` if all are in use."""
         idle = [name for name, member in self._members.items() if not member.busy and not member.transactions]
         if not idle:
-            raise TooLarge(
+            raise TooMany(
                 f"the bridge holds {self._limit} sessions for tega_ids, all in use; come again later",
-                size=len(self._members),
-                limit=self._limit,
+                self._limit,
             )
         self._drop(min(idle, key=lambda name: self._members[name].used))
 
@@ -296,16 +296,17 @@ class Transactions:
         return len(self._open)
 
     async def begin(self, tega_id: str, message: str) -> str:
-        """Begin a transaction of `tega_id` and return its txid. Raises `TooLarge` and what `use` may."""
+        """Begin a transaction of `tega_id` and return its txid. Raises `TooMany` and what `use` may."""
         self._forget_old()
         if len(self._open) >= self._limit:
-            raise TooLarge(
-                f"{self._limit} transactions are open at this bridge; commit or cancel one first",
-                size=len(self._open),
-                limit=self._limit,
+            raise TooMany(
+                f"{self._limit} transactions are open at this bridge; commit or cancel one first", self._limit
             )
         async with self._members.use(tega_id) as client:
-            transaction = await client.begin(message)
+            try:
+                transaction = await client.begin(message)
+            except TooLarge as error:
+                raise TooMany(error.message, error.limit) from None
             member = self._members._members.get(tega_id)
             if member is not None and self._members.live(tega_id) is None:
                 member.transactions += 1

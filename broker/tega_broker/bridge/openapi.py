@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -37,11 +38,52 @@ ERRORS = {
 _ERROR = {"$ref": "#/components/schemas/Error"}
 
 
+_OID = {"type": "string", "pattern": r"^[^_][\s\S]{0,254}$"}
+_INTEGER = {"type": "integer", "minimum": -(2**63), "maximum": 2**64 - 1}
+_NUMBER = {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max}
+_LEAVES: list[dict[str, Any]] = [
+    {"type": "null"},
+    {"type": "boolean"},
+    _INTEGER,
+    _NUMBER,
+    {"type": "string"},
+    {"type": "array", "items": {"$ref": "#/components/schemas/Json"}},
+]
+_CONTAINER: dict[str, Any] = {
+    "type": "object",
+    "propertyNames": _OID,
+    "additionalProperties": {"$ref": "#/components/schemas/Value"},
+}
+
+SCHEMAS: dict[str, Any] = {
+    "Error": {
+        "type": "object",
+        "description": "what was wrong, where, and what to do",
+        "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
+        "required": ["error", "message"],
+    },
+    "Json": {
+        "description": "any JSON with numbers that 64 bits hold",
+        "anyOf": [
+            *_LEAVES,
+            {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Json"}},
+        ],
+    },
+    "Value": {
+        "description": "a leaf, or a container of oids; at most 64 within one another",
+        "anyOf": [*_LEAVES, _CONTAINER],
+    },
+    "Container": _CONTAINER,
+}
+"""What the description refers to."""
+
+
 def describe(table: tuple[Route, ...]) -> dict[str, Any]:
     """Return the OpenAPI document for the routes of `table`."""
     paths: dict[str, dict[str, Any]] = {}
     for route in table:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        for path in _NODES if route.path == DATA else (route.path,):
+            paths.setdefault(path, {})[route.method.lower()] = _operation(route, path)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -51,30 +93,21 @@ def describe(table: tuple[Route, ...]) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {
-            "schemas": {
-                "Error": {
-                    "type": "object",
-                    "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
-                    "required": ["error", "message"],
-                }
-            }
-        },
+        "components": {"schemas": SCHEMAS},
     }
 
 
-def _operation(route: Route) -> dict[str, Any]:
+_NODES = ("/{root}", "/{root}/{path}")
+"""A path of oids has any length; OpenAPI has no word for that."""
+
+
+def _operation(route: Route, path: str) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = []
-    if route.path == DATA:
-        parameters.append(
-            {
-                "name": "path",
-                "in": "path",
-                "required": True,
-                "description": "ROOT/OID/..., each oid percent-encoded",
-                "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9.-]{0,20}$"},
-            }
-        )
+    for name, words in (("root", "the first oid"), ("path", "the other oids, parted by slashes")):
+        if f"{{{name}}}" in path:
+            parameters.append(
+                {"name": name, "in": "path", "required": True, "description": words, "schema": _OID}
+            )
     for name in route.parameters:
         known = PARAMETERS[name]
         parameters.append(
@@ -87,21 +120,29 @@ def _operation(route: Route) -> dict[str, Any]:
             }
         )
     operation: dict[str, Any] = {
-        "operationId": _id(route),
+        "operationId": _id(route, path),
         "summary": route.summary,
         "parameters": parameters,
         "responses": _responses(route),
     }
+    if route.unlisted:
+        more = "; ".join(f"`{name}`: {PARAMETERS[name].words}" for name in route.unlisted)
+        operation["description"] = f"Takes too: {more}."
     if route.body is not None:
+        root = route.path == DATA and path == _NODES[0]
+        schema = {"$ref": "#/components/schemas/Container"} if root else route.body
         operation["requestBody"] = {
             "required": route.path == DATA,
-            "content": {"application/json": {"schema": route.body}},
+            "content": {"application/json": {"schema": schema}},
         }
     return operation
 
 
-def _id(route: Route) -> str:
-    name = "node" if route.path == DATA else route.path.strip("/_").replace(".", "_")
+def _id(route: Route, path: str) -> str:
+    if route.path == DATA:
+        name = "root" if path == _NODES[0] else "node"
+    else:
+        name = path.strip("/_").replace(".", "_")
     return f"{route.method.lower()}_{name}"
 
 

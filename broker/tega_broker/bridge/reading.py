@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -16,13 +17,29 @@ from tega_broker.bridge.answers import BadRequest, Refusal
 from tega_zmq.errors import InvalidPath, InvalidValue
 from tega_zmq.paths import Path, check
 
-__all__ = ["Query", "flag", "oids", "parse_json", "parse_query", "read_body", "split_target"]
+__all__ = [
+    "MAX_MESSAGE",
+    "Query",
+    "flag",
+    "message_of",
+    "oids",
+    "parse_json",
+    "parse_query",
+    "read_body",
+    "regex_of",
+    "split_target",
+    "tega_id_of",
+    "word",
+]
 
 MAX_PARAMETERS = 32
 """Most parameters of a query."""
 
-_FALSE = frozenset({"", "0", "false", "no", "off", "none"})
-_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false"})
+_TRUE = frozenset({"1", "true"})
+_TEGA_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MAX_MESSAGE = 1000
+"""Longest commit message, in characters."""
 
 Query = Mapping[str, str]
 """The parameters of a query; of several with one name, the last."""
@@ -90,12 +107,38 @@ def flag(query: Query, name: str) -> bool:
     text = query.get(name)
     if text is None:
         return False
-    word = text.strip().lower()
+    word = text.lower()
     if word in _TRUE:
         return True
     if word in _FALSE:
         return False
     raise BadRequest(f"{name}={text[:80]!a}: expected True or False")
+
+
+def word(query: Query, name: str) -> str | None:
+    """Return a parameter that is not empty if it is there; None if not. Raises `BadRequest`."""
+    text = query.get(name)
+    if text == "":
+        raise BadRequest(f"the parameter {name} is empty")
+    return text
+
+
+def message_of(query: Query) -> str:
+    """Return why a commit is made. Raises `BadRequest`."""
+    text = query.get("message", "")
+    if len(text) > MAX_MESSAGE:
+        raise BadRequest(f"a message of {len(text)} characters; at most {MAX_MESSAGE} are allowed")
+    return text
+
+
+def tega_id_of(query: Query) -> str:
+    """Return in whose name a request is made; empty if it does not say. Raises `BadRequest`."""
+    text = query.get("tega_id")
+    if text is None:
+        return ""
+    if not _TEGA_ID.fullmatch(text):
+        raise BadRequest(f"tega_id={text[:80]!a}: 1 to 64 of the characters A-Z a-z 0-9 _ - are allowed")
+    return text
 
 
 # -- bodies ----------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tega_broker.bridge.answers import BadRequest, dump, json_response
-from tega_broker.bridge.reading import Query, flag, oids, parse_json, read_body, regex_of
+from tega_broker.bridge.answers import BadRequest, dump_sorted, json_response
+from tega_broker.bridge.reading import Query, flag, message_of, oids, parse_json, read_body, regex_of
 from tega_broker.bridge.table import DATA, Asked, Route
 from tega_zmq.client.results import Committed, NodeView
 from tega_zmq.errors import Collision, InvalidValue, NotFound
@@ -27,17 +27,17 @@ _JSON = "application/json"
 
 def version_of(text: str | None) -> Any:
     """Return which version a parameter names: a number, a tag or a time; None if there is no parameter."""
-    if text is None or text == "":
+    if text is None:
         return None
+    if not text:
+        raise BadRequest("an empty version: expected a number, -N, a tag or a time")
     return int(text) if _INTEGER.fullmatch(text) else text
 
 
 def expected_of(query: Query) -> int | str | None:
     """Return the version that a write expects. Raises `BadRequest`."""
     text = query.get("version")
-    if text is None or text == "":
-        return None
-    if text == "absent":
+    if text is None or text == "absent":
         return text
     if _INTEGER.fullmatch(text) and int(text) >= 0:
         return int(text)
@@ -89,7 +89,7 @@ async def _get(bridge: Bridge, asked: Asked) -> web.StreamResponse:
         tags = _tags(wanted)
         if tag in tags or tags == ["*"]:
             return web.Response(status=304, headers=headers)
-    return web.Response(body=dump(node.value), headers=headers, content_type=_JSON)
+    return web.Response(body=dump_sorted(node.value), headers=headers, content_type=_JSON)
 
 
 async def _read(reading: Any, version: Any) -> Any:
@@ -166,7 +166,7 @@ async def _put(bridge: Bridge, asked: Asked) -> web.Response:
         return json_response({"txid": txid})
     async with bridge.members.use(asked.tega_id) as client:
         expected = await _expected(client, path, asked)
-        return committed(await client.put(path, value, version=expected, message=query.get("message", "")))
+        return committed(await client.put(path, value, version=expected, message=message_of(query)))
 
 
 async def _put_ephemeral(bridge: Bridge, asked: Asked, path: Path, value: Any) -> web.Response:
@@ -185,7 +185,7 @@ async def _put_ephemeral(bridge: Bridge, asked: Asked, path: Path, value: Any) -
         await live.offer(path, value[len(prefix) :])
         return json_response({"revision": 0, "versions": {}})
     expected = await _expected(live.client, path, asked)
-    message = asked.query.get("message", "")
+    message = message_of(asked.query)
     return committed(await live.client.put(path, value, version=expected, ephemeral=True, message=message))
 
 
@@ -206,7 +206,7 @@ async def _patch(bridge: Bridge, asked: Asked) -> web.Response:
         return json_response({"txid": txid})
     async with bridge.members.use(asked.tega_id) as client:
         expected = await _expected(client, path, asked)
-        return committed(await client.patch(path, value, version=expected, message=query.get("message", "")))
+        return committed(await client.patch(path, value, version=expected, message=message_of(query)))
 
 
 async def _delete(bridge: Bridge, asked: Asked) -> web.Response:
@@ -222,10 +222,10 @@ async def _delete(bridge: Bridge, asked: Asked) -> web.Response:
         return json_response({"revision": 0, "versions": {}})
     async with bridge.members.use(asked.tega_id) as client:
         expected = await _expected(client, path, asked)
-        return committed(await client.delete(path, version=expected, message=query.get("message", "")))
+        return committed(await client.delete(path, version=expected, message=message_of(query)))
 
 
-_VALUE: dict[str, Any] = {"description": "any JSON that a tree can hold"}
+_VALUE: dict[str, Any] = {"$ref": "#/components/schemas/Value"}
 _COMMITTED: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -241,7 +241,8 @@ ROUTES = (
         DATA,
         _get,
         "the value at a path, its attributes, or what a regex matches",
-        ("tega_id", "txid", "version", "internal", "regex_flag"),
+        ("tega_id", "version", "internal"),
+        unlisted=("regex_flag",),
         statuses=(200, 304),
     ),
     Route(
@@ -249,7 +250,8 @@ ROUTES = (
         DATA,
         _put,
         "create or replace what stands at a path",
-        ("tega_id", "txid", "expected", "message", "ephemeral"),
+        ("tega_id", "expected", "message", "ephemeral"),
+        unlisted=("txid",),
         body=_VALUE,
         answer=_COMMITTED,
     ),
@@ -258,7 +260,8 @@ ROUTES = (
         DATA,
         _patch,
         "merge into what stands at a path (RFC 7396)",
-        ("tega_id", "txid", "expected", "message"),
+        ("tega_id", "expected", "message"),
+        unlisted=("txid",),
         body=_VALUE,
         answer=_COMMITTED,
     ),
@@ -267,7 +270,8 @@ ROUTES = (
         DATA,
         _delete,
         "delete the node at a path and all below it",
-        ("tega_id", "txid", "expected", "message"),
+        ("tega_id", "expected", "message"),
+        unlisted=("txid",),
         answer=_COMMITTED,
     ),
 )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tega_broker.bridge.answers import BadRequest, json_response
-from tega_broker.bridge.reading import Query, flag, parse_json, read_body
+from tega_broker.bridge.reading import Query, flag, message_of, parse_json, read_body, word
 from tega_broker.bridge.rest_data import committed, version_of
 from tega_broker.bridge.table import Asked, Handler, Route
 from tega_zmq.client.results import Difference, LogEntry
-from tega_zmq.errors import InvalidValue, NotFound, TransactionExpired
+from tega_zmq.errors import InvalidValue, NotFound
 from tega_zmq.paths import check, format_path, parse
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ MAX_EDGES = 200_000
 
 
 def _needed(query: Query, name: str) -> str:
-    text = query.get(name)
-    if not text:
+    text = word(query, name)
+    if text is None:
         raise BadRequest(f"the parameter {name} is missing")
     return text
 
 
 def _limit(query: Query, default: int) -> int:
-    text = query.get("limit") or query.get("n")
+    text = query.get("limit")
     if text is None:
         return default
     if _NUMBER.fullmatch(text) and 1 <= int(text) <= 10_000:
@@ -63,15 +63,12 @@ def _seconds(query: Query, default: float) -> float:
 
 
 async def _begin(bridge: Bridge, asked: Asked) -> web.Response:
-    txid = await bridge.transactions.begin(asked.tega_id, asked.query.get("message", ""))
+    txid = await bridge.transactions.begin(asked.tega_id, message_of(asked.query))
     return json_response({"txid": txid})
 
 
 def _txid(asked: Asked) -> str:
-    txid = asked.query.get("txid")
-    if not txid:
-        raise TransactionExpired("the parameter txid is missing: no transaction is named", txid="")
-    return txid
+    return _needed(asked.query, "txid")
 
 
 async def _cand(bridge: Bridge, asked: Asked) -> web.Response:
@@ -82,7 +79,7 @@ async def _cand(bridge: Bridge, asked: Asked) -> web.Response:
 
 
 async def _commit(bridge: Bridge, asked: Asked) -> web.Response:
-    message = asked.query.get("message")
+    message = message_of(asked.query) if "message" in asked.query else None
     return committed(await bridge.transactions.run(_txid(asked), lambda tx: tx.commit(message), ends=True))
 
 
@@ -98,7 +95,7 @@ async def _cancel(bridge: Bridge, asked: Asked) -> web.Response:
 async def _rollback(bridge: Bridge, asked: Asked) -> web.Response:
     root = _needed(asked.query, "root_oid")
     backto = version_of(_needed(asked.query, "backto"))
-    message = asked.query.get("message", "")
+    message = message_of(asked.query)
     async with bridge.members.use(asked.tega_id) as client:
         try:
             return committed(await client.rollback(format_path((root,)), backto, message=message))
@@ -160,17 +157,20 @@ def _entry(entry: LogEntry) -> dict[str, Any]:
 
 
 def _log_options(query: Query) -> dict[str, Any]:
-    return {name: query[name] for name in ("since", "by") if query.get(name)}
+    given = {name: word(query, name) for name in ("since", "by")}
+    return {name: text for name, text in given.items() if text is not None}
 
 
 async def _log(bridge: Bridge, asked: Asked) -> web.Response:
     query = asked.query
     limit = _limit(query, 20)
     options = _log_options(query)
+    named = word(query, "path")
+    path = parse(named) if named is not None else None
     async with bridge.members.use(asked.tega_id) as client:
         try:
-            if query.get("path"):
-                entries = await client.log(parse(query["path"]), limit, **options)
+            if path is not None:
+                entries = await client.log(path, limit, **options)
                 return json_response([_entry(each) for each in entries])
             return json_response(await _whole_log(client, limit, options))
         except InvalidValue as error:
@@ -193,7 +193,8 @@ async def _whole_log(client: Client, limit: int, options: dict[str, Any]) -> lis
 async def _diff(bridge: Bridge, asked: Asked) -> web.Response:
     query = asked.query
     path = parse(_needed(query, "path"))
-    other = parse(query["other"]) if query.get("other") else None
+    named = word(query, "other")
+    other = parse(named) if named is not None else None
     async with bridge.members.use(asked.tega_id) as client:
         try:
             found = await client.diff(
@@ -210,15 +211,15 @@ async def _diff(bridge: Bridge, asked: Asked) -> web.Response:
 async def _edges(bridge: Bridge, asked: Asked) -> web.Response:
     """Pairs of `PATH(VERSION)`: what points at what in the present tree, and in the kept ones before it."""
     query = asked.query
-    wanted = query.get("root_oid")
-    if wanted:
+    wanted = word(query, "root_oid")
+    if wanted is not None:
         check((wanted,))
     old = flag(query, "old_roots")
     edges: dict[tuple[str, str], None] = {}
     async with bridge.members.use(asked.tega_id) as client:
         for each in await client.inspect("old"):
             first, last = each["versions"]
-            if wanted and each["root"] != wanted:
+            if wanted is not None and each["root"] != wanted:
                 continue
             for version in range(first if old else last, last + 1):
                 try:
@@ -257,13 +258,9 @@ async def _rpc(bridge: Bridge, asked: Asked) -> web.Response:
     seconds = _seconds(asked.query, bridge.limits.timeout)
     body = await read_body(asked.request, bridge.limits.body, bridge.limits.slow)
     given = parse_json(body) if body else {}
-    if given is None:
-        given = {}
     if not isinstance(given, dict) or given.keys() - {"args", "kwargs"}:
         raise InvalidValue('the body of a call is {"args": [...], "kwargs": {...}}')
-    args, kwargs = given.get("args"), given.get("kwargs")
-    args = [] if args is None else args
-    kwargs = {} if kwargs is None else kwargs
+    args, kwargs = given.get("args", []), given.get("kwargs", {})
     if not isinstance(args, list):
         raise InvalidValue("args must be an array", path="args")
     if not isinstance(kwargs, dict):
@@ -280,6 +277,7 @@ def _always(
     return [Route(method, path, handler, summary, parameters, **more) for method in ("POST", "GET")]
 
 
+_JSON: dict[str, Any] = {"$ref": "#/components/schemas/Json"}
 _MAP: dict[str, Any] = {"type": "object"}
 _LIST: dict[str, Any] = {"type": "array"}
 
@@ -291,9 +289,23 @@ ROUTES = (
         ("tega_id", "message"),
         answer={"type": "object", "properties": {"txid": {"type": "string"}}, "required": ["txid"]},
     ),
-    *_always("/_cand", _cand, "the trees that a transaction would make", ("txid", "detail"), answer=_MAP),
-    *_always("/_commit", _commit, "make the changes of a transaction", ("txid", "message"), answer=_MAP),
-    *_always("/_cancel", _cancel, "forget a transaction", ("txid",), answer=_MAP),
+    *_always(
+        "/_cand",
+        _cand,
+        "the trees that a transaction would make",
+        ("txid", "detail"),
+        required=("txid",),
+        answer=_MAP,
+    ),
+    *_always(
+        "/_commit",
+        _commit,
+        "make the changes of a transaction",
+        ("txid", "message"),
+        required=("txid",),
+        answer=_MAP,
+    ),
+    *_always("/_cancel", _cancel, "forget a transaction", ("txid",), required=("txid",), answer=_MAP),
     *_always(
         "/_rollback",
         _rollback,
@@ -320,7 +332,7 @@ ROUTES = (
         "/_log",
         _log,
         "the newest commits, of a path or of all roots",
-        ("tega_id", "path", "limit", "since", "by"),
+        ("tega_id", "path", "limit"),
         answer=_LIST,
     ),
     Route(
@@ -385,7 +397,10 @@ ROUTES = (
         required=("path",),
         body={
             "type": "object",
-            "properties": {"args": {"type": "array"}, "kwargs": {"type": "object"}},
+            "properties": {
+                "args": {"type": "array", "items": _JSON},
+                "kwargs": {"type": "object", "additionalProperties": _JSON},
+            },
             "additionalProperties": False,
         },
         answer={"type": "object", "properties": {"result": {}}, "required": ["result"]},

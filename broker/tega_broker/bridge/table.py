@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
-from tega_broker.bridge.reading import Query
+from tega_broker.bridge.reading import MAX_MESSAGE, Query, tega_id_of
 
 if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge
@@ -28,8 +28,8 @@ class Asked(NamedTuple):
 
     @property
     def tega_id(self) -> str:
-        """In whose name; empty: the bridge's own."""
-        return self.query.get("tega_id", "")
+        """In whose name; empty: the bridge's own. Raises `BadRequest`."""
+        return tega_id_of(self.query)
 
 
 Handler = Callable[["Bridge", Asked], Awaitable[web.StreamResponse]]
@@ -42,38 +42,38 @@ class Parameter(NamedTuple):
     words: str
 
 
-_FLAG = {"type": "boolean"}
-_VERSION = {
-    "anyOf": [
-        {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
-        {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9._-]{0,63}$"},
-        {"type": "string", "format": "date-time"},
-    ]
-}
+_FLAG = {"enum": ["True", "False", "true", "false", "1", "0"]}
+_NUMBER = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
+_VERSION = _NUMBER
 _NAME = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+_OID = r"[^\s.\"\\@\x00-\x1f\x7f\x85_][^\s.\"\\@\x00-\x1f\x7f\x85]{0,254}"
+_DOTTED = {"type": "string", "pattern": rf"^{_OID}(\.{_OID}){{0,62}}$"}
+_ROOT = {"type": "string", "pattern": r"^[^_][\s\S]{0,254}$"}
 
 PARAMETERS: dict[str, Parameter] = {
     "tega_id": Parameter(_NAME, "in whose name; without it the bridge's own"),
-    "txid": Parameter({"type": "string"}, "the transaction that the change is part of"),
+    "txid": Parameter(
+        {"type": "string", "minLength": 1}, "the transaction that it is about, or that the change is part of"
+    ),
     "version": Parameter(_VERSION, "which version: a number, -N back from now, a tag or a time"),
     "expected": Parameter(
-        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, {"const": "absent"}]},
+        {"anyOf": [{**_NUMBER, "minimum": 0}, {"const": "absent"}]},
         "the version that the node must have, or `absent`",
     ),
-    "message": Parameter({"type": "string", "maxLength": 1000}, "why; stands in the history"),
+    "message": Parameter({"type": "string", "maxLength": MAX_MESSAGE}, "why; stands in the history"),
     "ephemeral": Parameter(_FLAG, "gone with the tega_id's live session"),
     "internal": Parameter(_FLAG, "with attributes: _oid _parent _version _ephemeral _value"),
-    "regex_flag": Parameter(_FLAG, "the path is a regex, oids parted by \\. and written with slashes"),
-    "path": Parameter({"type": "string"}, "a path, `a.b.c`"),
-    "root_oid": Parameter({"type": "string"}, "a root"),
+    "regex_flag": Parameter(_FLAG, "the path is a regex, oids parted by \\. and dots written as slashes"),
+    "path": Parameter(_DOTTED, "a path, `a.b.c`"),
+    "root_oid": Parameter(_ROOT, "a root"),
     "old_roots": Parameter(_FLAG, "kept versions too, not only the present one"),
     "backto": Parameter(_VERSION, "the version to restore"),
     "limit": Parameter({"type": "integer", "minimum": 1, "maximum": 10_000}, "at most so many"),
-    "since": Parameter({"type": "string"}, "not before this time"),
-    "by": Parameter({"type": "string"}, "by this tega_id only"),
+    "since": Parameter({"type": "string", "format": "date-time"}, "not before this time"),
+    "by": Parameter(_NAME, "by this tega_id only"),
     "a": Parameter(_VERSION, "the version before"),
     "b": Parameter(_VERSION, "the version after; without it the present one"),
-    "other": Parameter({"type": "string"}, "the path to compare with, if not the same"),
+    "other": Parameter(_DOTTED, "the path to compare with, if not the same"),
     "timeout": Parameter(
         {"type": "number", "exclusiveMinimum": 0, "maximum": 3600}, "how many seconds to wait"
     ),
@@ -91,6 +91,8 @@ class Route(NamedTuple):
     parameters: tuple[str, ...] = ()
     """Names in `PARAMETERS`; `version` of a write stands for `expected`."""
     required: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    """More of them, which are told in words only: with them the rules for the others are different."""
     body: dict[str, Any] | None = None
     """JSON Schema of the body; None: it takes none."""
     answer: dict[str, Any] | None = None
