@@ -19,7 +19,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"),
-                *(f"{bridge.url}/_openapi.json", "--checks", "all", "--max-examples", "20", "--seed", seed),
+                *(f"{bridge.url}/_openapi.json", "--checks", "all", "--max-examples", "12", "--seed", seed),
                 *("--generation-database", "none", "--request-timeout", "30", "--no-color"),
             ],
             capture_output=True,

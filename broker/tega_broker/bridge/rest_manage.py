@@ -72,8 +72,9 @@ def _txid(asked: Asked) -> str:
 
 
 async def _cand(bridge: Bridge, asked: Asked) -> web.Response:
+    detail = flag(asked.query, "detail")
     view = await bridge.transactions.run(_txid(asked), lambda tx: tx.candidate())
-    if flag(asked.query, "detail"):
+    if detail:
         return json_response({"roots": view.roots, "changes": [_difference(each) for each in view.changes]})
     return json_response(view.roots)
 
@@ -118,9 +119,10 @@ def _listing(
     what: str, shown: Callable[[Any], Any] | None = None
 ) -> Callable[[Bridge, Asked], Awaitable[web.Response]]:
     async def listing(bridge: Bridge, asked: Asked) -> web.Response:
+        detail = flag(asked.query, "detail")
         async with bridge.members.use(asked.tega_id) as client:
             found = await client.inspect(what)
-        if shown is None or flag(asked.query, "detail"):
+        if shown is None or detail:
             return json_response(found)
         return json_response(shown(found))
 
