@@ -89,10 +89,6 @@ def commit_transaction(node: Node, session: Session, request: CommitTransaction)
     log takes no writes, it stays open.
     """
     _check_message(request.message)
-    known = outcome(node.tip, session.id, request.id)
-    if known is not None:
-        node.gate(session, Reply(request.id, known))
-        return
     if _settled_before(node, session, request):
         return
     transaction = transactions.find(session.transactions, request.txid, node.now)
@@ -112,11 +108,18 @@ def commit_transaction(node: Node, session: Session, request: CommitTransaction)
 def _settled_before(
     node: Node, session: Session, request: Write | CommitTransaction | CancelTransaction
 ) -> bool:
-    """Answer a retry of what was answered before without a commit here; say whether it is one."""
+    """Answer a retry of what was done or answered before; say whether it is one.
+
+    Whoever owns the roots now: they may have been given away since.
+    """
     answer = session.settled_answer(request.id)
-    if answer is not None:
-        node.gate(session, answer)
-    return answer is not None
+    if answer is None:
+        known = outcome(node.tip, session.id, request.id)
+        if known is None:
+            return False
+        answer = Reply(request.id, known)
+    node.gate(session, answer)
+    return True
 
 
 def cancel_transaction(node: Node, session: Session, request: CancelTransaction) -> None:
@@ -233,10 +236,6 @@ def _commit(node: Node, session: Session, request: Write, ops: tuple[Op, ...], o
 
 def _commit_here(node: Node, session: Session, request: Write, ops: tuple[Op, ...]) -> None:
     id = request.id
-    known = outcome(node.tip, session.id, id)
-    if known is not None:
-        node.gate(session, Reply(id, known))
-        return
     node.check_log()
     try:
         written = write_store(

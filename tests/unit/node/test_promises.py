@@ -199,11 +199,24 @@ def test_a_retry_of_a_write_whose_answer_waited_for_the_replica_is_not_passed_on
     (passed,) = agent.take(m.Forward)
     agent.tell(m.Forward(passed.session, "", encode(m.Reply(1, [1, [["ops", 0]]]))))
     assert noc.take(m.Reply) == [], "the replica does not show it yet"
+    agent.tell(m.Heartbeat((("ops", "e1", 0),)))
     agent.tell(m.Chunk("ops", "e1", 0, 0, True, (), True, False, (), (), 1.0, "pi1", ""))
     (first,) = noc.take(m.Reply)
     noc.tell(request)
     assert noc.take(m.Reply) == [first]
     assert agent.take(m.Forward) == []
+
+
+def test_a_retry_of_a_write_to_a_root_that_was_given_away_since_is_not_passed_on() -> None:
+    lab = Lab()
+    agent, noc = lab.join("pi1", "agent"), lab.join("noc")
+    request = m.Write(1, 1, 10_000, (("put", ("ops", "k"), 1, None, False),), "", "")
+    noc.tell(request)
+    (first,) = noc.take(m.Reply)
+    lab.join("operator").delete("ops")
+    agent.ask(m.Claim, "ops", "e1", -1)
+    noc.tell(request)
+    assert (noc.take(m.Reply), agent.take(m.Forward)) == ([first], [])
 
 
 def test_a_subscriber_hears_nothing_of_a_root_whose_new_owner_said_nothing_yet() -> None:
