@@ -622,6 +622,26 @@ def tega_watchers(url: str, count: str) -> dict[str, float]:
     return asyncio.run(main())
 
 
+def bare_http(url: str, method: str, seconds: str) -> dict[str, float]:
+    """Make one HTTP request after the other over one connection; PUT another value each time."""
+    from http.client import HTTPConnection
+
+    connection = HTTPConnection(url.removeprefix("http://"))
+
+    def ask(number: int, method: str = method) -> None:
+        body = json.dumps({"mtu": number, "name": VALUE}) if method == "PUT" else None
+        connection.request(method, "/bench/a/b/", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{method}: {response.status}")
+
+    ask(-1, "PUT")
+    measured = one_by_one(ask, float(seconds))
+    connection.close()
+    return measured
+
+
 ROLES: dict[str, Callable[..., dict[str, float]]] = {
     name.replace("_", "-"): thing
     for name, thing in list(globals().items())

@@ -1,6 +1,6 @@
 """The cases of the benches, in the order in which they run."""
 
-from tests.bench.cases import callbacks, calls, fleet, footprint, stalls, throughput, tree
+from tests.bench.cases import callbacks, calls, fleet, footprint, stalls, throughput, tree, web
 from tests.bench.harness import Case
 
 CASES: tuple[Case, ...] = (
@@ -11,4 +11,5 @@ CASES: tuple[Case, ...] = (
     *stalls.CASES,
     *footprint.CASES,
     *fleet.CASES,
+    *web.CASES,
 )

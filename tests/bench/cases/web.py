@@ -1,0 +1,65 @@
+"""The bridge: GET and PUT over one connection, against an aiohttp application that keeps a dict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from tests.bench.harness import SERVER, Case, Program, Row, Server, Sides, broker, folder, free_port, load
+
+SECONDS = 2.0
+
+
+@contextmanager
+def bare_web() -> Iterator[Server]:
+    """Run the baseline."""
+    with folder() as scratch:
+        program = Program(["bare_web.py"], os.path.join(scratch, "stderr"), SERVER)
+        try:
+            yield Server(program, program.line())
+        finally:
+            program.stop()
+
+
+@contextmanager
+def bridge(node: Server, *settings: str) -> Iterator[Server]:
+    """Run a bridge of a broker."""
+    url = f"http://127.0.0.1:{free_port()}"
+    argv = ["-m", "tega_broker.bridge"]
+    for setting in (f"listen={url}", f"broker={node.url}", "access_log=errors", *settings):
+        argv += ["--set", setting]
+    with folder() as scratch:
+        program = Program(argv, os.path.join(scratch, "stderr"), SERVER)
+        try:
+            program.wait_for("ready")
+            yield Server(program, url)
+        finally:
+            program.stop()
+
+
+def pair(method: str) -> Callable[[], AbstractContextManager[Sides]]:
+    """Return what opens both sides."""
+
+    @contextmanager
+    def opened() -> Iterator[Sides]:
+        with broker() as node, bridge(node) as ours, bare_web() as base:
+            yield Sides(
+                lambda: load("bare-http", ours.url, method, SECONDS),
+                lambda: load("bare-http", base.url, method, SECONDS),
+            )
+
+    return opened
+
+
+CASES = tuple(
+    Case(
+        f"http-{method.lower()}",
+        (
+            Row("rate", f"HTTP {method} over one connection{more}", "/s", ">=", 0.5, ratio=True),
+            Row("p99", f"HTTP {method} over one connection, p99", "ms", "", 0, ratio=True),
+        ),
+        pair(method),
+    )
+    for method, more in (("GET", ""), ("PUT", ", durable"))
+)
