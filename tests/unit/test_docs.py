@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tega_broker import fleet
-from tega_zmq.runtime.config import AgentConfig, BrokerConfig, load
+from tega_zmq.runtime.config import AgentConfig, BridgeConfig, BrokerConfig, load
 from tega_zmq.runtime.schema import describe
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_the_python_in_the_readme_is_python() -> None:
 
 
 def test_keys_that_the_documents_name_exist() -> None:
-    known = {key.name for cls in (BrokerConfig, AgentConfig) for key in describe(cls)}
+    known = {key.name for cls in (BrokerConfig, AgentConfig, BridgeConfig) for key in describe(cls)}
     sections = {name.split(".")[0] for name in known if "." in name}
     for document in DOCUMENTS:
         for name in re.findall(r"`([a-z_]+\.[a-z_]+)`", document.read_text()):

@@ -14,7 +14,7 @@ from tega_zmq.version import __version__
 if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge
 
-__all__ = ["ROUTE", "describe"]
+__all__ = ["ROUTE", "SCHEMAS", "describe", "markdown"]
 
 ERRORS = {
     400: "bad input",
@@ -170,3 +170,17 @@ async def _openapi(bridge: Bridge, _: Asked) -> web.Response:
 
 ROUTE = Route("GET", "/_openapi.json", _openapi, "this description", answer={"type": "object"})
 """The description itself."""
+
+
+def markdown(table: tuple[Route, ...]) -> str:
+    """Return the routes of `table` as rows for docs/bridge.md: methods of one path together."""
+    rows: dict[tuple[str, str], tuple[list[str], Route]] = {}
+    for route in table:
+        rows.setdefault((route.path, route.summary), ([], route))[0].append(route.method)
+    lines = ["| request | parameters | what |", "| --- | --- | --- |"]
+    for (path, summary), (methods, route) in rows.items():
+        where = "/ROOT/OID/..." if path == DATA else path
+        named = [*(("version" if name == "expected" else name) for name in route.parameters), *route.unlisted]
+        parameters = ", ".join(f"`{name}`" for name in named if name != "tega_id")
+        lines.append(f"| `{', '.join(methods)} {where}` | {parameters} | {summary} |")
+    return "\n".join(lines)
