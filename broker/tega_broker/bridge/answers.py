@@ -24,6 +24,7 @@ __all__ = [
     "json_response",
     "pack",
     "status_of",
+    "wants_gzip",
 ]
 
 _PACK_FROM = 1024
@@ -133,7 +134,7 @@ def error_response(error: TegaError | Refusal) -> web.Response:
     return json_response({"error": code, "message": message, **fields}, status, headers)
 
 
-def _wants_gzip(accept: str) -> bool:
+def wants_gzip(accept: str) -> bool:
     """Whether the header Accept-Encoding takes gzip (RFC 9110, 12.5.3)."""
     star: bool | None = None
     for part in accept.lower().split(","):
@@ -159,7 +160,7 @@ async def pack(response: web.Response, headers: CIMultiDict[str] | Any) -> None:
         return
     response.headers.add("Vary", "Accept-Encoding")
     accept = headers.get("Accept-Encoding")
-    if accept is None or "Content-Encoding" in response.headers or not _wants_gzip(accept):
+    if accept is None or "Content-Encoding" in response.headers or not wants_gzip(accept):
         return
     if len(body) < _PACK_ASIDE:
         packed = _gzip(body)

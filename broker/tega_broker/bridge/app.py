@@ -196,6 +196,7 @@ class Bridge:
         if given is None or not _REQUEST_ID.fullmatch(given):
             self._count += 1
             given = f"{self._seed}-{self._count:x}"
+        request["id"] = given
         address = request.remote or ""
         method = request.method
         try:
@@ -213,7 +214,9 @@ class Bridge:
                 Refusal(503, "TegaError", f"the bridge could not do this: {type(error).__name__}")
             )
         if not response.prepared:
-            await self._finish(request, response, given)
+            self.finish(request, response)
+            if isinstance(response, web.Response):
+                await answers.pack(response, request.headers)
         self._tell(request, response, method, address, given, began)
         return response
 
@@ -284,9 +287,10 @@ class Bridge:
         """The routes of a part that owns all below its name, `/_ui/`."""
         return self._named.get("/" + path.split("/", 2)[1] + "/{rest}")
 
-    async def _finish(self, request: web.BaseRequest, response: web.StreamResponse, id: str) -> None:
+    def finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Add the headers that all answers have; for one that its handler itself prepares."""
         headers = response.headers
-        headers["X-Request-Id"] = id
+        headers["X-Request-Id"] = request["id"]
         headers["X-Content-Type-Options"] = "nosniff"
         origin = request.headers.get("Origin")
         if origin is not None and self.access.reads(origin):
@@ -299,8 +303,6 @@ class Bridge:
                     "Content-Type, If-Match, If-None-Match, X-Request-Id"
                 )
                 headers["Access-Control-Max-Age"] = "600"
-        if isinstance(response, web.Response):
-            await answers.pack(response, request.headers)
 
     def _tell(
         self,

@@ -9,9 +9,10 @@ from aiohttp import web
 
 from tega_broker.bridge.answers import BadRequest, dump_sorted, json_response
 from tega_broker.bridge.reading import Query, flag, message_of, oids, parse_json, read_body, regex_of
+from tega_broker.bridge.streaming import stream
 from tega_broker.bridge.table import DATA, Asked, Route
 from tega_zmq.client.results import Committed, NodeView
-from tega_zmq.errors import Collision, InvalidValue, NotFound
+from tega_zmq.errors import Collision, InvalidValue, NotFound, TooLarge
 from tega_zmq.paths import Path, format_path
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ async def _get(bridge: Bridge, asked: Asked) -> web.StreamResponse:
     async with bridge.members.use(asked.tega_id) as client:
         if flag(query, "internal"):
             return json_response(await _read(client.attributes(path, version=version), version))
-        node = await _read(client.node(path, version=version), version)
+        try:
+            node = await _read(client.node(path, version=version), version)
+        except TooLarge:
+            return await stream(bridge, client, asked.request, path, version)
     tag = _tag(node)
     headers = {"ETag": f'"{tag}"', "X-Tega-Version": str(node.version), "Cache-Control": "no-cache"}
     if node.age is not None:

@@ -1,0 +1,100 @@
+"""A tree that does not fit into one answer of the broker: read and sent in parts, all of one version."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from tega_broker.bridge.answers import dump, dump_sorted, wants_gzip
+from tega_zmq.errors import NotFound, TegaError, TooLarge
+from tega_zmq.paths import Path, format_path
+
+if TYPE_CHECKING:
+    from tega_broker.bridge.app import Bridge
+    from tega_zmq.aio import Client
+
+__all__ = ["stream"]
+
+_AT_ONCE: Final = 32
+"""Nodes that are asked for at a time."""
+
+_CHUNK: Final = 64 * 1024
+"""Bytes that are gathered before they are sent."""
+
+
+async def stream(
+    bridge: Bridge, client: Client, request: web.BaseRequest, path: Path, version: Any
+) -> web.StreamResponse:
+    """Answer with the value at `path`; `version` as in `Client.get`, None for the present one.
+
+    Raises what a read may raise, until the answer has begun; if its version is dropped after that, the
+    connection ends.
+    """
+    pinned = await _pin(client, path, version)
+    oids = await client.oids(path, version=pinned)
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache"})
+    response.enable_chunked_encoding()
+    packer = None
+    if wants_gzip(request.headers.get("Accept-Encoding", "")):
+        response.headers["Content-Encoding"] = "gzip"
+        packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    response.headers.add("Vary", "Accept-Encoding")
+    bridge.finish(request, response)
+    await response.prepare(request)
+    if request.method == "HEAD":
+        await response.write_eof()
+        return response
+    try:
+        gathered = bytearray()
+        async for part in _object(client, path, [oid for oid, _ in oids], pinned):
+            gathered += part
+            if len(gathered) >= _CHUNK:
+                await response.write(packer.compress(gathered) if packer else bytes(gathered))
+                gathered.clear()
+        await response.write(packer.compress(gathered) + packer.flush() if packer else bytes(gathered))
+        await response.write_eof()
+    except TegaError as error:
+        bridge.logger.warning(
+            "a large answer was broken off",
+            extra={"fields": {"path": format_path(path), "error": f"{error.code}: {error.message}"}},
+        )
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+async def _pin(client: Client, path: Path, version: Any) -> Any:
+    """Return a version that stays the same one: a number where it was counted back from now."""
+    if version is not None and not (isinstance(version, int) and version < 0):
+        return version
+    for each in await client.inspect("roots"):
+        if each["root"] == path[0]:
+            return each["version"] + (version or 0)
+    raise NotFound(f"there is no {path[0]}", path=path[0])
+
+
+async def _object(client: Client, path: Path, oids: list[str], version: Any) -> AsyncIterator[bytes]:
+    """Yield the container at `path`, whose `oids` are known, as JSON, in parts."""
+    mark = b"{"
+    oids = sorted(oids)
+    for at in range(0, len(oids), _AT_ONCE):
+        below = [(*path, oid) for oid in oids[at : at + _AT_ONCE]]
+        values = await asyncio.gather(
+            *(client.get(each, version=version) for each in below), return_exceptions=True
+        )
+        for child, value in zip(below, values, strict=True):
+            yield mark + dump(child[-1]) + b":"
+            mark = b","
+            if isinstance(value, TooLarge):
+                inner = [oid for oid, _ in await client.oids(child, version=version)]
+                async for part in _object(client, child, inner, version):
+                    yield part
+            elif isinstance(value, BaseException):
+                raise value
+            else:
+                yield dump_sorted(value)
+    yield b"}" if oids else b"{}"
