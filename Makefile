@@ -18,7 +18,7 @@ help:  ## list the targets
 	@echo "  PORT=8740 is the broker's port in make run, PYTHON=python3 what makes the .venv, ARGS what is"
 	@echo "  passed on to the tool: make unit ARGS='-k tree -x'"
 
-run: $(READY)  ## a broker and two agents on loopback; Ctrl-C stops all of it
+run: $(READY)  ## a broker with its bridge and two agents on loopback; Ctrl-C stops all of it
 	@exec $(BIN)/python -m tega_broker.fleet --port $(PORT) $(ARGS)
 
 demo: $(READY)  ## the same fleet, a scripted story, a few seconds
@@ -55,9 +55,11 @@ sim: $(READY)  ## simulate a fleet under faults, SEEDS=1-20 or fresh ones, EVENT
 sim-mutants: $(READY)  ## see whether the simulation finds each bug of tests/sim/mutants.py; minutes
 	$(BIN)/python -m tests.sim.run_mutants $(ARGS)
 
-# Hosts in namespaces and small filesystems, for tests/chaos. Without root those tests are skipped, and say so.
+# Hosts in namespaces and small filesystems, for tests/chaos; proxies, for tests/bridge. Without root those
+# tests are skipped, and say so.
 lab:
 	@tests/chaos/prepare
+	@tests/bridge/prepare
 
 chaos: $(READY) lab  ## real programs that are killed, frozen and cut off, on full disks; 3 minutes
 	$(BIN)/python -m pytest tests/chaos $(ARGS)
