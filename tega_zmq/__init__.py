@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Unauthorized,
     )
     from tega_zmq.plugins import Plugin, on_change, rpc
+    from tega_zmq.tunnel.urls import Tls
 
 __all__ = [
     "Cancelled",
@@ -83,6 +84,7 @@ __all__ = [
     "TakenOver",
     "TegaError",
     "Timeout",
+    "Tls",
     "TooLarge",
     "Transaction",
     "TransactionExpired",
@@ -109,6 +111,7 @@ _HOME = {
     "NodeView": _RESULTS,
     "Plugin": _PLUGINS,
     "Subscription": _BLOCKING,
+    "Tls": "tega_zmq.tunnel.urls",
     "Transaction": _BLOCKING,
     "connect": _BLOCKING,
     "on_change": _PLUGINS,

@@ -28,6 +28,7 @@ from tega_zmq.client.results import (
 )
 from tega_zmq.errors import InvalidValue, NotFound, TegaError
 from tega_zmq.paths import format_path
+from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
 from tega_zmq.wire.messages import OpField
 
@@ -67,6 +68,7 @@ def connect(
     timeout: float = 10.0,
     kind: str = "client",
     context: zmq.Context[Any] | None = None,
+    tls: Tls | None = None,
 ) -> Connecting:
     """Open a session; `tega = await connect(...)`, or `async with connect(...) as tega`.
 
@@ -75,7 +77,7 @@ def connect(
     requests.check_url(url)
     if tega_id is None:
         tega_id = requests.fresh_tega_id(socket.gethostname(), os.getpid(), os.urandom(4).hex())
-    driver = AsyncDriver(url, requests.check_tega_id(tega_id), kind, context)
+    driver = AsyncDriver(url, requests.check_tega_id(tega_id), kind, context, tls)
     return Connecting(Client(driver, requests.check_timeout(timeout)), timeout)
 
 

@@ -20,11 +20,12 @@ import zmq
 
 from tega_zmq.client import requests
 from tega_zmq.client.engine import Engine
-from tega_zmq.client.link import Link, readable
+from tega_zmq.client.link import AnyLink, Carrier, link_to, readable
 from tega_zmq.client.notices import Notices
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.workers import Workers
 from tega_zmq.errors import Disconnected, TegaError
+from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
 
 __all__ = ["AsyncDriver"]
@@ -41,13 +42,21 @@ _BURST: Final = 500
 class AsyncDriver:
     """Runs one client's engine in an event loop. All methods are called in that loop's thread."""
 
-    def __init__(self, url: str, tega_id: str, kind: str, context: zmq.Context[Any] | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        tega_id: str,
+        kind: str,
+        context: zmq.Context[Any] | None,
+        tls: Tls | None = None,
+    ) -> None:
         self.engine = Engine(ClientSession(tega_id, kind, jitter=random.random), self)
         self.url = url
         self._name = f"tega-{tega_id}"
         self._context = context
         """Of the caller; None: one of its own, from `start` on."""
-        self._link: Link
+        self._tls = tls
+        self._link: AnyLink
         self._loop: asyncio.AbstractEventLoop
         self._outbox: deque[bytes] = deque()
         self._up = False
@@ -67,7 +76,7 @@ class AsyncDriver:
         """Dial and wait for a session. Raises as the blocking client's `connect`."""
         self._loop = asyncio.get_running_loop()
         self._first = first = self._loop.create_future()
-        self._link = Link(self.url, self._context)
+        self._link = link_to(self.url, self._context, self._tls)
         self._dial()
         try:
             async with asyncio.timeout(timeout):
@@ -271,7 +280,7 @@ class AsyncDriver:
         self._timer = None
         self._turn_soon()
 
-    def _receive(self, now: float, link: zmq.Socket[bytes]) -> None:
+    def _receive(self, now: float, link: Carrier) -> None:
         engine = self.engine
         try:
             for _ in range(_BURST):

@@ -25,6 +25,7 @@ from tega_zmq.client.results import (
 )
 from tega_zmq.errors import InvalidValue, NotFound, TegaError
 from tega_zmq.paths import format_path
+from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
 from tega_zmq.wire.messages import OpField
 
@@ -41,13 +42,15 @@ def connect(
     timeout: float = 10.0,
     kind: str = "client",
     context: zmq.Context[Any] | None = None,
+    tls: Tls | None = None,
 ) -> Client:
     """Open a session at the node that listens at `url` and return its client.
 
-    `url`: `tcp://HOST:PORT` or `ipc://PATH`. `tega_id`: who this program is; by default a fresh name.
+    `url`: `tcp://HOST:PORT`, `ipc://PATH`, or a bridge's, `ws://HOST:PORT` or `wss://HOST` (a tunnel, through
+    the proxy that HTTPS_PROXY or HTTP_PROXY names). `tega_id`: who this program is; by default a fresh name.
     Somebody else who is connected under it is displaced. `timeout`: seconds to wait for the node, and what
     the client's methods wait at most unless told otherwise. `kind`: how listings show it. `context`: a
-    ZeroMQ context to share between many clients; by default each has its own.
+    ZeroMQ context to share between many clients; by default each has its own. `tls`: files for `wss://`.
 
     Raises `Disconnected` if no node answers, `InvalidValue` for a wrong argument, or what the node refuses
     with.
@@ -55,7 +58,7 @@ def connect(
     requests.check_url(url)
     if tega_id is None:
         tega_id = requests.fresh_tega_id(socket.gethostname(), os.getpid(), os.urandom(4).hex())
-    driver = Driver(url, requests.check_tega_id(tega_id), kind, context)
+    driver = Driver(url, requests.check_tega_id(tega_id), kind, context, tls)
     driver.start(requests.check_timeout(timeout))
     return Client(driver, timeout)
 

@@ -28,11 +28,12 @@ import zmq
 from tega_zmq.client import requests
 from tega_zmq.client.crew import Crew, Work
 from tega_zmq.client.engine import Engine
-from tega_zmq.client.link import Link, readable
+from tega_zmq.client.link import AnyLink, link_to, readable
 from tega_zmq.client.notices import Notices
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.workers import Workers
 from tega_zmq.errors import Disconnected, TegaError
+from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
 
 __all__ = ["Driver"]
@@ -70,12 +71,20 @@ class _Waiter:
 class Driver:
     """Runs one client's engine: `start` it, then `run` from any thread; `close` ends all."""
 
-    def __init__(self, url: str, tega_id: str, kind: str, context: zmq.Context[Any] | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        tega_id: str,
+        kind: str,
+        context: zmq.Context[Any] | None,
+        tls: Tls | None = None,
+    ) -> None:
         self.engine = Engine(ClientSession(tega_id, kind, jitter=random.random), self)
         self.url = url
         self._context = context
         """Of the caller; None: one of its own, from `start` on."""
-        self._link: Link
+        self._tls = tls
+        self._link: AnyLink
         self._pid = os.getpid()
         self._inbox: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._told: list[_Waiter] = []
@@ -128,7 +137,7 @@ class Driver:
         """
         first = self._first
         assert first is not None
-        self._link = Link(self.url, self._context)
+        self._link = link_to(self.url, self._context, self._tls)
         try:
             self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._epoll = select.epoll()

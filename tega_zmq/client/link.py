@@ -11,14 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Union
 
 import zmq
 import zmq.backend
 
+from tega_zmq.errors import InvalidValue
+from tega_zmq.tunnel.piped import Piped
+from tega_zmq.tunnel.urls import Tls, is_tunnel
 from tega_zmq.wire.codec import MAX_FRAME
 
-__all__ = ["ConnectionState", "Link", "readable"]
+if TYPE_CHECKING:
+    from tega_zmq.tunnel.link import TunnelLink
+
+__all__ = ["AnyLink", "Carrier", "ConnectionState", "Link", "link_to", "readable"]
+
+Carrier: TypeAlias = zmq.Socket[bytes] | Piped
+"""What carries frames: a DEALER, or the WebSocket of a tunnel."""
 
 ConnectionState: TypeAlias = Literal["dialling", "up", "down"]
 
@@ -31,8 +40,6 @@ _OPTIONS: Final = (
     (zmq.CONNECT_TIMEOUT, 10_000),
     (zmq.HANDSHAKE_IVL, 10_000),
     (zmq.MAXMSGSIZE, MAX_FRAME),
-    (zmq.SNDHWM, 10_000),
-    (zmq.RCVHWM, 10_000),
     (zmq.HEARTBEAT_IVL, 5_000),
     (zmq.HEARTBEAT_TIMEOUT, 15_000),
     (zmq.HEARTBEAT_TTL, 15_000),
@@ -58,8 +65,31 @@ _option: Final[Any] = zmq.backend.Socket.get
 """As `Socket.getsockopt`, but without making an enum of each answer: it is asked several times a request."""
 
 
-def readable(socket: zmq.Socket[bytes]) -> bool:
+AnyLink: TypeAlias = Union["Link", "TunnelLink"]
+"""What `link_to` returns."""
+
+
+def link_to(url: str, context: zmq.Context[Any] | None, tls: Tls | None = None) -> AnyLink:
+    """Return what dials `url`: a `Link`, or for `ws://` and `wss://` a `TunnelLink` with the files `tls`.
+
+    Raises `InvalidValue`: the url, or a library that is not installed.
+    """
+    if not is_tunnel(url):
+        return Link(url, context)
+    try:
+        from tega_zmq.tunnel.link import TunnelLink
+    except ImportError as error:
+        raise InvalidValue(
+            f"{url}: a tunnel needs the library websockets, which is not installed ({error});"
+            " pip install 'tega-zmq[tunnel]'"
+        ) from None
+    return TunnelLink(url, tls)
+
+
+def readable(socket: Carrier) -> bool:
     """Whether a message can be received now."""
+    if isinstance(socket, Piped):
+        return socket.readable()
     return bool(_option(socket, _EVENTS) & _POLLIN)
 
 
@@ -70,8 +100,10 @@ class Link:
     one: the first is edge-triggered (read `zmq.EVENTS` and drain after every event and every send).
     """
 
-    def __init__(self, url: str, context: zmq.Context[Any] | None) -> None:
+    def __init__(self, url: str, context: zmq.Context[Any] | None, queue: int = 10_000) -> None:
+        """`queue`: frames that may wait, each way."""
         self.url = url
+        self._queue = queue
         self.socket: zmq.Socket[bytes] | None = None
         self.fd = -1
         self.monitor_fd = -1
@@ -90,6 +122,8 @@ class Link:
         try:
             for option, value in _OPTIONS:
                 socket.setsockopt(option, value)
+            socket.setsockopt(zmq.SNDHWM, self._queue)
+            socket.setsockopt(zmq.RCVHWM, self._queue)
             if "[" in self.url:
                 socket.setsockopt(zmq.IPV6, 1)
             self._monitor = socket.get_monitor_socket(_UP | _DOWN)

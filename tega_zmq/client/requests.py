@@ -25,6 +25,7 @@ from tega_zmq.client.subscriptions import Ask
 from tega_zmq.errors import HandlerError, InvalidPath, InvalidValue, NotFound, ProtocolError
 from tega_zmq.errors import decode as decode_error
 from tega_zmq.paths import Path, check, format_path, parse
+from tega_zmq.tunnel.urls import address_of, is_tunnel
 from tega_zmq.wire import messages
 from tega_zmq.wire.messages import OpField
 
@@ -184,7 +185,7 @@ _LONGEST_IPC: Final = 107
 
 
 def check_url(url: Any) -> str:
-    """Return `url` if a node can be dialled by it: `tcp://HOST:PORT` or `ipc://PATH`.
+    """Return `url` if a node can be dialled by it: `tcp://HOST:PORT`, `ipc://PATH`, `ws://` or `wss://HOST`.
 
     Raises `InvalidValue`.
     """
@@ -200,11 +201,10 @@ def check_url(url: Any) -> str:
         if 0 < size <= _LONGEST_IPC:
             return url
         raise InvalidValue(f"{url}: expected ipc://PATH with a path of 1 to {_LONGEST_IPC} bytes, not {size}")
-    if url.startswith(("ws://", "wss://")):
-        raise InvalidValue(
-            f"{url}: this version has no tunnel through HTTP yet; use tcp://HOST:PORT or ipc://PATH"
-        )
-    raise InvalidValue(f"{url}: expected tcp://HOST:PORT or ipc://PATH")
+    if is_tunnel(url):
+        address_of(url)
+        return url
+    raise InvalidValue(f"{url}: expected tcp://HOST:PORT, ipc://PATH, or ws://HOST:PORT of a bridge")
 
 
 # -- requests --------------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ class Node:
         self.server = fresh()
         self.uplink = uplink
         self.online = False
+        self.hears_topics = True
+        """Updates that the node above publishes can be heard: the uplink is no tunnel."""
         """Whether the uplink's session is connected."""
         self.uplink_server = ""
         self.uplink_name = ""

@@ -263,7 +263,7 @@ def _open_roots(node: Node) -> None:
             _ask(node, "claim", name, Claim, name, epoch, version)
     for name in node.settings.config:
         if name not in node.topics_up and ("follow", name) not in asked:
-            _ask(node, "follow", name, Follow, name, True)
+            _ask(node, "follow", name, Follow, name, node.hears_topics)
 
 
 def _ask(node: Node, what: str, name: str, kind: type, *fields: object) -> None:

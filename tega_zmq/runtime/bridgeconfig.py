@@ -89,6 +89,21 @@ class BridgeLimits:
         minimum=0.1,
         maximum=1_000_000,
     )
+    frames: float = key(
+        20_000.0,
+        "Most messages that a tunnel or WebSocket may send; who sends more is read more slowly.",
+        unit="a second",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    queue: int = key(
+        _MIB,
+        "What may wait for a follower of changes, by /_pubsub or watch=1, that does not read; then its "
+        "connection is closed.",
+        unit="bytes",
+        minimum=16_384,
+        maximum=1024 * _MIB,
+    )
     sessions: int = key(
         256, "Most sessions that are held for the tega_ids of requests.", minimum=1, maximum=100_000
     )
@@ -116,6 +131,14 @@ class BridgeKeys:
     )
     tls: Tls = section(Tls)
     limits: BridgeLimits = section(BridgeLimits)
+    ping: float = key(
+        20.0,
+        "How often tunnels and WebSockets are pinged, and event streams get a comment: below the time after "
+        "which proxies close an idle connection, mostly 60.",
+        unit="seconds",
+        minimum=0.05,
+        maximum=3600,
+    )
     access_log: Literal["all", "errors", "none"] = key(
         "all", "Which requests get a line in the log. errors: those that were refused or failed."
     )

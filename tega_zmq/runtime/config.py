@@ -19,6 +19,7 @@ from tega_zmq.errors import InvalidPath, InvalidValue
 from tega_zmq.runtime import yamlio
 from tega_zmq.runtime.bridgeconfig import Bridge, BridgeKeys
 from tega_zmq.runtime.schema import ConfigError, Setting, build, key, section, unfold
+from tega_zmq.tunnel.urls import address_of, is_tunnel
 
 __all__ = [
     "AgentConfig",
@@ -100,9 +101,25 @@ def _is_loopback(endpoint: str) -> bool:
 
 
 def _check_endpoints(endpoints: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(check_endpoint, _check_some(endpoints)))
+
+
+def _check_some(endpoints: tuple[str, ...]) -> tuple[str, ...]:
     if not endpoints:
         raise ConfigError("at least one endpoint is needed")
-    return tuple(map(check_endpoint, endpoints))
+    return endpoints
+
+
+def _check_uplinks(endpoints: tuple[str, ...]) -> tuple[str, ...]:
+    for endpoint in endpoints:
+        if is_tunnel(endpoint):
+            try:
+                address_of(endpoint)
+            except InvalidValue as error:
+                raise ConfigError(error.message) from None
+        else:
+            check_endpoint(endpoint)
+    return _check_some(endpoints)
 
 
 def _check_changes(endpoint: str) -> str:
@@ -285,6 +302,14 @@ class Reconnect:
         minimum=0.01,
         maximum=86_400,
     )
+    better: float = key(
+        60.0,
+        "While an endpoint of `uplink` is in use that is not the first, how often those before it are tried, "
+        "25 % more or less. The session moves to the one that answers.",
+        unit="seconds",
+        minimum=0.05,
+        maximum=86_400,
+    )
 
 
 _TEGA_ID_HELP = (
@@ -341,6 +366,21 @@ class BrokerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class UplinkTls:
+    """Files for an uplink that begins with wss://."""
+
+    ca: str | None = key(
+        None,
+        "File with the certificates of those who may have signed the bridge's, PEM. null: whom the system "
+        "trusts, or the file that the environment variable SSL_CERT_FILE names.",
+    )
+    cert: str | None = key(
+        None, "File with this device's own certificate, PEM, for a reverse proxy that asks for one."
+    )
+    key: str | None = key(None, "File with the key of the certificate, PEM. null: it stands in `tls.cert`.")
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """Configuration of `tega-agent`."""
 
@@ -352,8 +392,9 @@ class AgentConfig:
     )
     uplink: tuple[str, ...] = key(
         ("tcp://127.0.0.1:8740",),
-        "The broker's `listen.requests`; several are tried in this order.",
-        check=_check_endpoints,
+        "The broker's `listen.requests`, or a bridge, ws://HOST:PORT or wss://HOST: a tunnel, through the "
+        "proxy that HTTPS_PROXY or HTTP_PROXY names, if any. Several are tried in this order.",
+        check=_check_uplinks,
     )
     listen: AgentListen = section(AgentListen)
     advertise: Advertise = section(Advertise)
@@ -366,6 +407,7 @@ class AgentConfig:
         (), "Roots that this device owns and the broker keeps a replica of. `{tega_id}` as above."
     )
     reconnect: Reconnect = section(Reconnect)
+    tls: UplinkTls = section(UplinkTls)
     sync: Literal["always", "interval", "none"] = key("interval", _SYNC_HELP)
     sync_interval: float = key(
         1.0, "With sync: interval, how often.", unit="seconds", minimum=0.01, maximum=3600

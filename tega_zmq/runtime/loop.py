@@ -39,6 +39,7 @@ from tega_zmq.node.effects import (
 from tega_zmq.node.state import Node
 from tega_zmq.runtime.sockets import bound, publisher_socket, router_socket
 from tega_zmq.runtime.uplink import Uplink
+from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import bundle, decode, encode, request_id, unbundle
 from tega_zmq.wire.messages import RootUpdate
 
@@ -98,9 +99,11 @@ class Loop:
         snapshot_after: int,
         logger: logging.Logger,
         hooks: Hooks,
+        tls: Tls | None = None,
+        better: float = 60.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`wake` is the eventfd that the writer thread writes to; sizes are bytes."""
+        """`wake` is the eventfd that the writer thread writes to; sizes are bytes. Of `tls` see `Uplink`."""
         self.node = node
         self._writer = writer
         self._wake = wake
@@ -119,7 +122,7 @@ class Loop:
         self._poller.register(wake, zmq.POLLIN)
         if self._publisher is not None:
             self._poller.register(self._publisher, zmq.POLLIN)
-        self._link = Uplink(context, self._poller, uplink) if uplink else None
+        self._link = Uplink(context, self._poller, uplink, tls, better) if uplink else None
         self._dial_at: float | None = 0.0 if uplink else None
         self._peers: dict[bytes, int] = {}
         self._by_fd: dict[int, bytes] = {}
@@ -300,8 +303,9 @@ class Loop:
     def _uplink(self, now: float) -> None:
         link, node = self._link, self.node
         assert link is not None
-        happened = link.happened()
+        happened = link.happened(now)
         if happened == "up":
+            node.hears_topics = link.hears_topics
             machine.uplink_connected(node, now)
         for data in link.receive():
             for each in unbundle(data):

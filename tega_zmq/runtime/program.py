@@ -21,13 +21,14 @@ import zmq
 from tega_zmq import log as tega_log
 from tega_zmq import store
 from tega_zmq.client.protocol import ClientSession
-from tega_zmq.errors import StorageError
+from tega_zmq.errors import InvalidValue, StorageError
 from tega_zmq.log.disk import Disk
 from tega_zmq.node import Node, Settings, machine
 from tega_zmq.runtime.config import AgentConfig, BrokerConfig
 from tega_zmq.runtime.loop import Hooks, Loop
 from tega_zmq.runtime.notify import Notifier
 from tega_zmq.runtime.sockets import ListenError
+from tega_zmq.tunnel.urls import Tls
 
 __all__ = ["fresh_id", "raise_descriptors", "run"]
 
@@ -62,7 +63,7 @@ def run(
     sys.setswitchinterval(_SWITCH)
     try:
         return _Program(config, logger, disk, closing, reload).run(ready)
-    except (StorageError, ListenError) as error:
+    except (StorageError, ListenError, InvalidValue) as error:
         logger.error("cannot start", extra={"fields": {"error": str(error)}})
         return 1
 
@@ -192,6 +193,10 @@ class _Program(Hooks):
             uplink=list(config.uplink) if isinstance(config, AgentConfig) else None,
             queue=config.limits.queue,
             snapshot_after=config.log.snapshot_after,
+            tls=Tls(*(name or "" for name in (config.tls.ca, config.tls.cert, config.tls.key)))
+            if isinstance(config, AgentConfig)
+            else None,
+            better=config.reconnect.better if isinstance(config, AgentConfig) else 0.0,
             logger=self._logger,
             hooks=self,
         )

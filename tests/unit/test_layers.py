@@ -45,15 +45,29 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(PROTOCOL, (*BASE, *WIRE, *PROTOCOL)),
     "tega_zmq.node": CORE,
     "tega_zmq.log": (*STORE, "tega_zmq.log"),
-    "tega_zmq.client": (*BASE, *WIRE, "tega_zmq.client"),
-    "tega_zmq.aio": (*BASE, "tega_zmq.client"),
+    "tega_zmq.tunnel": (*BASE, *WIRE, "tega_zmq.tunnel"),
+    "tega_zmq.client": (*BASE, *WIRE, "tega_zmq.tunnel", "tega_zmq.client"),
+    "tega_zmq.aio": (*BASE, "tega_zmq.tunnel", "tega_zmq.client"),
     "tega_zmq.plugins": (*BASE, "tega_zmq.client", "tega_zmq.plugins"),
     "tega_zmq.check": (*STORE, "tega_zmq.log", "tega_zmq.runtime.yamlio", "tega_zmq.check"),
-    "tega_zmq.runtime": (*CORE, "tega_zmq.log", "tega_zmq.client", "tega_zmq.plugins", "tega_zmq.runtime"),
+    "tega_zmq.runtime": (
+        *CORE,
+        "tega_zmq.log",
+        "tega_zmq.client",
+        "tega_zmq.plugins",
+        "tega_zmq.tunnel",
+        "tega_zmq.runtime",
+    ),
     "tega_zmq.shell": (*BASE, "tega_zmq.client", "tega_zmq.runtime.yamlio", "tega_zmq.shell", "tega_zmq"),
     "tega_broker": ("tega_zmq", "tega_broker"),
     "tega_agent": ("tega_zmq", "tega_agent"),
-    "tega_zmq": ("tega_zmq.version", "tega_zmq.errors", "tega_zmq.client", "tega_zmq.plugins"),
+    "tega_zmq": (
+        "tega_zmq.version",
+        "tega_zmq.errors",
+        "tega_zmq.client",
+        "tega_zmq.plugins",
+        "tega_zmq.tunnel.urls",
+    ),
 }
 """What each module, or package, may import of the project; the longest name that fits counts."""
 
