@@ -163,14 +163,19 @@ class Subscriptions:
             return None, (), False
         root, epoch, version = changed.root, changed.epoch, changed.version
         seen = subscribed.seen.get(root)
+        # What follows on a first word that was lost with a connection comes anew when the node has answered.
+        lost = subscribed.standing and subscribed.asking
         if version == changed.previous and epoch:
             # Part of a commit that is too large for one message; the last part says the new version.
             follows = (
                 changed.reset
-                or seen in (None, (epoch, version))
+                or seen == (epoch, version)
+                or (seen is None and not (lost and version != -1))
                 or subscribed.replied.get(root) == (epoch, version)
             )
             return subscribed, changes_of(changed) if follows else (), False
+        if seen is None and lost and not changed.reset and changed.previous != -1:
+            return subscribed, (), False
         if seen is not None:
             same = seen[0] == epoch
             if same and version <= seen[1]:

@@ -173,7 +173,15 @@ def request(node: Node, session: Session, message: Any) -> None:
             _check_delegated(session, message)
         REQUESTS[type(message)](node, session, message)
     except TegaError as error:
+        if _is_commit(message):
+            # A retry after the reason has gone would come behind what was asked later.
+            session.settle(messages.Failure(id, *errors.encode(error)))
         node.fail(session, id, error)
+
+
+def _is_commit(message: Any) -> bool:
+    kind = type(message)
+    return kind is messages.CommitTransaction or (kind is messages.Write and not message.txid)
 
 
 def _check_delegated(session: Session, message: Any) -> None:

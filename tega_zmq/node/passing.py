@@ -45,6 +45,11 @@ def pass_on(node: Node, session: Session, request: Any, root: str, owner: str | 
             root=root,
             owner=owner,
         )
+    if isinstance(request, Write) and session.doubt > node.now and not agent.doubt:
+        # Before this node restarted it may have gone to the session that the agent had then.
+        raise errors.Disconnected(
+            f"{owner} has lost the session in which it may have been asked to write", outcome="unknown"
+        )
     _wait(node, session, request, owner, True, None)
     node.effects.append(Send(agent.peer, Forward(session.id, session.tega_id, encode(request))))
 
@@ -135,7 +140,7 @@ def _note_ephemerals(session: Session, request: Write) -> None:
                 made = held[known]
                 held[known] = made._replace(ops=(*made.ops[:1], *made.ops[1:][-MAX_AGAIN:], op))
         if ephemeral and not any(path[:length] in held for length in range(1, len(path))):
-            held[path] = request._replace(ops=((kind, path, value, None, True),))
+            held[path] = request._replace(ops=((kind, path, value, None, True),), message="")
 
 
 def _versions_to_show(node: Node, value: Any) -> dict[str, int]:

@@ -207,7 +207,7 @@ def catch_up(node: Node, subscription: ChangeSubscription) -> None:
             if version != ABSENT and not above:
                 _tell_present(node, subscription, gone(name), None)
             continue
-        if (epoch, version) == (root.epoch, root.version) or not root.epoch:
+        if (epoch, version) == (root.epoch, root.version) or (not root.epoch and root.version != ABSENT):
             continue  # no epoch: it was given to an agent that has said nothing of it yet
         missed = updates_since(root, epoch, version)
         if missed is None or not _trees_kept(root, version):

@@ -143,6 +143,20 @@ def test_a_root_that_comes_into_being_while_nobody_is_connected() -> None:
     assert told(subscriptions, changed(5, -1, reset=True)) == ([5], False)
 
 
+def test_the_first_word_of_a_new_root_was_lost_with_the_connection() -> None:
+    subscriptions = Subscriptions()
+    subscribed = subscriptions.to_regex("[ab]", "local", print)
+    assert not subscriptions.confirmed(1, [["a", "e", 3]])
+    assert subscriptions.welcomed(True) == [1]
+    assert told(subscriptions, changed(8, 7, root="b")) == ([], False)
+    assert told(subscriptions, changed(8, 8, root="b")) == ([], False), "a part of one"
+    assert subscribed.ask()[1][-1] == (("a", "e", 3),)
+    assert subscriptions.confirmed(1, [["a", "e", 3], ["b", "e", 8]])
+    assert subscribed.ask()[1][-1] == (("a", "e", 3), ("b", "", -1))
+    assert not subscriptions.confirmed(1, [["a", "e", 3], ["b", "", -1]])
+    assert told(subscriptions, changed(8, -1, root="b", reset=True)) == ([8], False)
+
+
 def test_a_regex_asks_for_roots_of_which_it_heard_nothing() -> None:
     subscriptions = Subscriptions()
     subscribed = subscriptions.to_regex(".*", "local", print)
