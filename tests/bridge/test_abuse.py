@@ -152,6 +152,17 @@ def test_who_does_not_read_is_given_up(strict: Site) -> None:
     assert strict.ask("GET", "/_health").status == 200
 
 
+def test_who_hangs_up_in_the_middle_is_no_error(bridge: Site, caplog: pytest.LogCaptureFixture) -> None:
+    known = bridge.serving.bridge
+    before = known.metrics.counts.get("bad_requests", 0)
+    with bridge.socket() as peer:
+        peer.sendall(b"PUT /a/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n12345")
+        until(lambda: known.connections >= 1)
+    until(lambda: known.metrics.counts.get("bad_requests", 0) > before or known.connections <= 1)
+    assert bridge.ask("GET", "/_health").status == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_connections_are_bounded_and_let_go(strict: Site) -> None:
     bridge = strict.serving.bridge
     until(lambda: bridge.connections <= 1)

@@ -386,7 +386,8 @@ class _Connection(RequestHandler):
         """See `RequestHandler`; there is no 500."""
         if status >= 500:
             status = 503
-            self._bridge.logger.error("a request failed", exc_info=exc)
+            if not isinstance(exc, ConnectionError):  # who has gone does not read the answer
+                self._bridge.logger.error("a request failed", exc_info=exc)
         text = " ".join((message or str(exc) or "no HTTP").split())
         return self._bridge.refused(f"the request cannot be read: {text}", status)
 
