@@ -386,8 +386,10 @@ class _Connection(RequestHandler):
         """See `RequestHandler`; there is no 500."""
         if status >= 500:
             status = 503
-            if not isinstance(exc, ConnectionError):  # who has gone does not read the answer
-                self._bridge.logger.error("a request failed", exc_info=exc)
+            if isinstance(exc, ConnectionError):  # who has gone does not read the answer
+                self._bridge.metrics.count("hang_ups")
+                return answers.error_response(Refusal(503, "Disconnected", "the peer hung up", close=True))
+            self._bridge.logger.error("a request failed", exc_info=exc)
         text = " ".join((message or str(exc) or "no HTTP").split())
         return self._bridge.refused(f"the request cannot be read: {text}", status)
 

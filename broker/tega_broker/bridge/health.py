@@ -99,6 +99,7 @@ def _of_bridge(bridge: Bridge, out: Exposition) -> None:
 _COUNTS = {
     "bad_requests": "Requests that were no HTTP.",
     "connections_refused": "Connections that were not taken, since too many were open.",
+    "hang_ups": "Requests whose peer was gone before they came in full.",
     "slow_peers": "Connections that were given up, since their peer did not read.",
 }
 

@@ -211,7 +211,10 @@ async def _diff(bridge: Bridge, asked: Asked) -> web.Response:
 
 
 async def _edges(bridge: Bridge, asked: Asked) -> web.Response:
-    """Pairs of `PATH(VERSION)`: what points at what in the present tree, and in the kept ones before it."""
+    """Pairs of `PATH(VERSION)`: which node points at which, in the present tree and in those kept before it.
+
+    A parent points at its children, and each child at the parent that it came into the tree with.
+    """
     query = asked.query
     wanted = word(query, "root_oid")
     if wanted is not None:
@@ -248,7 +251,8 @@ def _collect(attributes: dict[str, Any], edges: dict[tuple[str, str], None]) -> 
             below = (*path, oid)
             there = f"{format_path(below)}({child['_version']})"
             edges[here, there] = None
-            edges[there, here] = None
+            # A node points back at its parent of when it was made: newer ones share it.
+            edges[there, f"{format_path(path)}({child['_version']})"] = None
             stack.append((below, child))
 
 
