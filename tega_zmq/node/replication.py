@@ -50,6 +50,7 @@ def claim(node: Node, session: Session, request: Claim) -> None:
             raise ReadOnly(f"{name} is a root of {owner}", root=name, owner=owner)
         node.check_log()
         node.append(Owned(name, session.tega_id, ""))
+        node.followers.pop(name, None)  # of a claim that the log lost; the root went on without it
         node.note("info", "root claimed", root=name, owner=session.tega_id)
     elif root.owner != session.tega_id:
         owner = root.owner or node.settings.tega_id

@@ -98,6 +98,8 @@ class Book:
         """Records that are not known to be durable."""
         self.tags: dict[int, str] = {}
         """The write that each of the records after `certain` carried out."""
+        self.swept: dict[int, set[Path]] = {}
+        """The ephemeral nodes that a record took with their whole root."""
         self.told = 0
         """The node was told that all up to this record is durable."""
         self.certain = 0
@@ -206,7 +208,7 @@ class Ledger:
         if type(record) in (Cleared, Owned):
             for name, root in before.roots.items():
                 if after.roots.get(name) is not root:
-                    self.taken.update(root.ephemerals)
+                    book.swept.setdefault(number, set()).update(root.ephemerals)
         if type(record) is Owned and record.owner == "":
             self.disowned.add(record.root)
 
@@ -384,6 +386,7 @@ class Ledger:
         after = book.stores[number]
         before = book.stores.get(number - 1)
         host = book.host
+        self.taken.update(book.swept.pop(number, ()))
         for name, root in after.roots.items():
             if before is not None and before.roots.get(name) is root:
                 continue
