@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tega_zmq.client import requests
-from tega_zmq.client.aiodriver import AsyncDriver
+from tega_zmq.client.aiodriver import AsyncDriver, Raw
 from tega_zmq.client.cont import Cont
 from tega_zmq.client.protocol import MAX_WRITES
 from tega_zmq.client.requests import NO_DEFAULT, Expected, PathLike
@@ -362,7 +362,7 @@ class Client:
     # -- calls --------------------------------------------------------------------------------------
 
     async def register(
-        self, path: PathLike, function: Callable[..., Any], *, timeout: float | None = None
+        self, path: PathLike, function: Callable[..., Any] | Raw, *, timeout: float | None = None
     ) -> None:
         """Answer calls at `path` with what `function` returns, or with the error that it raises."""
         driver = self._driver

@@ -13,8 +13,8 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
 
 import zmq
 
@@ -28,7 +28,7 @@ from tega_zmq.errors import Disconnected, TegaError
 from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
 
-__all__ = ["AsyncDriver"]
+__all__ = ["AsyncDriver", "Raw"]
 
 _log = logging.getLogger("tega_zmq.client")
 
@@ -37,6 +37,12 @@ _LINGER: Final = 500
 
 _BURST: Final = 500
 """Frames that are read before the loop's other tasks get their turn."""
+
+
+class Raw(NamedTuple):
+    """A handler that is given the whole call."""
+
+    invoked: Callable[[messages.Invoke], Awaitable[Any]]
 
 
 class AsyncDriver:
@@ -165,9 +171,9 @@ class AsyncDriver:
         if self._dispatcher is None and not self.ended:
             self._dispatcher = self._loop.create_task(self._dispatch(), name=f"{self._name}-callbacks")
 
-    def invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
+    def invoke(self, function: Callable[..., Any] | Raw, call: messages.Invoke) -> None:
         """See `Host`."""
-        if inspect.iscoroutinefunction(function):
+        if isinstance(function, Raw) or inspect.iscoroutinefunction(function):
             task = self._loop.create_task(self._invoke(function, call))
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
@@ -187,10 +193,13 @@ class AsyncDriver:
             text = "too many calls wait for this client's handlers"
             self._result(call, messages.Result(call.call, False, ["Busy", text]))
 
-    async def _invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
+    async def _invoke(self, function: Callable[..., Any] | Raw, call: messages.Invoke) -> None:
         try:
             async with asyncio.timeout(call.timeout / 1000):
-                value = await function(*call.args, **call.kwargs)
+                if isinstance(function, Raw):
+                    value = await function.invoked(call)
+                else:
+                    value = await function(*call.args, **call.kwargs)
             result = requests.result_of(call.call, value)
         except Exception as error:  # noqa: BLE001  # whatever a handler raises is its caller's
             result = requests.error_of(call.call, error)

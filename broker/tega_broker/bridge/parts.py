@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tega_broker.bridge import tunnel
+from tega_broker.bridge import pubsub, tunnel
 from tega_broker.bridge.app import Bridge
 
 __all__ = ["add_parts"]
@@ -11,3 +11,4 @@ __all__ = ["add_parts"]
 def add_parts(bridge: Bridge) -> None:
     """Add the routes of every part to `bridge`."""
     bridge.add(tunnel.routes(bridge))
+    bridge.add(pubsub.routes(bridge))
