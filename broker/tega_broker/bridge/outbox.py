@@ -6,8 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Final
 
 __all__ = ["Outbox"]
+
+_FLUSH: Final = 1.0
+"""Seconds that the last frames may take."""
 
 
 class Outbox:
@@ -54,6 +58,12 @@ class Outbox:
             frames.clear()
         finally:
             self._task = None
+
+    async def flush(self) -> None:
+        """Wait until everything is sent, or cannot be."""
+        task = self._task
+        if task is not None:
+            await asyncio.wait((task,), timeout=_FLUSH)
 
     async def close(self) -> None:
         """Send nothing more."""

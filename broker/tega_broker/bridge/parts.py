@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tega_broker.bridge import pubsub, tunnel
 from tega_broker.bridge.app import Bridge
+from tega_broker.bridge.events import Streams
 
 __all__ = ["add_parts"]
 
@@ -12,3 +13,4 @@ def add_parts(bridge: Bridge) -> None:
     """Add the routes of every part to `bridge`."""
     bridge.add(tunnel.routes(bridge))
     bridge.add(pubsub.routes(bridge))
+    Streams(bridge)

@@ -1,0 +1,227 @@
+"""Server-Sent Events: `GET /a/b/?watch=1&from_version=N` follows the changes at, below and above a path.
+
+One event a commit; its id names epoch and version, so that who comes back with `Last-Event-ID` goes on where
+he was, without a gap: the broker sends what lies between, or the answer is 410 if that is not kept any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from tega_broker.bridge.answers import BadRequest, dump
+from tega_broker.bridge.outbox import Outbox
+from tega_broker.bridge.reading import flag, oids, parse_query, split_target, tega_id_of
+from tega_broker.bridge.textprotocol import entry
+from tega_zmq.client.results import Change
+from tega_zmq.errors import Compacted, NotFound
+from tega_zmq.paths import Path
+
+if TYPE_CHECKING:
+    from tega_broker.bridge.app import Bridge
+    from tega_zmq.aio import Client
+
+__all__ = ["Streams"]
+
+_NUMBER: Final = re.compile(r"-?\d{1,18}")
+_ID: Final = re.compile(r"([0-9A-Za-z]{1,64})-(\d{1,18})")
+_LOOK: Final = 1.0
+"""Seconds between two looks whether the peer is still there."""
+
+_RETRY: Final = 1000
+"""Milliseconds after which a browser comes back."""
+
+
+class Streams:
+    """All event streams of a bridge."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self.open: set[_Stream] = set()
+        bridge.on_stop.append(self._stop)
+        bridge.gauges["event_streams"] = ("Followers by watch=1.", lambda: len(self.open))
+        bridge.add_watch(self.handle)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a GET with `watch`; ends when the peer, the bridge or the session does."""
+        bridge = self._bridge
+        target, text = split_target(request.raw_path)
+        query = parse_query(text)
+        path = oids(target)
+        if not flag(query, "watch"):
+            raise BadRequest("watch=1 follows changes; leave it out to read the value")
+        async with bridge.members.use(tega_id_of(query)) as client:
+            since = await _since(
+                client, path, query.get("from_version"), request.headers.get("Last-Event-ID", "")
+            )
+            stream = _Stream(bridge, request)
+            self.open.add(stream)
+            try:
+                await stream.serve(client, path, since)
+            finally:
+                self.open.discard(stream)
+            return stream.response
+
+    async def _stop(self, reason: str) -> None:
+        for stream in self.open:
+            stream.end(reason)
+
+
+async def _since(client: Client, path: Path, version: str | None, last: str) -> tuple[str, int] | None:
+    """Return epoch and version after which changes are told; None: from now on.
+
+    Raises `BadRequest`, and `Compacted` if what lies between is not kept any more.
+    """
+    root = path[:1]
+    if last:
+        match = _ID.fullmatch(last)
+        if match is None:
+            raise BadRequest(f"Last-Event-ID: {last[:80]!a} is no id of an event of this bridge")
+        epoch, number = match.group(1), int(match.group(2))
+    elif version is not None:
+        if not _NUMBER.fullmatch(version):
+            raise BadRequest(f"from_version={version[:80]!a}: expected a number, or -N back from now")
+        epoch, number = "", int(version)
+    else:
+        return None
+    try:
+        present = await client.node(root)
+    except NotFound:
+        return ("", -1) if not epoch else (epoch, number)
+    if number < 0:
+        number = max(present.version + number, -1)
+    if epoch and epoch != present.epoch:
+        oldest = await _oldest(client, path[0])
+        raise Compacted(
+            f"{path[0]} began anew since {last}; read it and follow from version {present.version}",
+            root=path[0],
+            version=number,
+            oldest=oldest,
+        )
+    if number < 0:
+        oldest = await _oldest(client, path[0])
+        if oldest == 0:
+            return present.epoch, -1
+        number = 0
+    if number < present.version:
+        await client.oids(root, version=number)  # raises Compacted
+    return present.epoch, number
+
+
+async def _oldest(client: Client, root: str) -> int:
+    entries = await client.log((root,), 10_000)
+    return entries[-1].version if entries else 0
+
+
+class _Stream:
+    """One stream."""
+
+    def __init__(self, bridge: Bridge, request: web.BaseRequest) -> None:
+        self._bridge = bridge
+        self._request = request
+        headers = {
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-cache",
+            "X-Content-Type-Options": "nosniff",
+            "X-Accel-Buffering": "no",
+        }
+        origin = request.headers.get("Origin")
+        if origin is not None and bridge.access.reads(origin):
+            headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        self.response = web.StreamResponse(headers=headers)
+        self._outbox = Outbox(self.response.write, bridge.limits.queue, self._give_up)
+        self._over = asyncio.Event()
+        self._told: list[Change] = []
+        """What one commit changed, as far as it has come."""
+
+    def end(self, reason: str) -> None:
+        """End the stream; the peer is told `reason` in a comment, and comes back by itself."""
+        self._outbox.put(f": {reason}\n\n".encode())
+        self._over.set()
+
+    def _give_up(self, _reason: str) -> None:
+        self._bridge.metrics.count("slow_subscribers")
+        self._over.set()
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    async def serve(self, client: Client, path: Path, since: tuple[str, int] | None) -> None:
+        """Follow `path` from `since` on until it is over. Raises before anything is sent, or not at all."""
+        subscriptions = client._driver.engine.subscriptions
+
+        def add() -> Any:
+            subscribed = subscriptions.to_path(path, "local", self._on_change)
+            if since is not None:
+                subscribed.seen[path[0]] = since
+            return subscribed
+
+        subscription = await client._subscribe(add, None)
+        try:
+            await self.response.prepare(self._request)
+            await self.response.write(f"retry: {_RETRY}\n\n".encode())
+            await self._wait(client)
+            await self._outbox.flush()
+            with suppress(ConnectionError, RuntimeError):
+                await self.response.write_eof()
+        except ConnectionError:
+            pass  # the peer went before it heard anything
+        finally:
+            await self._outbox.close()
+            if client.state != "closed":
+                with suppress(NotFound):
+                    await subscription.cancel()
+
+    async def _wait(self, client: Client) -> None:
+        loop = asyncio.get_running_loop()
+        interval = self._bridge.config.ping
+        spoken = loop.time()
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(_LOOK, interval)):
+                    await self._over.wait()
+            transport = self._request.transport
+            if transport is None or transport.is_closing() or client.state in ("closed", "taken over"):
+                return
+            if loop.time() - spoken >= interval:
+                spoken = loop.time()
+                self._outbox.put(b": still here\n\n")
+
+    def _on_change(self, change: Change) -> None:
+        if change.reset:
+            # What lies between was dropped while this stream was cut off from the broker.
+            self._outbox.put(b"event: compacted\ndata: " + dump({"version": change.version}) + b"\n\n")
+            self._over.set()
+            return
+        told = self._told
+        if not told:
+            asyncio.get_running_loop().call_soon(self._tell)
+        told.append(change)
+
+    def _tell(self) -> None:
+        told, self._told = self._told, []
+        at = 0
+        while at < len(told):
+            first = told[at]
+            same = [change for change in told[at:] if change.version == first.version]
+            at += len(same)
+            self._outbox.put(_event(same))
+
+
+def _event(changes: list[Change]) -> bytes:
+    """Return the event of one commit. Part of one that is too large for a message has no id."""
+    last = changes[-1]
+    data = dump(
+        {
+            "version": last.version,
+            "tega_id": last.tega_id,
+            "time": last.time,
+            "message": last.message,
+            "changes": [entry(change) for change in changes],
+        }
+    )
+    id = f"id: {last.epoch}-{last.version}\n".encode() if last.version != last.previous_version else b""
+    return id + b"data: " + data + b"\n\n"
