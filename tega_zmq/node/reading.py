@@ -20,11 +20,11 @@ from tega_zmq.wire.messages import Diff, Failure, Find, Get, Log, Maybe, Reply
 MAX_ANSWER = 7 << 20
 """Most bytes of values in one answer; it must fit into a frame."""
 
-_FORMS = frozenset({"value", "node", "attributes", "oids"})
+_FORMS = frozenset({"value", "node", "attributes", "oids", "edges"})
 
 
 def get_request(node: Node, session: Session, request: Get) -> None:
-    """Read one path, at a version or now, in one of four forms."""
+    """Read one path, at a version or now, in one of five forms."""
     path = paths.check(request.path)
     if request.form not in _FORMS:
         raise InvalidValue(f"there is no form {request.form[:32]!a}; there are {', '.join(sorted(_FORMS))}")
@@ -162,6 +162,8 @@ def age(node: Node, root: str) -> float | None:
 
 def _form(node: Node, state: Store, request: Get, path: Path) -> Any:
     form = request.form
+    if form == "edges":
+        return [[list(edge) for edge in store.edges(state, path, request.version)], age(node, path[0])]
     try:
         found = store.lookup(state, path, request.version)
     except NotFound:

@@ -14,6 +14,7 @@ from tega_zmq.store.encoding import (
     update_from_plain,
     update_to_plain,
 )
+from tega_zmq.store.graph import edges
 from tega_zmq.store.history import update_at
 from tega_zmq.store.model import (
     ABSENT,
@@ -83,6 +84,7 @@ __all__ = [
     "check_marks",
     "diff",
     "dump",
+    "edges",
     "empty",
     "end_session",
     "entries",

@@ -123,7 +123,7 @@ class Chunk(NamedTuple):
 
 
 class Get(NamedTuple):
-    """Read `path`. `form`: `value`, `node` or `attributes`. `version` negative: back from the present."""
+    """Read `path`. `form`: see docs/protocol.md. `version` negative: back from the present."""
 
     id: Count
     ack: Count

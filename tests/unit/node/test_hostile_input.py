@@ -82,6 +82,7 @@ class Sender:
             "node",
             "attributes",
             "oids",
+            "edges",
             "local",
             "global",
             "client",

@@ -40,6 +40,18 @@ def test_the_forms_of_a_read(peer: Peer) -> None:
     assert peer.ask(m.Get, ("a", "d"), None, "oids", "") == []
     attributes, _ = peer.ask(m.Get, ("a", "b"), None, "attributes", "")
     assert attributes["_oid"] == "b" and attributes["_value"]["c"]["_value"] == 1
+    peer.put("a.d", [2])
+    edges, age = peer.ask(m.Get, ("a",), None, "edges", "")
+    assert edges == [
+        [["a"], 0, "b", 0],
+        [["a"], 0, "d", 0],
+        [["a", "b"], 0, "c", 0],
+        [["a"], 1, "b", 0],
+        [["a"], 1, "d", 1],
+    ]
+    assert age is None
+    assert len(peer.ask(m.Get, ("a",), -1, "edges", "")[0]) == 3
+    refused(peer, errors.NotFound, m.Get, ("x",), None, "edges", "")
     assert "form" in str(refused(peer, errors.InvalidValue, m.Get, ("a",), None, "shape", ""))
 
 
