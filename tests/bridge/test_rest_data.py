@@ -234,6 +234,7 @@ def test_a_client_that_waits_for_100_is_told_to_go_on(bridge: Site, root: str) -
 
 
 def test_a_request_has_an_id_of_its_own_or_the_one_it_brought(bridge: Site) -> None:
+    assert bridge.ask("GET", "/_roots").headers["server"] == "tega-bridge"
     first, second = (bridge.ask("GET", "/_roots").headers["x-request-id"] for _ in range(2))
     assert first != second
     mine = {"X-Request-Id": "my-id/7"}

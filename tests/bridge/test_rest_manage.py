@@ -74,6 +74,21 @@ def test_a_collision_shows_at_commit(bridge: Site, root: str) -> None:
     assert bridge.ask("GET", f"/{root}/a").json == 3
 
 
+def test_an_entity_tag_guards_a_change_in_a_transaction_too(bridge: Site, root: str) -> None:
+    bridge.ask("PUT", f"/{root}/a", 1)
+    tag = bridge.ask("GET", f"/{root}/a").headers["etag"]
+    bridge.ask("PUT", f"/{root}/a", 2)
+    tx = txid(bridge)
+    for method in ("PUT", "PATCH", "DELETE"):
+        answer = bridge.ask(method, f"/{root}/a?txid={tx}", 3, headers={"If-Match": tag})
+        assert (answer.status, answer.error) == (409, "Collision")
+    fresh = {"If-Match": bridge.ask("GET", f"/{root}/a").headers["etag"]}
+    assert bridge.ask("PUT", f"/{root}/a?txid={tx}", 3, headers=fresh).status == 200
+    bridge.ask("PUT", f"/{root}/a", 4)
+    assert bridge.ask("POST", f"/_commit?txid={tx}").status == 409
+    assert bridge.ask("GET", f"/{root}/a").json == 4
+
+
 def test_open_transactions_are_bounded(alone: Site) -> None:
     opened = [txid(alone, "?tega_id=greedy") for _ in range(16)]
     assert alone.ask("POST", "/_begin?tega_id=greedy").status == 429

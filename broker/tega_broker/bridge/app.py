@@ -291,6 +291,7 @@ class Bridge:
         """Add the headers that all answers have; for one that its handler itself prepares."""
         headers = response.headers
         headers["X-Request-Id"] = request["id"]
+        headers["Server"] = "tega-bridge"
         headers["X-Content-Type-Options"] = "nosniff"
         origin = request.headers.get("Origin")
         if origin is not None and self.access.reads(origin):

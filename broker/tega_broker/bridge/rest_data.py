@@ -17,7 +17,6 @@ from tega_zmq.paths import Path, format_path
 
 if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge
-    from tega_zmq.aio import Client
 
 __all__ = ["ROUTES", "committed", "version_of"]
 
@@ -124,7 +123,7 @@ async def _find(bridge: Bridge, asked: Asked) -> web.Response:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-async def _expected(client: Client, path: Path, asked: Asked) -> int | str | None:
+async def _expected(bridge: Bridge, path: Path, asked: Asked) -> int | str | None:
     """The version that a write expects, by the parameter `version` or the headers If-Match, If-None-Match."""
     headers = asked.request.headers
     match, none = headers.get("If-Match"), headers.get("If-None-Match")
@@ -140,12 +139,16 @@ async def _expected(client: Client, path: Path, asked: Asked) -> int | str | Non
         if tag.isascii() and tag.isdigit():
             return int(tag[:18])
     where = format_path(path)
-    try:
-        node = await client.node(path)
-    except NotFound:
-        raise Collision(
-            f"{where} is not there, and If-Match expects it", path=where, expected=match[:80], actual="absent"
-        ) from None
+    async with bridge.members.use(asked.tega_id) as client:
+        try:
+            node = await client.node(path)
+        except NotFound:
+            raise Collision(
+                f"{where} is not there, and If-Match expects it",
+                path=where,
+                expected=match[:80],
+                actual="absent",
+            ) from None
     if tags == ["*"] or _tag(node) in tags:
         return node.version
     raise Collision(
@@ -165,11 +168,11 @@ async def _put(bridge: Bridge, asked: Asked) -> web.Response:
         return await _put_ephemeral(bridge, asked, path, value)
     txid = query.get("txid")
     if txid:
-        expected = expected_of(query)
+        expected = await _expected(bridge, path, asked)
         await bridge.transactions.run(txid, lambda tx: tx.put(path, value, version=expected))
         return json_response({"txid": txid})
+    expected = await _expected(bridge, path, asked)
     async with bridge.members.use(asked.tega_id) as client:
-        expected = await _expected(client, path, asked)
         return committed(await client.put(path, value, version=expected, message=message_of(query)))
 
 
@@ -188,7 +191,7 @@ async def _put_ephemeral(bridge: Bridge, asked: Asked, path: Path, value: Any) -
     if isinstance(value, str) and value.startswith(prefix) and len(value) > len(prefix):
         await live.offer(path, value[len(prefix) :])
         return json_response({"revision": 0, "versions": {}})
-    expected = await _expected(live.client, path, asked)
+    expected = await _expected(bridge, path, asked)
     message = message_of(asked.query)
     return committed(await live.client.put(path, value, version=expected, ephemeral=True, message=message))
 
@@ -205,11 +208,11 @@ async def _patch(bridge: Bridge, asked: Asked) -> web.Response:
     value = parse_json(body)
     txid = query.get("txid")
     if txid:
-        expected = expected_of(query)
+        expected = await _expected(bridge, path, asked)
         await bridge.transactions.run(txid, lambda tx: tx.patch(path, value, version=expected))
         return json_response({"txid": txid})
+    expected = await _expected(bridge, path, asked)
     async with bridge.members.use(asked.tega_id) as client:
-        expected = await _expected(client, path, asked)
         return committed(await client.patch(path, value, version=expected, message=message_of(query)))
 
 
@@ -218,14 +221,14 @@ async def _delete(bridge: Bridge, asked: Asked) -> web.Response:
     query = asked.query
     txid = query.get("txid")
     if txid:
-        expected = expected_of(query)
+        expected = await _expected(bridge, path, asked)
         await bridge.transactions.run(txid, lambda tx: tx.delete(path, version=expected))
         return json_response({"txid": txid})
     live = bridge.members.live(asked.tega_id)
     if live is not None and await live.withdraw(path):
         return json_response({"revision": 0, "versions": {}})
+    expected = await _expected(bridge, path, asked)
     async with bridge.members.use(asked.tega_id) as client:
-        expected = await _expected(client, path, asked)
         return committed(await client.delete(path, version=expected, message=message_of(query)))
 
 
