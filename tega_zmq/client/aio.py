@@ -20,9 +20,10 @@ from tega_zmq.client.results import (
     CandidateView,
     Change,
     Committed,
-    Difference,
-    Found,
-    LogEntry,
+    Differences,
+    Edges,
+    FoundNodes,
+    Log,
     MessageView,
     NodeView,
 )
@@ -207,11 +208,11 @@ class Client:
             raise InvalidValue(f"{format_path(oids)} is a leaf, not a container", path=format_path(oids))
         return Cont(oids, value)
 
-    async def find(self, regex: str, *, timeout: float | None = None) -> list[Found]:
+    async def find(self, regex: str, *, timeout: float | None = None) -> FoundNodes:
         """Return the nodes whose path matches `regex` oid by oid (parted by `\\.`), with its groups."""
         return requests.as_found(await self._ask(requests.find(regex), timeout))
 
-    async def log(self, path: PathLike, limit: int = 20, *, timeout: float | None = None) -> list[LogEntry]:
+    async def log(self, path: PathLike, limit: int = 20, *, timeout: float | None = None) -> Log:
         """Return the newest `limit` kept commits that touched `path`, newest first. Raises `NotFound`."""
         return requests.as_log(await self._ask(requests.log(path, limit), timeout))
 
@@ -223,7 +224,7 @@ class Client:
         *,
         other_path: PathLike | None = None,
         timeout: float | None = None,
-    ) -> list[Difference]:
+    ) -> Differences:
         """Return what leads from `path` at `version` to `path` (or `other_path`) at `other_version`.
 
         None means the present. Raises `NotFound`, `Compacted`.
@@ -231,6 +232,16 @@ class Client:
         return requests.as_differences(
             await self._ask(requests.diff(path, version, other_version, other_path), timeout)
         )
+
+    async def edges(
+        self, path: PathLike, *, version: int | None = None, timeout: float | None = None
+    ) -> Edges:
+        """Return the graph of nodes and kept versions at and below `path`, or of one `version` alone.
+
+        Each `Edge` leads from a container to what stands in it; versions that share a node share its edges.
+        `tega_zmq.graph` draws them. Raises `NotFound`, `Compacted`, and `TooLarge` beyond 10,000 edges.
+        """
+        return requests.as_edges(await self._ask(requests.get(path, version, "edges"), timeout))
 
     async def roots(self, *, timeout: float | None = None) -> Any:
         """Return the listing of all roots."""
@@ -493,7 +504,7 @@ class Transaction:
         except NotFound as error:
             return requests.or_default(error, default)
 
-    async def find(self, regex: str, *, timeout: float | None = None) -> list[Found]:
+    async def find(self, regex: str, *, timeout: float | None = None) -> FoundNodes:
         """As `Client.find`, with the transaction's own writes."""
         return requests.as_found(await self._client._ask(requests.find(regex, self.txid), timeout))
 

@@ -142,6 +142,11 @@ class Cont:
     def __repr__(self) -> str:
         return f"Cont({format_path(self._path)!r}, {self._find() or {}!r})"
 
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        return html.page(html.tree(self._find() or {}, f"<b>{html.text(format_path(self._path))}</b>"))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Cont, (self._path, self._value)
 

@@ -16,7 +16,12 @@ from tega_zmq.client.results import (
     CandidateView,
     Committed,
     Difference,
+    Differences,
+    Edge,
+    Edges,
     Found,
+    FoundNodes,
+    Log,
     LogEntry,
     NodeView,
     difference,
@@ -346,6 +351,21 @@ def as_oids(reply: Any) -> list[tuple[str, bool]]:
         raise _broken("a read", reply) from None
 
 
+def as_edges(reply: Any) -> Edges:
+    """Return the reply to a `get` with `form="edges"`."""
+    try:
+        return Edges(
+            Edge(
+                f"{format_path(tuple(path))}@{version:d}",
+                oid,
+                f"{format_path((*path, oid))}@{below:d}",
+            )
+            for path, version, oid, below in reply[0]
+        )
+    except (TypeError, ValueError, LookupError):
+        raise _broken("a request for edges", reply) from None
+
+
 def as_node(reply: Any) -> NodeView:
     """Return the reply to a `get` with `form="node"`."""
     try:
@@ -364,21 +384,21 @@ def as_committed(reply: Any) -> Committed:
         raise _broken("a write", reply) from None
 
 
-def as_found(reply: Any) -> list[Found]:
+def as_found(reply: Any) -> FoundNodes:
     """Return the reply to a `find`."""
     try:
-        return [
+        return FoundNodes(
             Found(format_path(tuple(path)), tuple(tuple(each) for each in groups), value)
             for path, groups, value in reply
-        ]
+        )
     except (TypeError, ValueError):
         raise _broken("a search", reply) from None
 
 
-def as_differences(reply: Any) -> list[Difference]:
+def as_differences(reply: Any) -> Differences:
     """Return the reply to a `diff`."""
     try:
-        return [difference(entry) for entry in reply]
+        return Differences(difference(entry) for entry in reply)
     except (TypeError, ValueError, LookupError):
         raise _broken("a comparison", reply) from None
 
@@ -392,10 +412,10 @@ def as_candidate(reply: Any) -> CandidateView:
         raise _broken("a request for a candidate", reply) from None
 
 
-def as_log(reply: Any) -> list[LogEntry]:
+def as_log(reply: Any) -> Log:
     """Return the reply to a `log`."""
     try:
-        return [
+        return Log(
             LogEntry(
                 version,
                 time,
@@ -408,7 +428,7 @@ def as_log(reply: Any) -> list[LogEntry]:
                 ),
             )
             for version, time, tega_id, message, backto, changes in reply
-        ]
+        )
     except (TypeError, ValueError, LookupError):
         raise _broken("a request for a log", reply) from None
 

@@ -1,4 +1,8 @@
-"""What a client's methods return and its callbacks get: plain frozen values."""
+"""What a client's methods return and its callbacks get: plain frozen values.
+
+A notebook shows them as HTML (`_repr_html_`, made in `html.py`). Several of a kind come in a list like any
+other, but that a notebook shows as one table.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,12 @@ __all__ = [
     "Change",
     "Committed",
     "Difference",
+    "Differences",
+    "Edge",
+    "Edges",
     "Found",
+    "FoundNodes",
+    "Log",
     "LogEntry",
     "MessageView",
     "NodeView",
@@ -63,6 +72,14 @@ class Change(NamedTuple):
         """`(previous_version, version)`."""
         return self.previous_version, self.version
 
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        row = html.difference(self.path, self.old, self.new, self.created or self.reset, self.deleted)
+        which = [str(self.version), html.when(self.time), html.text(self.tega_id), html.text(self.message)]
+        heads = ["version", "time (UTC)", "who", "message", "path", "old", "new"]
+        return html.page(html.table(heads, [[*which, *row]], 1, "changes"))
+
 
 def changes_of(changed: Changed) -> tuple[Change, ...]:
     """Return the changes of one commit, one a path, in the order in which the node gives them."""
@@ -108,6 +125,14 @@ class NodeView(NamedTuple):
     age: float | None
     """Seconds since the replica last heard from the root's owner; None: read at the owner."""
 
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        words = f"version {self.version}" + (", ephemeral" if self.ephemeral else "")
+        if self.age is not None:
+            words += f", heard from its owner {self.age:.1f} s ago"
+        return html.page(html.tree(self.value, html.note(words)))
+
 
 class Committed(NamedTuple):
     """What a write led to."""
@@ -122,6 +147,14 @@ class Committed(NamedTuple):
         """The version of the root; None if there are several, or none."""
         return next(iter(self.versions.values())) if len(self.versions) == 1 else None
 
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        if not self.revision:
+            return html.page(html.note("nothing was different, so there was no commit"))
+        rows = ([html.text(root), str(version)] for root, version in self.versions.items())
+        return html.page(html.table(["root", "version"], rows, len(self.versions), "roots"))
+
 
 class Difference(NamedTuple):
     """What is different at one path; None where there is nothing, see `created` and `deleted`."""
@@ -131,6 +164,19 @@ class Difference(NamedTuple):
     new: Any
     created: bool
     deleted: bool
+
+    def _repr_html_(self) -> str:
+        return Differences([self])._repr_html_()
+
+
+class Differences(list[Difference]):
+    """What is different between two trees, by path."""
+
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        rows = (html.difference(*each) for each in self)
+        return html.page(html.table(["path", "old", "new"], rows, len(self), "differences"))
 
 
 class LogEntry(NamedTuple):
@@ -146,6 +192,29 @@ class LogEntry(NamedTuple):
     changes: tuple[Difference, ...]
     """`old` is not known here: always None, and `created` False."""
 
+    def _repr_html_(self) -> str:
+        return Log([self])._repr_html_()
+
+
+class Log(list[LogEntry]):
+    """Commits of a root, the newest first."""
+
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        rows = (
+            [
+                str(each.version) if each.backto is None else f"{each.version} (back to {each.backto})",
+                html.when(each.time),
+                html.text(each.tega_id),
+                html.text(each.message),
+                html.changes([(change.path, change.new, change.deleted) for change in each.changes]),
+            ]
+            for each in self
+        )
+        heads = ["version", "time (UTC)", "who", "message", "changes"]
+        return html.page(html.table(heads, rows, len(self), "commits"))
+
 
 class Found(NamedTuple):
     """A node that a regex matched."""
@@ -155,6 +224,40 @@ class Found(NamedTuple):
     """Per oid that has groups, what they matched."""
     value: Any
 
+    def _repr_html_(self) -> str:
+        return FoundNodes([self])._repr_html_()
+
+
+class FoundNodes(list[Found]):
+    """Nodes that a regex matched, in order of path."""
+
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        return html.page(html.trees([(each.path, each.value) for each in self], "nodes"))
+
+
+class Edge(NamedTuple):
+    """From a container of the tree to what stands right below it.
+
+    A node is named `PATH@VERSION`, where the version is that of its root at the last change at or below the
+    node. All versions of the root between that change and the next share the node, and all below it.
+    """
+
+    parent: str
+    oid: str
+    child: str
+
+
+class Edges(list[Edge]):
+    """The graph of nodes and versions; `tega_zmq.graph` draws it."""
+
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        rows = ([html.text(each.parent), html.text(each.oid), html.text(each.child)] for each in self)
+        return html.page(html.table(["node", "oid", "node below"], rows, len(self), "edges"))
+
 
 class CandidateView(NamedTuple):
     """What a transaction would make."""
@@ -162,6 +265,15 @@ class CandidateView(NamedTuple):
     roots: dict[str, Any]
     """The tree of each root that it touches; None: deleted."""
     changes: tuple[Difference, ...]
+
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        rows = (html.difference(*each) for each in self.changes)
+        return html.page(
+            html.trees(list(self.roots.items()), "roots"),
+            html.table(["path", "old", "new"], rows, len(self.changes), "differences"),
+        )
 
 
 def difference(entry: ChangeField | tuple[Path, Any, Any]) -> Difference:
