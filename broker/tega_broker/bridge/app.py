@@ -196,7 +196,8 @@ class Bridge:
         if given is None or not _REQUEST_ID.fullmatch(given):
             self._count += 1
             given = f"{self._seed}-{self._count:x}"
-        request["id"] = given
+        assert isinstance(request, _Request)
+        request.id = given
         address = request.remote or ""
         method = request.method
         try:
@@ -290,7 +291,8 @@ class Bridge:
     def finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Add the headers that all answers have; for one that its handler itself prepares."""
         headers = response.headers
-        headers["X-Request-Id"] = request["id"]
+        assert isinstance(request, _Request)
+        headers["X-Request-Id"] = request.id
         headers["Server"] = "tega-bridge"
         headers["X-Content-Type-Options"] = "nosniff"
         origin = request.headers.get("Origin")
@@ -345,6 +347,12 @@ def _options(allowed: str) -> Plain:
     return options
 
 
+class _Request(web.BaseRequest):
+    """One request, with its id."""
+
+    id = ""
+
+
 class _Connection(RequestHandler):
     """One connection, counted; what is no HTTP is answered as all else is."""
 
@@ -397,8 +405,11 @@ class _Connection(RequestHandler):
 
 class _Server(web.Server):
     def __init__(self, bridge: Bridge, **options: Any) -> None:
-        super().__init__(bridge.answer, **options)
+        super().__init__(bridge.answer, request_factory=self._request, **options)
         self._bridge = bridge
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        return _Request(message, payload, protocol, writer, task, self._loop)
 
     def __call__(self) -> RequestHandler:
         return _Connection(self._bridge, self, loop=self._loop, **self._kwargs)
