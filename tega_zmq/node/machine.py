@@ -76,6 +76,7 @@ REQUESTS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
     messages.Candidate: writing.candidate,
     messages.CommitTransaction: writing.commit_transaction,
     messages.CancelTransaction: writing.cancel_transaction,
+    messages.Check: writing.check,
     messages.Subscribe: watching.subscribe,
     messages.SubscribeRegex: watching.subscribe,
     messages.Unsubscribe: watching.unsubscribe,
@@ -369,6 +370,8 @@ def durable(node: Node, number: int, now: float) -> None:
     node.durable_number = max(node.durable_number, number)
     node.release()
     passing.release_shown(node)
+    if node.held:
+        passing.release_held(node)
 
 
 def _show(node: Node, before: Store, after: Store, record: Any) -> None:
@@ -425,6 +428,7 @@ def log_failed(node: Node, reason: str, number: int, now: float) -> None:
     gated, node.gated = list(node.gated), type(node.gated)()
     for entry in gated:
         node.fail(entry.session, entry.message.id, error)
+    passing.fail_held(node, error)
     for session in [*node.sessions, *node.below.values()]:
         session.last_lsn = min(session.last_lsn, node.number)
     for follower in node.followers.values():
@@ -477,6 +481,8 @@ def tick(node: Node, now: float) -> None:
     node.now = now
     calling.expire(node)
     passing.expire(node)
+    if node.idle:
+        writing.expire(node)
     lifecycle.check_leases(node)
     if node.beacons:
         replication.send_beacons(node)
@@ -487,6 +493,8 @@ def tick(node: Node, now: float) -> None:
 def next_deadline(node: Node) -> float:
     """When `tick` is due (monotonic seconds); infinite if nothing is waited for."""
     due = min(node.calls.next_deadline(), node.sessions.next_due(), node.beacons_due)
+    if node.idle:
+        due = min(due, writing.next_idle(node))
     if node.deadlines:
         due = min(due, node.deadlines[0][0])
     if node.uplink is not None:

@@ -50,8 +50,15 @@ def pass_on(node: Node, session: Session, request: Any, root: str, owner: str | 
         raise errors.Disconnected(
             f"{owner} has lost the session in which it may have been asked to write", outcome="unknown"
         )
+    recorded = session.id in node.durable.leases or not isinstance(request, Write)
+    if not recorded:
+        node.check_log()
     _wait(node, session, request, owner, True, None)
-    node.effects.append(Send(agent.peer, Forward(session.id, session.tega_id, encode(request))))
+    if recorded:
+        node.effects.append(Send(agent.peer, Forward(session.id, session.tega_id, encode(request))))
+    else:
+        # Were this node to forget the session, so would the owner, and do the write again when it is retried.
+        node.held.append((session, request.id, owner))
 
 
 def pass_up(
@@ -202,12 +209,38 @@ def expire(node: Node) -> None:
         node.fail(session, id, error)
 
 
+def release_held(node: Node) -> None:
+    """Pass on the writes whose session is durable now."""
+    held, node.held = node.held, []
+    for session, id, owner in held:
+        waiting = session.pending.get(id)
+        if not isinstance(waiting, Waiting):
+            continue
+        if session.id not in node.durable.leases:
+            node.held.append((session, id, owner))
+            continue
+        agent = node.claimant(owner)
+        if agent is not None and agent.peer is not None:
+            forward = Forward(session.id, session.tega_id, encode(waiting.message))
+            node.effects.append(Send(agent.peer, forward))
+
+
+def fail_held(node: Node, error: errors.TegaError) -> None:
+    """The log failed: the sessions whose writes are held are not recorded."""
+    held, node.held = node.held, []
+    for session, id, _ in held:
+        if isinstance(session.pending.get(id), Waiting):
+            node.fail(session, id, error)
+
+
 def resend(node: Node, session: Session, to: str) -> None:
     """The link to `to` is back with its session: send again what may be sent again."""
     for id, waiting in list(session.pending.items()):
         if not isinstance(waiting, Waiting) or waiting.to != to:
             continue
         if any(entry[1] is session and entry[2] == id for entry in node.shown):
+            continue
+        if any(entry[0] is session and entry[1] == id for entry in node.held):
             continue
         if not waiting.resend:
             node.fail(session, id, errors.Disconnected("the link was lost", outcome="unknown"))

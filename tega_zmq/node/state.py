@@ -150,8 +150,12 @@ class Node:
         """The earliest of these times."""
         self.shown: list[tuple[float, Session, int, dict[str, int], Reply | Failure]] = []
         """Answers to forwarded writes, held until the replica shows them: (deadline, session, id, ...)."""
+        self.held: list[tuple[Session, int, str]] = []
+        """Writes to pass on when their session is durable: (session, id, the agent that owns the root)."""
         self.deadlines: list[tuple[float, int, Session, int]] = []
         """Heap of the deadlines of forwarded requests: (deadline, tie, session, id)."""
+        self.idle: list[tuple[float, int, Session, str]] = []
+        """Heap of when to look at each open transaction: (due, tie, session, txid)."""
         self.deadlines_limit = 256
         """At this length of `deadlines`, those of answered requests are taken out."""
         self.ties = 0

@@ -18,7 +18,7 @@ from tega_zmq.log.fileheader import SEGMENT, Header, unpack
 from tega_zmq.log.records import encode_record
 from tega_zmq.node.effects import Note, Send
 from tega_zmq.paths import Path
-from tega_zmq.store import ABSENT, Cleared, Commit, Owned, Root, Store
+from tega_zmq.store import ABSENT, Cleared, Commit, Owned, Root, Store, WentOn
 from tega_zmq.tree import Node, get, is_container, pairs
 from tega_zmq.wire import decode, encode
 from tega_zmq.wire import messages as m
@@ -87,6 +87,10 @@ class Done:
         self.versions = versions
 
 
+_CLEARED: Final = object()
+"""Stands for a version that went with its root."""
+
+
 class Book:
     """What is known of one host."""
 
@@ -108,8 +112,8 @@ class Book:
         self.power = False
         self.failed = False
         self.wiped = False
-        self.lasted: dict[tuple[str, int], Any] = {}
-        """What lasted in each version of the roots that it owns."""
+        self.lasted: dict[tuple[str, int], list[tuple[int, Any]]] = {}
+        """What lasted in each version of the roots that it owns: (the record that made it so, value)."""
         self.requests: dict[str, int] = {}
         """The last request of each session that made a commit."""
         self.shown: dict[str, tuple[str, int]] = {}
@@ -164,6 +168,8 @@ class Ledger:
         self.queues = Queues()
         self.cleared = False
         """The broker's store was emptied once."""
+        self.turned_away: set[str] = set()
+        """Writes that a node refused once: if it forgets that, and its word is lost, a retry may be done."""
         self.disowned: set[str] = set()
         """Roots that were taken from their owner once: what it did last, nobody may have heard of."""
         self.taken: set[Path] = set()
@@ -203,8 +209,13 @@ class Ledger:
             self._commit(book, record, number, before, after)
         elif type(record) is Cleared:
             self.cleared = True
-            for key in [key for key in book.lasted if key[0] not in after.roots]:
-                del book.lasted[key]
+            for (name, _), made in book.lasted.items():
+                if name not in after.roots:
+                    made.append((number, _CLEARED))
+        elif type(record) is WentOn:
+            for (name, version), made in book.lasted.items():
+                if name == record.root:
+                    made.append((number, None if version == record.version else _CLEARED))
         if type(record) in (Cleared, Owned):
             for name, root in before.roots.items():
                 if after.roots.get(name) is not root:
@@ -233,7 +244,8 @@ class Ledger:
             self._stamps(update.root, old.node if old is not None else None, new.node, new, old)
             rolled = ops is not None and len(ops) == 1 and ops[0][0] == "rollback"
             self._ephemerals(book, ops or (), old, new, after, rolled=rolled)
-            book.lasted[update.root, new.version] = model.lasting(new, book.plain(new))
+            made = book.lasted.setdefault((update.root, new.version), [])
+            made.append((number, model.lasting(new, book.plain(new))))
         if ops is not None:
             self._expected(ops, before, tag)
 
@@ -249,13 +261,14 @@ class Ledger:
         self.count("commits")
 
     def _commit_in_order(self, book: Book, record: Commit) -> None:
-        if record.request and record.updates[0].message:  # an agent puts ephemeral nodes again as they were
+        tag = record.updates[0].message
+        if record.request and tag:  # an agent puts ephemeral nodes again as they were, without a message
             last = book.requests.get(record.session, 0)
-            if record.request <= last:
+            if record.request <= last and tag not in self.turned_away:
                 raise Broken(
                     1, f"{book.host.name} does request {record.request} of a session after request {last}"
                 )
-            book.requests[record.session] = record.request
+            book.requests[record.session] = max(last, record.request)
 
     def _transition(self, book: Book, name: str, ops: Any, old: Root | None, new: Root) -> None:
         """What lasts is what the operations make of what lasted before."""
@@ -269,9 +282,10 @@ class Ledger:
             restored = None
             if op[0] == "rollback":
                 version = op[2] if op[2] >= 0 else at + op[2]
-                if (name, version) not in book.lasted:
+                made = book.lasted.get((name, version))
+                if made is None or made[-1][1] is _CLEARED:
                     return
-                restored = book.lasted[name, version]
+                restored = made[-1][1]
             try:
                 value = model.evaluate(value, op, restored)
             except model.Refused:
@@ -455,6 +469,10 @@ class Ledger:
                 self.lost.add(tag)
         for each in [each for each in book.payloads if each > number]:
             del book.payloads[each]
+        for key, made in list(book.lasted.items()):
+            made[:] = [each for each in made if each[0] <= number]
+            if not made:
+                del book.lasted[key]
         book.tip = number
         book.requests.clear()
         book.cache.clear()
@@ -504,8 +522,6 @@ class Ledger:
         book.payloads.clear()
         book.told = book.certain = book.tip = last
         book.power = book.wiped = False
-        for name, version in [key for key in book.lasted if key[1] > _version(state, key[0])]:
-            del book.lasted[name, version]
         book.started = self.world.now
         for known in (book.heard, book.asked, book.first, book.pulls, book.turns, book.displaced):
             known.clear()
@@ -572,7 +588,13 @@ class Ledger:
         elif kind is m.Chunk:
             self._chunk(book, peer, message)  # type: ignore[arg-type]
         elif kind is m.Invoke:
-            self._invoke(book, message, peer)  # type: ignore[arg-type]
+            self._invoke(book, message, host.node.sessions.by_peer.get(peer))  # type: ignore[arg-type]
+        elif kind is m.Forward and peer is not None:
+            body = decode(message.body)  # type: ignore[union-attr]
+            if type(body) is m.Invoke:
+                carrier = host.node.sessions.by_peer.get(peer)
+                found = carrier.subsessions.get(message.session) if carrier is not None else None  # type: ignore[union-attr]
+                self._invoke(book, body, found)
         elif peer is not None and (kind is m.Reply or kind is m.Failure):
             known = book.asked.pop((peer, message.id), None)  # type: ignore[union-attr]
             if known is not None:
@@ -598,6 +620,8 @@ class Ledger:
         if kind is m.Get and not message.txid:
             self._read_at_once(book, event, message, answer)
         elif kind is m.Write or kind is m.CommitTransaction:
+            if isinstance(answer, m.Failure):
+                self.turned_away.add(message.message)
             if isinstance(answer, m.Reply) and answer.value is not None:
                 revision, versions = answer.value
                 done = self.done.get(message.message)
@@ -665,10 +689,9 @@ class Ledger:
         ):
             raise Broken(12, f"{book.host.name} sends the tree of {chunk.root}, and has the commits")
 
-    def _invoke(self, book: Book, message: m.Invoke, peer: bytes) -> None:
+    def _invoke(self, book: Book, message: m.Invoke, session: Any) -> None:
         """Promise 18: members of a group take turns."""
         node = book.host.node
-        session = node.sessions.by_peer.get(peer)
         if session is None:
             raise Broken(17, f"{book.host.name} calls {message.path} at a connection without a session")
         able = frozenset(
@@ -870,11 +893,6 @@ def _within_ephemeral(root: Root, op: Any) -> bool:
         if path[:length] in root.ephemerals:
             return length < len(path) or kind != "put" or ephemeral
     return False
-
-
-def _version(state: Store, name: str) -> int:
-    root = state.roots.get(name)
-    return ABSENT if root is None else root.version
 
 
 def _difference(expected: Store, found: Store) -> str:

@@ -10,7 +10,7 @@ from tega_zmq import errors, store
 from tega_zmq.node import Settings, lifecycle, machine, passing, replication
 from tega_zmq.node.effects import Send, SendUp, Snapshot
 from tega_zmq.store import Kept
-from tega_zmq.wire import encode
+from tega_zmq.wire import decode, encode
 from tega_zmq.wire import messages as m
 from tests.unit.node.fleet import Client, Fleet
 from tests.unit.node.lab import Lab, Peer
@@ -204,6 +204,26 @@ def test_a_retry_of_a_write_whose_answer_waited_for_the_replica_is_not_passed_on
     (first,) = noc.take(m.Reply)
     noc.tell(request)
     assert noc.take(m.Reply) == [first]
+    assert agent.take(m.Forward) == []
+
+
+def test_a_write_is_passed_on_only_for_a_session_that_a_restart_remembers() -> None:
+    lab = Lab(durable=False)
+    agent, other = lab.join("pi1", "agent"), lab.join("pi2", "agent")
+    lab.sync()
+    claim = agent.start(m.Claim, "ops", "e1", -1)
+    lab.sync()
+    assert agent.answer(claim)
+    request = m.Write(1, 1, 10_000, (("put", ("ops", "k"), 1, None, False),), "", "")
+    other.tell(m.Forward("ab" * 16, "prog", encode(request)))
+    assert agent.take(m.Forward) == []
+    lab.sync()
+    assert [each.session for each in agent.take(m.Forward)] == ["ab" * 16]
+    other.tell(m.Forward("cd" * 16, "more", encode(request)))
+    lab.fail()
+    other.tell(m.Forward("ef" * 16, "late", encode(request)))
+    refused = [decode(each.body) for each in other.take(m.Forward)]
+    assert [each.code for each in refused if isinstance(each, m.Failure)] == ["StorageError"] * 2
     assert agent.take(m.Forward) == []
 
 
