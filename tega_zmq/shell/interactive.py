@@ -239,7 +239,7 @@ class Shell(cmd2.Cmd):
         if self._state != "connected":
             inside.append(self._state)
         if self.session.transaction is not None:
-            inside.append(f"transaction {self.session.transaction.txid[:8]}")
+            inside.append(f"transaction {self.session.current}")
         return self._paint("tega", "bold") + (f" ({', '.join(inside)})" if inside else "") + "> "
 
     def pre_prompt(self) -> None:
@@ -261,9 +261,11 @@ class Shell(cmd2.Cmd):
         text = state_text(self.session, before, state)
         if not text:
             return
-        if state == "lost" and self.session.transaction is not None:
-            self.session.transaction = None
-            text += "; the open transaction went with it"
+        if state == "lost" and self.session.transactions:
+            names = ", ".join(self.session.transactions)
+            many = len(self.session.transactions) > 1
+            text += f"; the open transaction{'s' * many} {names} went with it, nothing was committed"
+            self.session.forget()
         self._events.add(self._paint(text, "yellow"))
         self.add_alert(msg=self._events, prompt=self._prompt())
 

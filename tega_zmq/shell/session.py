@@ -15,6 +15,7 @@ from tega_zmq.errors import InvalidValue, TegaError, TransactionExpired
 from tega_zmq.paths import Path, format_path, parse
 from tega_zmq.shell.output import Paint
 from tega_zmq.shell.spec import UsageError
+from tega_zmq.shell.versions import reference
 
 if TYPE_CHECKING:
     from tega_zmq.client.blocking import Client, Subscription, Transaction
@@ -59,9 +60,32 @@ class Session:
         self.around = surroundings
         self.server = server
         """The url, for messages."""
-        self.transaction: Transaction | None = None
+        self.transactions: dict[str, Transaction] = {}
+        """Those that are open, by name."""
+        self.current = ""
+        """The name of the one that commands go into; "": none."""
         self.subscriptions: dict[tuple[str, bool], list[Subscription]] = {}
         """By what was typed, and whether it is a regex."""
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """The open transaction that commands go into."""
+        return self.transactions.get(self.current)
+
+    def opened(self, name: str, transaction: Transaction) -> None:
+        """A transaction was begun: commands go into it from now on."""
+        self.transactions[name] = transaction
+        self.current = name
+
+    def closed(self) -> None:
+        """The transaction that commands went into is over; other open ones wait for `use`."""
+        self.transactions.pop(self.current, None)
+        self.current = ""
+
+    def forget(self) -> None:
+        """The session at the node is over, and its transactions with it."""
+        self.transactions.clear()
+        self.current = ""
 
     @property
     def writer(self) -> Any:
@@ -71,13 +95,14 @@ class Session:
     def need_transaction(self) -> Transaction:
         """Return the open transaction. Raises `UsageError` if there is none."""
         if self.transaction is None:
-            raise UsageError("no transaction is open; `begin` opens one")
+            waiting = f"; `use NAME` goes on with {', '.join(self.transactions)}" if self.transactions else ""
+            raise UsageError(f"no transaction is open; `begin` opens one{waiting}")
         return self.transaction
 
     def failed(self, error: TegaError) -> None:
         """Take note of the `error` that a command raised: a transaction that expired is not open any more."""
-        if isinstance(error, TransactionExpired) and self.transaction is not None:
-            self.transaction = None
+        if isinstance(error, TransactionExpired):
+            self.closed()
 
     def value(self, args: argparse.Namespace) -> Any:
         """Return the value that a command was given: as argument, or as a body. Raises `InvalidValue`."""
@@ -90,10 +115,10 @@ class Session:
 
     def end(self) -> None:
         """End what was begun: the transaction is cancelled, subscriptions end. Raises nothing."""
-        transaction, self.transaction = self.transaction, None
-        if transaction is not None:
+        for transaction in self.transactions.values():
             with contextlib.suppress(TegaError):  # it goes with the session
                 transaction.cancel()
+        self.transactions.clear()
         self.subscriptions.clear()
 
 
@@ -101,7 +126,8 @@ class At(NamedTuple):
     """A path as it was typed, perhaps with a version."""
 
     path: Path
-    version: int | None
+    version: Any
+    """A number, negative to count back; a tag or a time, as text; None: the present."""
 
     def __str__(self) -> str:
         text = format_path(self.path)
@@ -117,20 +143,18 @@ def path_of(text: str) -> Path:
 
 
 def at_version(text: str) -> At:
-    """Return the path and the version in `PATH`, `PATH@VERSION` or `PATH@-N`.
+    """Return the path and the version in `PATH` or `PATH@VERSION`, as `tega_zmq.shell.versions` has them.
 
     Raises `InvalidPath`, and `UsageError` for what is no version.
     """
     at = _version_mark(text)
     if at < 0:
         return At(parse(text), None)
-    version = text[at + 1 :]
+    path = parse(text[:at])
     try:
-        return At(parse(text[:at]), int(version))
-    except ValueError:
-        raise UsageError(
-            f"{text}: {version[:40]!a} is no version; expected a number, or -N to count back"
-        ) from None
+        return At(path, reference(text[at + 1 :]))
+    except ValueError as error:
+        raise UsageError(f"{text}: {error}") from None
 
 
 def _version_mark(text: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from tega_zmq.shell.lexer import unquote
 from tega_zmq.shell.output import Result
+from tega_zmq.shell.versions import moment, reference
 
 __all__ = [
     "Argument",
@@ -36,7 +37,10 @@ Kind: TypeAlias = Literal[
     "channel",
     "file",
     "number",  # a whole number from 1
-    "version",  # a version, or -N
+    "version",  # a version, -N, a tag, or a time
+    "time",  # a point in time, Unix seconds
+    "tag",  # the name of a tag
+    "transaction",  # the name of an open transaction
     "expected",  # a version, or `absent`
     "choice",
     "flag",
@@ -176,7 +180,7 @@ def fill(parser: P, command: Command) -> P:
 def _metavar(argument: Argument) -> str:
     if argument.choices:
         return "|".join(argument.choices)
-    return {"number": "N", "version": "N", "expected": "N|absent", "text": "TEXT", "file": "FILE"}.get(
+    return {"number": "N", "version": "VERSION", "expected": "N|absent", "text": "TEXT", "file": "FILE"}.get(
         argument.kind, argument.dest.upper()
     )
 
@@ -211,7 +215,9 @@ def _convert(argument: Argument, given: Any, *, typed: bool) -> Any:
         case "number":
             return _whole(unquote(text), lowest=1)
         case "version":
-            return _whole(text)
+            return reference(unquote(text))
+        case "time":
+            return moment(unquote(text))
         case "expected":
             return "absent" if text == "absent" else _whole(text, lowest=0, other=" or absent")
         case _:

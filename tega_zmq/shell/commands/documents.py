@@ -14,6 +14,8 @@ from typing import Any
 from tega_zmq import paths
 from tega_zmq.errors import InvalidPath, InvalidValue, NotFound, TegaError, TooLarge
 from tega_zmq.paths import Path, format_path
+from tega_zmq.shell.commands.showing import FORMS, shown
+from tega_zmq.shell.differences import counts, plural
 from tega_zmq.shell.output import Result, safe
 from tega_zmq.shell.session import Session, at_version
 from tega_zmq.shell.spec import Argument, Command, UsageError
@@ -45,14 +47,18 @@ def import_(session: Session, args: argparse.Namespace) -> Result:
         for root, value in trees.items():
             for kind, path, part in in_parts((root,), value):
                 (transaction.put if kind == "put" else transaction.patch)(path, part)
-        changes = _count(transaction.candidate().changes)
+        found = transaction.candidate().changes
+        changes = sum(counts(found))
+        if args.dry_run:
+            transaction.cancel()
+            return shown(found, args, "nothing would change")
         committed = transaction.commit(message=message)
     except BaseException:
         _cancel(transaction)
         raise
     data = {"revision": committed.revision, "versions": committed.versions, "changes": changes}
     at = " ".join(f"{format_path((root,))}@{version}" for root, version in committed.versions.items())
-    what = f"{changes} change{'' if changes == 1 else 's'}" if committed.revision else "nothing changed"
+    what = plural(changes, "change") if committed.revision else "nothing changed"
     return Result(data, safe(f"{what}: {at}" if at else what))
 
 
@@ -117,18 +123,6 @@ def _cancel(transaction: Any) -> None:
         transaction.cancel()
 
 
-def _count(changes: Any) -> int:
-    """How many leaves and empty containers differ."""
-    from tega_zmq.shell.output import leaves
-
-    total = 0
-    for change in changes:
-        before = 0 if change.created else sum(1 for _ in leaves("", change.old))
-        after = 0 if change.deleted else sum(1 for _ in leaves("", change.new))
-        total += max(before, after)
-    return total
-
-
 def export(session: Session, args: argparse.Namespace) -> Result:
     """Write a subtree, or all roots, to a file."""
     from tega_zmq.runtime import yamlio
@@ -164,7 +158,7 @@ def export(session: Session, args: argparse.Namespace) -> Result:
 _NOTHING: Any = object()
 
 
-def _lasting(session: Session, path: Path, version: int | None) -> Any:
+def _lasting(session: Session, path: Path, version: Any) -> Any:
     """Return the value at `path` without ephemeral nodes and handlers, or `_NOTHING`.
 
     Read with its attributes, which tell what is ephemeral and hold no handlers; what is too large for one
@@ -211,9 +205,15 @@ COMMANDS = (
         (
             Argument("FILE", "file", f"{FILE} input"),
             Argument("--message", "text", "why, for the log", short="-m"),
+            Argument("--dry-run", "flag", "only show what would change"),
+            *FORMS,
         ),
         "The document is a map of roots. A root that it names is replaced as a whole; other roots stay.",
-        ("import site.yaml", "import backup.json --message 'after the disk was replaced'"),
+        (
+            "import site.yaml",
+            "import site.yaml --dry-run",
+            "import backup.json --message 'after the disk was replaced'",
+        ),
     ),
     Command(
         "export",

@@ -1,13 +1,16 @@
-"""Versions: roots, old, log, diff, rollback."""
+"""Versions: roots, old, log, diff, rollback, undo."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from tega_zmq.client.results import Difference
 from tega_zmq.errors import NotFound
+from tega_zmq.paths import Path
 from tega_zmq.shell.commands.data import MESSAGE, written
-from tega_zmq.shell.commands.transactions import change_data, changes_text
+from tega_zmq.shell.commands.showing import FORMS, shown
+from tega_zmq.shell.differences import change_data
 from tega_zmq.shell.output import Paint, Result, ago, flow, leaves, safe, table, when
 from tega_zmq.shell.session import Session, at_version, path_of
 from tega_zmq.shell.spec import Argument, Command, UsageError
@@ -115,22 +118,45 @@ def diff(session: Session, args: argparse.Namespace) -> Result:
     if one == other:
         raise UsageError(f"{one} is compared with itself; name a version, as in diff {one}@-1")
     found = session.client.diff(one.path, one.version, other.version, other_path=other.path)
-    return Result(
-        [change_data(change) for change in found],
-        lambda paint: changes_text(found, paint) if found else "no difference",
-    )
+    return shown(found, args, "no difference")
 
 
 def rollback(session: Session, args: argparse.Namespace) -> Result:
     """Restore a version."""
+    return _restore(session, args, args.version, args.message)
+
+
+def undo(session: Session, args: argparse.Namespace) -> Result:
+    """Take the last commit of a root back."""
+    message = args.message
+    if message is None and session.transaction is None:
+        message = f"undo of {args.root}@{session.client.node(path_of(args.root)).version}"
+    return _restore(session, args, -1, message)
+
+
+def _restore(session: Session, args: argparse.Namespace, version: Any, why: str | None) -> Result:
     path = path_of(args.root)
     if len(path) != 1:
         raise UsageError(f"{args.root}: only a whole root can be rolled back")
+    if args.dry_run:
+        return shown(_would_restore(session, path, version), args, "nothing would change")
     message: dict[str, str] = {}
-    if args.message is not None and session.transaction is None:
-        message["message"] = args.message
-    return written(session, session.writer.rollback(path, args.version, **message))
+    if why is not None and session.transaction is None:
+        message["message"] = why
+    return written(session, session.writer.rollback(path, version, **message))
 
+
+def _would_restore(session: Session, path: Path, version: Any) -> list[Difference]:
+    """Return what leads from the present to `version`."""
+    try:
+        session.client.oids(path)
+    except NotFound:  # a root that was deleted comes back as a whole
+        value = session.client.get(path, version=version)
+        return [Difference("", None, value, created=True, deleted=False)]
+    return session.client.diff(path, None, version)
+
+
+_DRY_RUN = Argument("--dry-run", "flag", "only show what would change")
 
 COMMANDS = (
     Command("roots", CATEGORY, "List the roots: version and owner", roots),
@@ -156,9 +182,16 @@ COMMANDS = (
             Argument(
                 "OTHER", "path@version", "the newer side; without it, PATH as it is now", required=False
             ),
+            *FORMS,
         ),
-        "Lines with - stand only in the first, lines with + only in the second.",
-        ("diff config-pi1@3 config-pi1@5", "diff config-pi1.net@-1", "diff config-pi1.net config-pi2.net"),
+        "Lines with - stand only in the first, lines with + only in the second.\n"
+        "The pointers of --patch begin at PATH; a list is replaced as a whole.",
+        (
+            "diff config-pi1@3 config-pi1@5",
+            "diff config-pi1.net@-1",
+            "diff config-pi1@2026-11-20T12:00 --stat",
+            "diff config-pi1.net config-pi2.net --patch",
+        ),
     ),
     Command(
         "rollback",
@@ -169,7 +202,24 @@ COMMANDS = (
             Argument("ROOT", "root", "the root"),
             Argument("VERSION", "version", "the version to restore; -1 is the one before the present"),
             MESSAGE,
+            _DRY_RUN,
+            *FORMS,
         ),
-        examples=("rollback config-pi1 3", "rollback config-pi1 -1 --message 'that did not work'"),
+        "VERSION is a number, -N to count back, a tag, or a time.",
+        (
+            "rollback config-pi1 3",
+            "rollback config-pi1 -1 --message 'that did not work'",
+            "rollback config-pi1 golden --dry-run",
+        ),
+    ),
+    Command(
+        "undo",
+        CATEGORY,
+        "Take the last commit of a root back, by a new commit",
+        undo,
+        (Argument("ROOT", "root", "the root"), MESSAGE, _DRY_RUN, *FORMS),
+        "The same as `rollback ROOT -1`. After a rollback it restores what was there before;\n"
+        "a second undo takes the first one back.",
+        ("undo config-pi1", "undo config-pi1 --dry-run"),
     ),
 )

@@ -18,6 +18,7 @@ from tega_zmq.client.results import (
     Found,
     LogEntry,
     MessageView,
+    NodeView,
 )
 from tega_zmq.errors import (
     Collision,
@@ -70,7 +71,7 @@ class FakeTransaction:
     def rollback(self, root: Any, version: int) -> None:
         self._check()
         name = to_path(root)[0]
-        self.tree[name] = copy.deepcopy(self.client.history[name][version])
+        self.tree[name] = copy.deepcopy(self.client.history[name][version - (version < 0)])
 
     def get(self, path: Any) -> Any:
         self._check()
@@ -220,7 +221,7 @@ class FakeClient:
 
     def rollback(self, root: Any, version: int, *, message: str = "") -> Committed:
         name = to_path(root)[0]
-        restored = self.history[name][version]
+        restored = self.history[name][version - (version < 0)]
         return self._write(root, None, lambda tree: tree.__setitem__(name, restored), message)
 
     def begin(self) -> FakeTransaction:
@@ -258,6 +259,11 @@ class FakeClient:
             "_ephemeral": path in self.ephemeral,
             "_value": value,
         }
+
+    def node(self, path: Any) -> NodeView:
+        path = to_path(path)
+        value = self.read(self.tree, path)
+        return NodeView(value, len(self.history.get(path[0], [0])) - 1, False, "e", None)
 
     def find(self, regex: str) -> list[Found]:
         return find(self.tree, regex)

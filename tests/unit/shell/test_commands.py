@@ -126,8 +126,8 @@ def test_older_versions(desk: Any) -> None:
     assert type_(desk, "get a.b@2") == "3"
 
 
-@pytest.mark.parametrize("path", ["a@x", "a@", "a@1@2", "a@1.5"])
-def test_a_version_must_be_a_number(desk: Any, path: str) -> None:
+@pytest.mark.parametrize("path", ["a@1x", "a@", "a@1@2", "a@1.5"])
+def test_a_version_must_look_like_one(desk: Any, path: str) -> None:
     with pytest.raises(UsageError, match="no version"):
         type_(desk, f"get {path}")
 
@@ -235,6 +235,29 @@ def test_one_transaction_at_a_time(desk: Any) -> None:
         type_(desk, "begin")
 
 
+def test_several_transactions(desk: Any) -> None:
+    type_(desk, "begin one", "put a.b 1", "begin two", "put c.d 2")
+    listed = type_(desk, "transactions").split("\n")
+    assert [line.split()[:2] for line in listed[1:]] == [["one", "tx0"], ["*", "two"]]
+    with pytest.raises(UsageError, match="`use one` goes on with it"):
+        type_(desk, "begin one")
+    with pytest.raises(UsageError, match="is no name"):
+        type_(desk, "begin a.b")
+    with pytest.raises(UsageError, match="open: one, two"):
+        type_(desk, "use three")
+    type_(desk, "use one", "commit")
+    assert desk.client.tree == {"a": {"b": 1}}
+    with pytest.raises(UsageError, match="`use NAME` goes on with two"):
+        type_(desk, "commit")
+    type_(desk, "use two", "use", "put e.f 3")
+    assert desk.client.tree == {"a": {"b": 1}, "e": {"f": 3}}
+    assert "+ c.d: 2" in type_(desk, "use two", "cand --leaves")
+    two = desk.session.transaction
+    desk.session.end()
+    assert two.ended
+    assert json.loads(type_(desk, "transactions --json")) == []
+
+
 def test_a_message_of_one_write_is_not_lost_silently(desk: Any) -> None:
     type_(desk, "begin", "put a.b 1 -m why")
     assert "`commit --message` says why" in desk.notes[0]
@@ -305,10 +328,21 @@ def test_log_shows_no_control_characters(desk: Any) -> None:
 
 def test_diff(desk: Any) -> None:
     type_(desk, "put a {b: 1, c: 2}", "put a {b: 3, d: {e: 4}}")
-    assert sorted(type_(desk, "diff a@0 a@1").split("\n")) == ["+ b: 3", "+ d.e: 4", "- b: 1", "- c: 2"]
+    assert type_(desk, "diff a@0 a@1").split("\n") == ["- b: 1", "+ b: 3", "- c: 2", "+ d:", "+   e: 4"]
+    leaves = type_(desk, "diff a@0 a@1 --leaves").split("\n")
+    assert sorted(leaves) == ["+ b: 3", "+ d.e: 4", "- b: 1", "- c: 2"]
+    assert type_(desk, "diff a@0 --stat").endswith("\n1 leaf added, 1 removed, 1 changed")
+    assert json.loads(type_(desk, "diff a@0 --stat --json")) == {"added": 1, "removed": 1, "changed": 1}
+    assert json.loads(type_(desk, "diff a@0 a@1 --patch")) == [
+        {"op": "replace", "path": "/b", "value": 3},
+        {"op": "remove", "path": "/c"},
+        {"op": "add", "path": "/d", "value": {"e": 4}},
+    ]
+    with pytest.raises(UsageError, match="give one of them"):
+        type_(desk, "diff a@0 --stat --patch")
     assert type_(desk, "diff a@0") == type_(desk, "diff a@0 a@1")
     assert type_(desk, "diff a@1") == "no difference"
-    assert type_(desk, "diff a.b a.d.e") == "- .: 3\n+ .: 4"
+    assert type_(desk, "diff a.b a.d.e") == "- 3\n+ 4"
     with pytest.raises(UsageError, match="compared with itself"):
         type_(desk, "diff a")
 
@@ -321,8 +355,30 @@ def test_rollback(desk: Any) -> None:
     type_(desk, "rollback a -2")
     with pytest.raises(UsageError, match="whole root"):
         type_(desk, "rollback a.b 0")
-    with pytest.raises(UsageError, match="no whole number"):
-        type_(desk, "rollback a x")
+    with pytest.raises(UsageError, match="is no version"):
+        type_(desk, "rollback a 1x")
+
+
+def test_a_dry_run_shows_and_does_nothing(desk: Any) -> None:
+    type_(desk, "put a.b 1", "put a.b 2")
+    assert type_(desk, "rollback a 0 --dry-run") == "- b: 2\n+ b: 1"
+    assert type_(desk, "undo a --dry-run") == "- b: 2\n+ b: 1"
+    assert type_(desk, "rollback a 1 --dry-run") == "nothing would change"
+    assert desk.client.tree == {"a": {"b": 2}}
+    type_(desk, "del a")
+    assert type_(desk, "rollback a 0 --dry-run") == "+ b: 1"
+    assert desk.client.tree == {}
+
+
+def test_undo_and_undo_of_it(desk: Any) -> None:
+    type_(desk, "put a.b 1", "put a.b 2", "undo a")
+    assert desk.client.tree == {"a": {"b": 1}}
+    assert desk.client.entries["a"][0].message == "undo of a@1"
+    type_(desk, "undo a -m again")
+    assert desk.client.tree == {"a": {"b": 2}}
+    assert desk.client.entries["a"][0].message == "again"
+    type_(desk, "begin", "undo a", "commit -m both")
+    assert desk.client.entries["a"][0].message == "both"
 
 
 def test_roots_and_old(desk: Any) -> None:
@@ -491,6 +547,16 @@ def test_a_wrong_document_changes_nothing(desk: Any, tmp_path: File, text: str, 
     with pytest.raises((InvalidValue, InvalidPath), match=said):
         type_(desk, f"import {file}")
     assert desk.client.revision == 0
+
+
+def test_a_dry_import_shows_the_difference(desk: Any, tmp_path: File) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("a: {b: 2, c: 3}\n")
+    type_(desk, "put a.b 1")
+    assert type_(desk, f"import {file} --dry-run") == "  a:\n-   b: 1\n+   b: 2\n+   c: 3"
+    assert desk.client.tree == {"a": {"b": 1}}
+    file.write_text("a: {b: 1}\n")
+    assert type_(desk, f"import {file} --dry-run") == "nothing would change"
 
 
 def test_a_refused_import_cancels_its_transaction(desk: Any, tmp_path: File) -> None:
@@ -760,7 +826,8 @@ def test_every_command_is_told_well(command: Any) -> None:
 
 
 EXPECTED = """
-    put pute patch get geta getr del begin cand commit cancel roots old log diff rollback
+    put pute patch get geta getr del begin cand commit cancel use transactions roots old log diff
+    rollback undo
     sub subr unsub unsubr pub agents status import export id ids plugins reload sync ss
     clear disown channels subscribers forwarders global
 """.split()

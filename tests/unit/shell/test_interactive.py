@@ -110,7 +110,7 @@ def test_the_prompt_shows_the_transaction_and_the_connection(shell: Typed) -> No
     assert prompt() == "tega (lost)> "
     shown = shell.events()
     assert "the connection to tcp://node is lost; dialling again" in shown
-    assert "the open transaction went with it" in shown
+    assert "the open transaction tx0 went with it, nothing was committed" in shown
     shell.client.state_callbacks[0]("connected")
     assert prompt() == "tega> "
     assert "it is a new session" in shell.events()
