@@ -138,11 +138,12 @@ class Attempt:
 
     def _open(self) -> tuple[socket.socket, ClientProtocol]:
         address = self._address
+        context = tls_context(self._files) if address.secure else None
         opened = self._connect(proxy_for(address))
         for option in _SOCKET_OPTIONS:
             opened.setsockopt(*option)
-        if address.secure:
-            opened = self._keep(tls_context(self._files).wrap_socket(opened, server_hostname=address.host))
+        if context is not None:
+            opened = self._keep(context.wrap_socket(opened, server_hostname=address.host))
         protocol = ClientProtocol(parse_uri(address.url), max_size=MAX_FRAME, logger=_log)
         request = protocol.connect()
         request.headers["User-Agent"] = f"tega-zmq/{__version__}"
