@@ -69,7 +69,7 @@ def tinyproxy(
     """A tinyproxy; its url, without credentials."""
     (port,) = free_ports(1)
     conf = folder / f"tinyproxy-{port}.conf"
-    auth = f'BasicAuth {USER} {PASSWORD}\n' if credentials else ""
+    auth = f"BasicAuth {USER} {PASSWORD}\n" if credentials else ""
     conf.write_text(f"Port {port}\nListen {host}\nTimeout 600\nMaxClients 100\nLogLevel Info\n{auth}")
     command = [program("tinyproxy"), "-d", "-c", str(conf)]
     with running(command, folder, host, port, prefix):
