@@ -63,6 +63,7 @@ class Session:
         "dropped",
         "ended",
         "ephemerals_above",
+        "expired",
         "follows",
         "forwarded_to",
         "handlers",
@@ -126,6 +127,8 @@ class Session:
         self.subscriptions: dict[int, Any] = {}
         self.handlers: set[Path] = set()
         self.transactions: dict[str, Transaction] = {}
+        self.expired: dict[str, bool] = {}
+        """The last transactions that were idle for too long, and whether the session was told."""
         self.settled: dict[int, Reply | Failure] = {}
         """Answers to writes that made no commit here, by request id: see `settle`."""
         self.pending: dict[int, Any] = {}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tega_zmq.errors import MixedOwners, TooLarge, TransactionExpired
 from tega_zmq.paths import format_path
 from tega_zmq.store import Op, Store
 
-__all__ = ["IDLE", "MAX_OPEN", "MAX_OPS", "Transaction"]
+if TYPE_CHECKING:
+    from tega_zmq.sessions import Session
+
+__all__ = ["IDLE", "MAX_OPEN", "MAX_OPS", "Transaction", "find", "idle_text", "is_idle"]
 
 IDLE = 600.0
 """A transaction that nobody touches for so many seconds expires."""
@@ -67,16 +72,29 @@ class Transaction:
         self.touched = now
 
 
-def find(transactions: dict[str, Transaction], txid: str, now: float) -> Transaction:
-    """Return the open transaction `txid`. Raises `TransactionExpired`."""
-    transaction = transactions.get(txid)
-    if transaction is not None and now - transaction.touched > IDLE:
-        del transactions[txid]
-        transaction = None
-    if transaction is None:
-        raise TransactionExpired(
-            f"there is no open transaction {txid[:64]!a}: it ended, was idle for {IDLE:.0f} s, or never was",
-            txid=txid[:64],
-        )
+def is_idle(transaction: Transaction, now: float) -> bool:
+    """Whether nobody has touched it for `IDLE` seconds."""
+    return now - transaction.touched >= IDLE
+
+
+def idle_text(txid: str) -> str:
+    """What its owner is told of a transaction that expired."""
+    return f"transaction {txid} was idle for {IDLE:.0f} s and has expired: nothing of it was done"
+
+
+def find(session: Session, txid: str, now: float) -> Transaction:
+    """Return the open transaction `txid` of `session`. Raises `TransactionExpired`, which says why."""
+    transaction = session.transactions.get(txid)
+    if transaction is None or is_idle(transaction, now):
+        raise TransactionExpired(_why(session, txid, transaction is not None), txid=txid[:64])
     transaction.touched = now
     return transaction
+
+
+def _why(session: Session, txid: str, idle: bool) -> str:
+    if idle or txid in session.expired:
+        return idle_text(txid[:64])
+    text = f"there is no open transaction {txid[:64]!a}: it ended, or never was"
+    if session.doubt:
+        text += "; or it was begun before this node was restarted, and open transactions do not outlive that"
+    return text

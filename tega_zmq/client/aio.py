@@ -27,7 +27,7 @@ from tega_zmq.client.results import (
     MessageView,
     NodeView,
 )
-from tega_zmq.errors import InvalidValue, NotFound, TegaError
+from tega_zmq.errors import InvalidValue, NotFound, TegaError, TransactionExpired
 from tega_zmq.paths import format_path
 from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
@@ -146,6 +146,10 @@ class Client:
     def on_dropped(self, callback: Callable[[int], Any]) -> None:
         """Call `callback` with how many messages were dropped because they were read too slowly."""
         self._driver.engine.on_dropped(callback)
+
+    def on_expired(self, callback: Callable[[TransactionExpired], Any]) -> None:
+        """Call `callback` when an open transaction ends by itself: idle too long, or lost with the node."""
+        self._driver.engine.on_expired.append(callback)
 
     async def close(self) -> None:
         """End the session: its ephemeral nodes, subscriptions and handlers go. May be called twice."""
@@ -450,8 +454,14 @@ class Transaction:
         self._client = client
         self._message = message
         self._ops: list[OpField] = []
+        self._open = client._driver.engine.transactions
+        self._open[txid] = None
         self.txid = txid
         self.ended = False
+
+    def _end(self) -> None:
+        self.ended = True
+        self._open.pop(self.txid, None)
 
     async def _add(self, op: OpField, timeout: float | None) -> None:
         await self._client._ask(requests.write((op,), "", self.txid), timeout)
@@ -512,10 +522,15 @@ class Transaction:
         """Return what a commit would make: the roots that it touches, and the changes."""
         return requests.as_candidate(await self._client._ask((messages.Candidate, (self.txid,)), timeout))
 
+    async def check(self, *, timeout: float | None = None) -> list[TegaError]:
+        """Return what stands in the way of a commit now, `Collision` e.g.; empty if nothing does."""
+        reply = await self._client._ask((messages.Check, (self.txid, ())), timeout)
+        return requests.as_problems(reply)
+
     async def commit(self, message: str | None = None, *, timeout: float | None = None) -> Committed:
         """Make the changes. Raises `Collision` and all that a write may raise; nothing is changed then."""
         driver = self._client._driver
-        self.ended = True
+        self._end()
         ask = requests.commit(self.txid, self._message if message is None else message)
         wait = self._client._timeout if timeout is None else timeout
         async with self._client._writes:
@@ -523,5 +538,5 @@ class Transaction:
 
     async def cancel(self, *, timeout: float | None = None) -> None:
         """Make none of the changes."""
-        self.ended = True
+        self._end()
         await self._client._ask((messages.CancelTransaction, (self.txid,)), timeout)

@@ -24,7 +24,7 @@ from tega_zmq.client.results import (
     MessageView,
     NodeView,
 )
-from tega_zmq.errors import InvalidValue, NotFound, TegaError
+from tega_zmq.errors import InvalidValue, NotFound, TegaError, TransactionExpired
 from tega_zmq.paths import format_path
 from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
@@ -125,6 +125,10 @@ class Client:
     def on_dropped(self, callback: Callable[[int], Any]) -> None:
         """Call `callback` with how many messages were dropped because they were read too slowly."""
         self._driver.engine.on_dropped(callback)
+
+    def on_expired(self, callback: Callable[[TransactionExpired], Any]) -> None:
+        """Call `callback` when an open transaction ends by itself: idle too long, or lost with the node."""
+        self._driver.engine.on_expired.append(callback)
 
     def close(self) -> None:
         """End the session: its ephemeral nodes, subscriptions and handlers go. May be called twice."""
@@ -416,8 +420,14 @@ class Transaction:
         self._client = client
         self._message = message
         self._ops: list[OpField] = []
+        self._open = client._driver.engine.transactions
+        self._open[txid] = None
         self.txid = txid
         self.ended = False
+
+    def _end(self) -> None:
+        self.ended = True
+        self._open.pop(self.txid, None)
 
     def _add(self, op: OpField, timeout: float | None) -> None:
         self._client._ask(requests.write((op,), "", self.txid), timeout)
@@ -476,15 +486,20 @@ class Transaction:
         """Return what a commit would make: the roots that it touches, and the changes."""
         return requests.as_candidate(self._client._ask((messages.Candidate, (self.txid,)), timeout))
 
+    def check(self, *, timeout: float | None = None) -> list[TegaError]:
+        """Return what stands in the way of a commit now, `Collision` e.g.; empty if nothing does."""
+        reply = self._client._ask((messages.Check, (self.txid, ())), timeout)
+        return requests.as_problems(reply)
+
     def commit(self, message: str | None = None, *, timeout: float | None = None) -> Committed:
         """Make the changes. Raises `Collision` and all that a write may raise; nothing is changed then."""
         driver = self._client._driver
-        self.ended = True
+        self._end()
         ask = requests.commit(self.txid, self._message if message is None else message)
         wait = self._client._timeout if timeout is None else timeout
         return requests.as_committed(driver.run(driver.engine.write, ask, tuple(self._ops), wait))
 
     def cancel(self, *, timeout: float | None = None) -> None:
         """Make none of the changes."""
-        self.ended = True
+        self._end()
         self._client._ask((messages.CancelTransaction, (self.txid,)), timeout)

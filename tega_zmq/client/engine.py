@@ -27,6 +27,7 @@ from tega_zmq.errors import (
     StorageError,
     TegaError,
     Timeout,
+    TransactionExpired,
 )
 from tega_zmq.paths import Path, format_path
 from tega_zmq.wire import bundle, decode, encode, messages, unbundle
@@ -113,6 +114,9 @@ class Engine:
         self.subscriptions = Subscriptions()
         self.belongings = Belongings()
         self.on_state: list[Callable[[Any], Any]] = []
+        self.on_expired: list[Callable[[Any], Any]] = []
+        self.transactions: dict[str, None] = {}
+        """Open ones, by txid. Other threads put them in and take them out."""
         self._drops: list[_Drops] = []
         self._host = host
         self._waiters: dict[int, Any] = {}
@@ -366,6 +370,8 @@ class Engine:
                 self._invoked(invoke, now)
             case protocol.Abandoned(call):
                 self._running.pop(call, None)
+            case protocol.Expired(txid, text):
+                self._expired(txid, text)
             case protocol.Dropped(count):
                 self._dropped(count)
             case protocol.StateChanged(state):
@@ -419,6 +425,13 @@ class Engine:
         if not self._drops:
             _log.warning("%d messages were dropped, because they were not read fast enough", count)
 
+    def _expired(self, txid: str, text: str) -> None:
+        if self.transactions.pop(txid, None) is None:
+            return
+        error = TransactionExpired(text, txid=txid)
+        for callback in self.on_expired:
+            self._host.notify(callback, (error,))
+
     def _invoked(self, call: messages.Invoke, now: float) -> None:
         function = self.belongings.handlers.get(call.path)
         if function is None:
@@ -440,6 +453,10 @@ class Engine:
         self._unannounced.clear()
         kept = welcome.resumed and welcome.server == self._server
         self._server = welcome.server
+        if not kept:
+            why = "the session is gone" if not welcome.resumed else "the node was restarted"
+            for txid in list(self.transactions):
+                self._expired(txid, f"transaction {txid} is lost, since {why}: nothing of it was done")
         if not kept:
             for path in self.belongings.handlers:
                 self._silently((messages.Register, (path,)), f"handler {format_path(path)}", now)

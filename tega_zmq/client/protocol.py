@@ -33,6 +33,7 @@ __all__ = [
     "Completed",
     "Dropped",
     "Event",
+    "Expired",
     "Failed",
     "Invoked",
     "MessageReceived",
@@ -165,6 +166,13 @@ class Dropped(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
 
 
+class Expired(NamedTuple):
+    """The node ended a transaction that was idle for too long; `text` is for people."""
+
+    txid: str
+    text: str
+
+
 class Invoked(NamedTuple):
     """Run a handler and `send` its `Result`."""
 
@@ -213,6 +221,7 @@ Event: TypeAlias = (
     | Notified
     | MessageReceived
     | Dropped
+    | Expired
     | Invoked
     | Abandoned
     | StateChanged
@@ -602,6 +611,9 @@ class ClientSession:
     def _dropped(self, message: messages.Dropped, _now: float) -> None:
         self._events.append(Dropped(message.count))
 
+    def _expired(self, message: messages.Expired, _now: float) -> None:
+        self._events.append(Expired(message.txid, message.text))
+
     def _invoked(self, message: messages.Invoke, _now: float) -> None:
         self._events.append(Invoked(message))
 
@@ -744,6 +756,7 @@ _RECEIVE: Final[Mapping[type[Any], Callable[[ClientSession, Any, float], None]]]
     messages.Changed: ClientSession._notified,
     messages.Message: ClientSession._message,
     messages.Dropped: ClientSession._dropped,
+    messages.Expired: ClientSession._expired,
     messages.Invoke: ClientSession._invoked,
     messages.Abandon: ClientSession._abandoned,
     messages.RootUpdate: ClientSession._other,

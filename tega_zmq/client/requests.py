@@ -27,7 +27,7 @@ from tega_zmq.client.results import (
     difference,
 )
 from tega_zmq.client.subscriptions import Ask
-from tega_zmq.errors import HandlerError, InvalidPath, InvalidValue, NotFound, ProtocolError
+from tega_zmq.errors import HandlerError, InvalidPath, InvalidValue, NotFound, ProtocolError, TegaError
 from tega_zmq.errors import decode as decode_error
 from tega_zmq.paths import Path, check, format_path, parse
 from tega_zmq.tunnel.urls import address_of, is_tunnel
@@ -410,6 +410,14 @@ def as_candidate(reply: Any) -> CandidateView:
         return CandidateView(dict(roots), tuple(difference(entry) for entry in changes))
     except (TypeError, ValueError, LookupError):
         raise _broken("a request for a candidate", reply) from None
+
+
+def as_problems(reply: Any) -> list[TegaError]:
+    """Return the reply to `Check`: the errors that a commit would meet."""
+    try:
+        return [decode_error(*each) for each in reply]
+    except (TypeError, AttributeError):
+        raise _broken("a check", reply) from None
 
 
 def as_log(reply: Any) -> Log:

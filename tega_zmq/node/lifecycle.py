@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tega_zmq import errors
 from tega_zmq.errors import ProtocolError, TegaError, TooLarge
-from tega_zmq.node import calling, passing, replication, watching
+from tega_zmq.node import calling, passing, replication, watching, writing
 from tega_zmq.node.effects import Send, SendUp
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import DELEGATE, Session, check_tega_id
@@ -80,6 +80,7 @@ def hello(node: Node, peer: bytes, message: Hello) -> None:
             # What is sent again follows on the Welcome, and no connection is silent for longer than this.
             each.doubt = min(each.doubt, node.now + SILENT * settings.heartbeat)
             watching.resume(node, each)
+            writing.tell_expired(node, each)
 
 
 def _hello(node: Node, peer: bytes, message: Hello) -> tuple[Session, bool]:

@@ -29,7 +29,7 @@ def get_request(node: Node, session: Session, request: Get) -> None:
     if request.form not in _FORMS:
         raise InvalidValue(f"there is no form {request.form[:32]!a}; there are {', '.join(sorted(_FORMS))}")
     if request.txid:
-        transaction = transactions.find(session.transactions, request.txid, node.now)
+        transaction = transactions.find(session, request.txid, node.now)
         is_known = path[0] in transaction.candidate.roots or _here(node, path[0])
         if request.version is None and not is_known:
             asked = request._replace(path=(path[0],), form="value", txid="")
@@ -62,7 +62,7 @@ def find_request(node: Node, session: Session, request: Find) -> None:
     """Find the nodes whose path matches a regex, oid by oid."""
     pattern = compile_oids(request.regex)
     if request.txid:
-        state = transactions.find(session.transactions, request.txid, node.now).candidate
+        state = transactions.find(session, request.txid, node.now).candidate
     else:
         state = _state(node, session)
     found: list[list[Any]] = []
@@ -262,7 +262,7 @@ def _overlaid(node: Node, session: Session, request: Get, answer: Reply | Failur
     else:
         return _failure(request.id, ProtocolError(f"the owner of {name} sent no value"))
     try:
-        transaction = transactions.find(session.transactions, request.txid, node.now)
+        transaction = transactions.find(session, request.txid, node.now)
         ops += [op._replace(expected=None) for op in transaction.ops if op.path[0] == name]
         made = store.write(
             store.empty(node.durable.kept),

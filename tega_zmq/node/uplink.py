@@ -22,6 +22,7 @@ from tega_zmq.wire.messages import (
     Abandon,
     AnyMessage,
     Changed,
+    Check,
     Chunk,
     Claim,
     Dropped,
@@ -408,7 +409,7 @@ def _message(node: Node, message: AnyMessage) -> None:
 def _forwarded(node: Node, message: Forward) -> None:
     body = decode(message.body)
     if type(body) in REQUESTS:
-        if not isinstance(body, Write):
+        if not isinstance(body, (Write, Check)):
             raise ProtocolError(f"the node above forwards writes, no {type(body).__name__}")
         from tega_zmq.node.machine import request
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import Any, cast
 
 from tega_zmq import errors, paths, transactions
-from tega_zmq.errors import InvalidPath, InvalidValue, TegaError, TooLarge
+from tega_zmq.errors import Collision, InvalidPath, InvalidValue, TegaError, TooLarge
 from tega_zmq.node.passing import pass_on
 from tega_zmq.node.reading import changes_between, tree_value
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Op, Store, outcome
+from tega_zmq.store import ABSENT, Op, Store, expect, outcome
 from tega_zmq.store import write as write_store
 from tega_zmq.transactions import MAX_OPEN, MAX_OPS, Transaction
 from tega_zmq.wire.messages import (
     Begin,
     CancelTransaction,
     Candidate,
+    Check,
     CommitTransaction,
+    Expired,
     Failure,
     OpField,
     Reply,
@@ -27,6 +30,9 @@ from tega_zmq.wire.messages import (
 
 MAX_MESSAGE = 1000
 """Longest commit message, in characters."""
+
+MAX_PROBLEMS = 100
+"""Most problems in the answer to `Check`."""
 
 _KINDS = frozenset({"put", "patch", "delete", "rollback"})
 
@@ -50,8 +56,8 @@ def begin(node: Node, session: Session, request: Begin) -> None:
         if transaction.begun == request.id:  # a retry
             node.gate(session, Reply(request.id, transaction.txid))
             return
-        if node.now - transaction.touched > transactions.IDLE:
-            del session.transactions[transaction.txid]
+        if transactions.is_idle(transaction, node.now):
+            _expire(node, session, transaction.txid)
     if len(session.transactions) >= MAX_OPEN:
         raise TooLarge(
             f"{MAX_OPEN} transactions are open; commit or cancel one first",
@@ -61,6 +67,7 @@ def begin(node: Node, session: Session, request: Begin) -> None:
     txid = node.fresh()[:16]
     base = node.tip if session.last_lsn > node.durable_number else node.durable
     session.transactions[txid] = Transaction(txid, base, node.now, request.id)
+    _look_later(node, session, txid, node.now + transactions.IDLE)
     if base is node.tip:
         node.gate(session, Reply(request.id, txid))
     else:
@@ -69,7 +76,7 @@ def begin(node: Node, session: Session, request: Begin) -> None:
 
 def candidate(node: Node, session: Session, request: Candidate) -> None:
     """Answer with the trees of the roots that the transaction touches, and what it changes."""
-    transaction = transactions.find(session.transactions, request.txid, node.now)
+    transaction = transactions.find(session, request.txid, node.now)
     roots = list(dict.fromkeys(op.path[0] for op in transaction.ops))
     trees: list[list[Any]] = []
     changes: list[list[Any]] = []
@@ -91,7 +98,7 @@ def commit_transaction(node: Node, session: Session, request: CommitTransaction)
     _check_message(request.message)
     if _settled_before(node, session, request):
         return
-    transaction = transactions.find(session.transactions, request.txid, node.now)
+    transaction = transactions.find(session, request.txid, node.now)
     ops = transaction.ops
     owner = _common_owner(node, ops)
     fields = tuple(cast(OpField, tuple(op)) for op in ops)
@@ -126,10 +133,103 @@ def cancel_transaction(node: Node, session: Session, request: CancelTransaction)
     """Forget the transaction."""
     if _settled_before(node, session, request):
         return
-    transactions.find(session.transactions, request.txid, node.now)
+    transactions.find(session, request.txid, node.now)
     del session.transactions[request.txid]
     session.settle(Reply(request.id, None))
     node.reply(session, request.id, None)
+
+
+def check(node: Node, session: Session, request: Check) -> None:
+    """Answer with what stands in the way of the commit: a list of errors, empty if nothing does."""
+    if request.txid:
+        ops = transactions.find(session, request.txid, node.now).ops
+    else:
+        ops = _ops(request.ops)
+    try:
+        owner = _common_owner(node, ops)
+        if owner != "":
+            fields = tuple(cast(OpField, tuple(op)) for op in ops)
+            pass_on(node, session, request._replace(txid="", ops=fields), ops[0].path[0], owner)
+            return
+        node.check_log()
+    except TegaError as error:
+        node.reply(session, request.id, [errors.encode(error)])
+        return
+    node.gate(session, Reply(request.id, [errors.encode(error) for error in _problems(node, session, ops)]))
+
+
+def _problems(node: Node, session: Session, ops: tuple[Op, ...]) -> list[TegaError]:
+    """Return the errors that committing `ops` now would meet; of what is no collision, the first one."""
+    found: list[TegaError] = []
+    for op in ops:
+        if op.expected is not None:
+            try:
+                root = node.tip.roots.get(op.path[0])
+                expect(root.node if root is not None else None, op.path, op.expected)
+            except Collision as error:
+                found.append(error)
+                if len(found) >= MAX_PROBLEMS:
+                    return found
+    try:
+        write_store(
+            node.tip,
+            [op._replace(expected=None) for op in ops],
+            time=node.clock(),
+            tega_id=session.tega_id,
+            session=session.id,
+            fresh=node.fresh,
+            max_value=node.settings.max_value,
+        )
+    except TegaError as error:
+        found.append(error)
+    return found
+
+
+# -- transactions that nobody touches --------------------------------------------------------------
+
+
+def expire(node: Node) -> None:
+    """End the transactions that were idle for too long, and tell those who began them."""
+    while node.idle and node.idle[0][0] <= node.now:
+        _, _, session, txid = heapq.heappop(node.idle)
+        transaction = session.transactions.get(txid)
+        if transaction is None:
+            continue
+        if transactions.is_idle(transaction, node.now):
+            _expire(node, session, txid)
+        else:
+            _look_later(node, session, txid, transaction.touched + transactions.IDLE)
+
+
+def next_idle(node: Node) -> float:
+    """When `expire` is due; infinite if no transaction is open."""
+    while node.idle and node.idle[0][3] not in node.idle[0][2].transactions:
+        heapq.heappop(node.idle)
+    return node.idle[0][0] if node.idle else float("inf")
+
+
+def _look_later(node: Node, session: Session, txid: str, due: float) -> None:
+    node.ties += 1
+    heapq.heappush(node.idle, (due, node.ties, session, txid))
+
+
+def _expire(node: Node, session: Session, txid: str) -> None:
+    del session.transactions[txid]
+    session.expired[txid] = False
+    if len(session.expired) > MAX_OPEN:
+        del session.expired[next(iter(session.expired))]
+    node.note("info", "transaction expired", tega_id=session.tega_id, txid=txid)
+    tell_expired(node, session)
+
+
+def tell_expired(node: Node, session: Session) -> None:
+    """Tell `session` of its transactions that expired, as far as it was not told; later if it is away."""
+    if not session.connected:
+        return
+    for txid, told in session.expired.items():
+        if not told:
+            session.expired[txid] = True
+            node.send(session, Expired(txid, transactions.idle_text(txid)))
 
 
 # -- operations ------------------------------------------------------------------------------------
@@ -189,7 +289,7 @@ def _owner_name(node: Node, owner: str | None) -> str:
 
 def _add(node: Node, session: Session, request: Write, ops: tuple[Op, ...]) -> None:
     """Add `ops` to the transaction of `request`, evaluating them on its candidate where the tree is here."""
-    transaction = transactions.find(session.transactions, request.txid, node.now)
+    transaction = transactions.find(session, request.txid, node.now)
     if 0 < request.id <= transaction.added:
         return  # a retry: requests come in the order of their ids
     name = transaction.owner

@@ -15,15 +15,17 @@ from tega_zmq.store.encoding import (
     update_to_plain,
 )
 from tega_zmq.store.graph import edges
-from tega_zmq.store.history import update_at
+from tega_zmq.store.history import update_at, with_trees
 from tega_zmq.store.model import (
     ABSENT,
     MAX_OUTCOMES,
+    MAX_TAGS,
     Change,
     Cleared,
     Commit,
     Ended,
     Kept,
+    KeptVersion,
     Lease,
     NewEpochs,
     Op,
@@ -36,12 +38,14 @@ from tega_zmq.store.model import (
     ResetPart,
     Root,
     Store,
+    Tagged,
     Update,
     WentOn,
     Written,
 )
 from tega_zmq.store.reading import (
     attributes,
+    blame,
     diff,
     find,
     is_ephemeral,
@@ -53,16 +57,18 @@ from tega_zmq.store.reading import (
 )
 from tega_zmq.store.replicas import entries, ephemeral_entries, follows, updates_since
 from tega_zmq.store.snapshot import dump, load
-from tega_zmq.store.writing import end_session, outcome, write
+from tega_zmq.store.writing import end_session, expect, outcome, write
 
 __all__ = [
     "ABSENT",
     "MAX_OUTCOMES",
+    "MAX_TAGS",
     "Change",
     "Cleared",
     "Commit",
     "Ended",
     "Kept",
+    "KeptVersion",
     "Lease",
     "NewEpochs",
     "Op",
@@ -75,11 +81,13 @@ __all__ = [
     "ResetPart",
     "Root",
     "Store",
+    "Tagged",
     "Update",
     "WentOn",
     "Written",
     "apply",
     "attributes",
+    "blame",
     "check_entries",
     "check_marks",
     "diff",
@@ -89,6 +97,7 @@ __all__ = [
     "end_session",
     "entries",
     "ephemeral_entries",
+    "expect",
     "find",
     "follows",
     "is_ephemeral",
@@ -107,5 +116,6 @@ __all__ = [
     "update_from_plain",
     "update_to_plain",
     "updates_since",
+    "with_trees",
     "write",
 ]

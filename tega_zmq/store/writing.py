@@ -39,7 +39,7 @@ from tega_zmq.tree.changes import diff_at
 from tega_zmq.tree.node import EMPTY, Node, detach, get, is_container, plain
 from tega_zmq.values import same
 
-__all__ = ["end_session", "outcome", "write"]
+__all__ = ["end_session", "expect", "outcome", "write"]
 
 
 def write(
@@ -82,7 +82,7 @@ def write(
             known = drafts[name] = (root, Draft(root))
             rolled[name] = None
         if op.expected is not None:
-            _expect(known[0].node, path, op.expected)
+            expect(known[0].node, path, op.expected)
         to = _evaluate(known[0], known[1], op, path, session, max_value)
         if to is not None:
             rolled[name] = to
@@ -165,7 +165,7 @@ def _put_one(
     path = paths.check(op[1])
     value = op[2]
     if op[3] is not None:
-        _expect(root[4], path, op[3])
+        expect(root[4], path, op[3])
     _check_value(path, value, max_value)
     version = root[3] + 1
     if type(value) is dict or len(path) == 1:
@@ -292,7 +292,8 @@ def _check_value(path: Path, value: Any, max_value: int) -> None:
         values.check_root(value, format_path(path))
 
 
-def _expect(node: Node | None, path: Path, expected: int) -> None:
+def expect(node: Node | None, path: Path, expected: int) -> None:
+    """Raise `Collision` unless `path` in `node`, its root's tree, is at version `expected`, or `ABSENT`."""
     found = get(node, path[1:])
     actual = ABSENT if found is None else found[0]
     if actual == expected:

@@ -19,6 +19,10 @@ Count: TypeAlias = Annotated[int, "count"]
 PathField: TypeAlias = tuple[str, ...]
 """A path of oids; may be empty only where the protocol says so."""
 
+VersionField: TypeAlias = int | str | None
+"""A version: absolute, or negative: back from the present; a tag, or a time as `2026-11-20T12:00:00Z`: the
+version that was the present one then; None: the present one."""
+
 Position: TypeAlias = tuple[str, str, int]
 """(root, epoch, version)."""
 
@@ -123,13 +127,13 @@ class Chunk(NamedTuple):
 
 
 class Get(NamedTuple):
-    """Read `path`. `form`: see docs/protocol.md. `version` negative: back from the present."""
+    """Read `path`. `form`: see docs/protocol.md."""
 
     id: Count
     ack: Count
     timeout: Count
     path: PathField
-    version: int | None
+    version: VersionField
     form: str
     txid: str
 
@@ -185,14 +189,31 @@ class CancelTransaction(NamedTuple):
     txid: str
 
 
+class Check(NamedTuple):
+    """Would the transaction commit? Between nodes: `ops` instead of a `txid`."""
+
+    id: Count
+    ack: Count
+    timeout: Count
+    txid: str
+    ops: tuple[OpField, ...]
+
+
 class Log(NamedTuple):
-    """The newest `limit` kept commits that touched `path`."""
+    """The newest `limit` kept commits that touched `path`.
+
+    Of these only those before version `before`, at `since` (Unix seconds) or later, made by `by` (empty: by
+    anybody).
+    """
 
     id: Count
     ack: Count
     timeout: Count
     path: PathField
     limit: Count
+    before: int | None
+    since: float | None
+    by: str
 
 
 class Diff(NamedTuple):
@@ -202,9 +223,40 @@ class Diff(NamedTuple):
     ack: Count
     timeout: Count
     path: PathField
-    version: int | None
+    version: VersionField
     other_path: PathField
-    other_version: int | None
+    other_version: VersionField
+
+
+class Blame(NamedTuple):
+    """Who changed each leaf at and below `path` last, as it stands at `version`."""
+
+    id: Count
+    ack: Count
+    timeout: Count
+    path: PathField
+    version: VersionField
+
+
+class Tag(NamedTuple):
+    """Give `version` of `root` the name `name`; one that it had before stands for it no longer."""
+
+    id: Count
+    ack: Count
+    timeout: Count
+    root: str
+    version: VersionField
+    name: str
+
+
+class Untag(NamedTuple):
+    """Take the name `name` away from the version of `root` that has it."""
+
+    id: Count
+    ack: Count
+    timeout: Count
+    root: str
+    name: str
 
 
 class Subscribe(NamedTuple):
@@ -435,6 +487,13 @@ class Dropped(NamedTuple):
     count: Count  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
 
 
+class Expired(NamedTuple):
+    """The transaction `txid` of this session was idle for too long, and is no more."""
+
+    txid: str
+    text: str
+
+
 class Invoke(NamedTuple):
     """Run the handler at `path`; answer `Result` within `timeout` milliseconds."""
 
@@ -470,6 +529,7 @@ Request: TypeAlias = (
     | Candidate
     | CommitTransaction
     | CancelTransaction
+    | Check
     | Log
     | Diff
     | Subscribe
@@ -487,6 +547,9 @@ Request: TypeAlias = (
     | Report
     | Inspect
     | Manage
+    | Blame
+    | Tag
+    | Untag
 )
 
 Answer: TypeAlias = Reply | Failure
@@ -512,6 +575,7 @@ AnyMessage: TypeAlias = (
     | Abandon
     | Gone
     | Displaced
+    | Expired
 )
 
 CODES: dict[int, type[Any]] = {
@@ -548,6 +612,10 @@ CODES: dict[int, type[Any]] = {
     41: Report,
     42: Inspect,
     43: Manage,
+    44: Blame,
+    45: Tag,
+    46: Untag,
+    50: Check,
     60: Welcome,
     61: Refused,
     62: Reply,
@@ -559,6 +627,7 @@ CODES: dict[int, type[Any]] = {
     68: Abandon,
     69: Gone,
     70: Displaced,
+    71: Expired,
 }
 
 REQUESTS: frozenset[type[Any]] = frozenset(cls for code, cls in CODES.items() if 20 <= code < 60)

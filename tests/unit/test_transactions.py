@@ -4,6 +4,7 @@ import pytest
 
 from tega_zmq import store, transactions
 from tega_zmq.errors import MixedOwners, TooLarge, TransactionExpired
+from tega_zmq.sessions import Session
 from tega_zmq.store import Op
 from tega_zmq.transactions import Transaction
 
@@ -12,15 +13,15 @@ PUT = Op("put", ("config", "a b"), 1)
 
 
 def test_it_is_found_until_it_is_idle_for_too_long() -> None:
-    table = {"tx": Transaction("tx", EMPTY, 100.0, 1)}
-    assert transactions.find(table, "tx", 100.0 + transactions.IDLE).txid == "tx"
-    assert transactions.find(table, "tx", 100.0 + 2 * transactions.IDLE).txid == "tx", "each use counts"
-    with pytest.raises(TransactionExpired) as caught:
-        transactions.find(table, "tx", 101.0 + 3 * transactions.IDLE)
+    session = Session("s", "noc", "", "client", None, 15.0, 0.0)
+    session.transactions["tx"] = Transaction("tx", EMPTY, 100.0, 1)
+    assert transactions.find(session, "tx", 99.0 + transactions.IDLE).txid == "tx"
+    assert transactions.find(session, "tx", 98.0 + 2 * transactions.IDLE).txid == "tx", "each use counts"
+    with pytest.raises(TransactionExpired, match="idle for 600 s") as caught:
+        transactions.find(session, "tx", 98.0 + 3 * transactions.IDLE)
     assert caught.value.txid == "tx"
-    assert table == {}
-    with pytest.raises(TransactionExpired):
-        transactions.find(table, "never", 0.0)
+    with pytest.raises(TransactionExpired, match="never was"):
+        transactions.find(session, "never", 0.0)
 
 
 def test_one_owner() -> None:

@@ -459,3 +459,23 @@ def test_a_refusal_is_told(lab: Lab) -> None:
 def test_what_concerns_agents_only_is_ignored(lab: Lab) -> None:
     lab.node(m.ForwardEnded("s"))
     assert lab.take_told() == []
+
+
+def test_an_open_transaction_that_ends_by_itself_is_told_once() -> None:
+    lab = Lab()
+
+    def told() -> list[str]:
+        return [error.txid for callback, error in lab.host.notices if callback is note]
+
+    def note(_: Any) -> None: ...
+
+    lab.engine.on_expired.append(note)
+    lab.engine.transactions.update({"idle": None, "open": None, "kept": None})
+    lab.node(m.Expired("idle", "idle for 600 s"))
+    lab.node(m.Expired("idle", "idle for 600 s"))
+    lab.node(m.Expired("another", "not of this client"))
+    assert told() == ["idle"]
+    lab.connect(resumed=True)
+    assert told() == ["idle"], "a lost connection ends none"
+    lab.connect(resumed=True, server="another run")
+    assert sorted(told()) == ["idle", "kept", "open"]
