@@ -163,6 +163,22 @@ def test_the_log_of_all_roots(alone: Site) -> None:
     assert alone.ask("GET", "/_log?path=nothing").status == 404
 
 
+def test_the_log_by_someone_and_since(bridge: Site, root: str) -> None:
+    for number in range(4):
+        bridge.ask("PUT", f"/{root}/a?tega_id={'ann' if number % 2 else 'bob'}", number)
+    entries = bridge.ask("GET", f"/_log?path={root}").json
+    by_ann = bridge.ask("GET", f"/_log?path={root}&by=ann").json
+    assert [each["version"] for each in by_ann] == [3, 1]
+    assert bridge.ask("GET", f"/_log?path={root}&by=ann&limit=1").json == by_ann[:1]
+    since = entries[1]["time"]
+    assert bridge.ask("GET", f"/_log?path={root}&since={since}").json == entries[:2]
+    assert bridge.ask("GET", f"/_log?path={root}&since=2100-01-01T00:00:00Z").json == []
+    assert bridge.ask("GET", f"/_log?path={root}&since=2000-01-01").json == entries
+    assert [each["root"] for each in bridge.ask("GET", "/_log?by=bob&limit=1").json] == [root]
+    for wrong in ("", "yesterday", "nan", "2026-13-01"):
+        assert bridge.ask("GET", f"/_log?path={root}&since={wrong}").status == 400
+
+
 def test_diff(bridge: Site, root: str) -> None:
     for value in ({"a": 1}, {"a": 2, "b": 3}, {"b": 4}):
         bridge.ask("PUT", f"/{root}", value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -14,7 +16,7 @@ from tega_broker.bridge.rest_data import committed, version_of
 from tega_broker.bridge.table import Asked, Handler, Route
 from tega_zmq.client.results import Difference, LogEntry
 from tega_zmq.errors import InvalidValue, NotFound
-from tega_zmq.paths import check, format_path, parse
+from tega_zmq.paths import Path, check, format_path, parse
 
 if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 _NUMBER = re.compile(r"\d{1,9}")
+_SEARCHED = 10_000
+"""Commits of a root that are looked through for those by someone, or since a time."""
+
 MAX_EDGES = 200_000
 """Most edges in an answer."""
 
@@ -158,33 +163,60 @@ def _entry(entry: LogEntry) -> dict[str, Any]:
     return entry._asdict() | {"changes": changes}
 
 
-def _log_options(query: Query) -> dict[str, Any]:
-    given = {name: word(query, name) for name in ("since", "by")}
-    return {name: text for name, text in given.items() if text is not None}
+def _wanted(query: Query) -> Callable[[LogEntry], bool] | None:
+    """Return which commits the parameters `since` and `by` ask for; None for all. Raises `BadRequest`."""
+    since, by = word(query, "since"), word(query, "by")
+    if since is None and by is None:
+        return None
+    at = _time(since) if since is not None else -math.inf
+    return lambda entry: entry.time >= at and by in (None, entry.tega_id)
+
+
+def _time(text: str) -> float:
+    """Return Unix seconds of a time in RFC 3339, or as they are; without an offset it is UTC."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            when = datetime.fromisoformat(text)
+            return when.replace(tzinfo=when.tzinfo or UTC).timestamp()
+        except (ValueError, OverflowError):
+            seconds = math.nan
+    if math.isfinite(seconds):
+        return seconds
+    raise BadRequest(f"since={text[:80]!a}: expected a time, 2026-11-20T12:00:00Z, or Unix seconds")
 
 
 async def _log(bridge: Bridge, asked: Asked) -> web.Response:
     query = asked.query
     limit = _limit(query, 20)
-    options = _log_options(query)
+    wanted = _wanted(query)
     named = word(query, "path")
     path = parse(named) if named is not None else None
     async with bridge.members.use(asked.tega_id) as client:
-        try:
-            if path is not None:
-                entries = await client.log(path, limit, **options)
-                return json_response([_entry(each) for each in entries])
-            return json_response(await _whole_log(client, limit, options))
-        except InvalidValue as error:
-            raise BadRequest(error.message) from None
+        if path is not None:
+            entries = await _entries(client, path, limit, wanted)
+            return json_response([_entry(each) for each in entries])
+        return json_response(await _whole_log(client, limit, wanted))
 
 
-async def _whole_log(client: Client, limit: int, options: dict[str, Any]) -> list[dict[str, Any]]:
+async def _entries(
+    client: Client, path: Path, limit: int, wanted: Callable[[LogEntry], bool] | None
+) -> list[LogEntry]:
+    """The newest `limit` kept commits that touched `path` and are `wanted`."""
+    if wanted is None:
+        return list(await client.log(path, limit))
+    return [entry for entry in await client.log(path, _SEARCHED) if wanted(entry)][:limit]
+
+
+async def _whole_log(
+    client: Client, limit: int, wanted: Callable[[LogEntry], bool] | None
+) -> list[dict[str, Any]]:
     """The newest commits of all roots, newest first, each with its `root`."""
     found: list[dict[str, Any]] = []
     for root in await client.inspect("roots"):
         try:
-            entries = await client.log((root["root"],), limit, **options)
+            entries = await _entries(client, (root["root"],), limit, wanted)
         except NotFound:
             continue
         found.extend({"root": root["root"], **_entry(each)} for each in entries)
@@ -338,7 +370,7 @@ ROUTES = (
         "/_log",
         _log,
         "the newest commits, of a path or of all roots",
-        ("tega_id", "path", "limit"),
+        ("tega_id", "path", "limit", "since", "by"),
         answer=_LIST,
     ),
     Route(

@@ -45,6 +45,13 @@ class Parameter(NamedTuple):
 _FLAG = {"enum": ["True", "False", "true", "false", "1", "0"]}
 _NUMBER = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
 _VERSION = _NUMBER
+_TIME = {
+    "anyOf": [
+        {"type": "number"},
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "format": "date"},
+    ]
+}
 _NAME = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _OID = r"[^\s.\"\\@\x00-\x1f\x7f\x85_][^\s.\"\\@\x00-\x1f\x7f\x85]{0,254}"
 _DOTTED = {"type": "string", "pattern": rf"^{_OID}(\.{_OID}){{0,62}}$"}
@@ -69,7 +76,7 @@ PARAMETERS: dict[str, Parameter] = {
     "old_roots": Parameter(_FLAG, "kept versions too, not only the present one"),
     "backto": Parameter(_VERSION, "the version to restore"),
     "limit": Parameter({"type": "integer", "minimum": 1, "maximum": 10_000}, "at most so many"),
-    "since": Parameter({"type": "string", "format": "date-time"}, "not before this time"),
+    "since": Parameter(_TIME, "not before this time"),
     "by": Parameter(_NAME, "by this tega_id only"),
     "a": Parameter(_VERSION, "the version before"),
     "b": Parameter(_VERSION, "the version after; without it the present one"),
