@@ -175,6 +175,7 @@ def test_the_log_by_someone_and_since(bridge: Site, root: str) -> None:
     assert bridge.ask("GET", f"/_log?path={root}&since=2100-01-01T00:00:00Z").json == []
     assert bridge.ask("GET", f"/_log?path={root}&since=2000-01-01").json == entries
     assert [each["root"] for each in bridge.ask("GET", "/_log?by=bob&limit=1").json] == [root]
+    assert bridge.ask("GET", "/_log?by=a.b").status == 400
     for wrong in ("", "yesterday", "nan", "2026-13-01"):
         assert bridge.ask("GET", f"/_log?path={root}&since={wrong}").status == 400
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 _NUMBER = re.compile(r"\d{1,9}")
+_BY = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
 _SEARCHED = 10_000
 """Commits of a root that are looked through for those by someone, or since a time."""
 
@@ -168,6 +169,8 @@ def _wanted(query: Query) -> Callable[[LogEntry], bool] | None:
     since, by = word(query, "since"), word(query, "by")
     if since is None and by is None:
         return None
+    if by is not None and not _BY.fullmatch(by):
+        raise BadRequest(f"by={by[:80]!a}: expected a tega_id, or AGENT/tega_id")
     at = _time(since) if since is not None else -math.inf
     return lambda entry: entry.time >= at and by in (None, entry.tega_id)
 

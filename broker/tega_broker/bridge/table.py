@@ -52,6 +52,7 @@ _TIME = {
         {"type": "string", "format": "date"},
     ]
 }
+_NAMES = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}$"}
 _NAME = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _OID = r"[^\s.\"\\@\x00-\x1f\x7f\x85_][^\s.\"\\@\x00-\x1f\x7f\x85]{0,254}"
 _DOTTED = {"type": "string", "pattern": rf"^{_OID}(\.{_OID}){{0,62}}$"}
@@ -77,7 +78,7 @@ PARAMETERS: dict[str, Parameter] = {
     "backto": Parameter(_VERSION, "the version to restore"),
     "limit": Parameter({"type": "integer", "minimum": 1, "maximum": 10_000}, "at most so many"),
     "since": Parameter(_TIME, "not before this time"),
-    "by": Parameter(_NAME, "by this tega_id only"),
+    "by": Parameter(_NAMES, "by this tega_id only; `pi1/noc`: through the agent pi1"),
     "a": Parameter(_VERSION, "the version before"),
     "b": Parameter(_VERSION, "the version after; without it the present one"),
     "other": Parameter(_DOTTED, "the path to compare with, if not the same"),
