@@ -181,6 +181,16 @@ def test_the_broker_and_the_agent_do_not_know_each_other() -> None:
             assert other is None or not within(imported, other), f"{path}:{line}: {name} imports {imported}"
 
 
+def test_only_the_bridge_needs_what_its_extra_installs() -> None:
+    for name, path in ALL.items():
+        inside = within(name, "tega_broker.bridge")
+        for imported, line in imports(path):
+            assert inside or imported.split(".")[0] != "aiohttp", f"{path}:{line}: {name} imports {imported}"
+            assert inside or not within(imported, "tega_broker.bridge"), (
+                f"{path}:{line}: {name} imports {imported}"
+            )
+
+
 def test_a_forbidden_import_is_found(tmp_path: Path) -> None:
     file = tmp_path / "bad.py"
     file.write_text("def f():\n    import time\n    from tega_zmq.node import machine\n")
