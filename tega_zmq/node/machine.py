@@ -372,6 +372,8 @@ def durable(node: Node, number: int, now: float) -> None:
     passing.release_shown(node)
     if node.held:
         passing.release_held(node)
+    if node.remember is not None:
+        uplink.remember(node)
 
 
 def _show(node: Node, before: Store, after: Store, record: Any) -> None:

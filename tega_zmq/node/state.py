@@ -15,7 +15,7 @@ from tega_zmq import errors
 from tega_zmq.calls import Calls, Handlers
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.errors import StorageError, TegaError
-from tega_zmq.node.effects import Append, Effect, Note, Send, SendUp
+from tega_zmq.node.effects import Append, Effect, Note, RememberUplink, Send, SendUp
 from tega_zmq.replica import Follower
 from tega_zmq.sessions import Session, Sessions
 from tega_zmq.store import Record, Root, Store, apply
@@ -163,6 +163,8 @@ class Node:
         """Topics of the config roots, at the node above."""
         self.claimed: set[str] = set()
         """Operational roots that the node above has accepted."""
+        self.remember: tuple[int, RememberUplink] | None = None
+        """The uplink's session, to be kept for the next start once this record is durable."""
         self.uplink_requests: dict[int, tuple[str, str]] = {}
         """What this node asked of the one above: id to (what, root)."""
         self.reports: dict[str, Any] = {}

@@ -62,6 +62,7 @@ __all__ = [
     "note_owners",
     "pump",
     "received",
+    "remember",
     "report",
     "start",
     "tick",
@@ -117,6 +118,7 @@ def leave(node: Node) -> None:
     assert node.uplink is not None
     node.uplink.close(node.now)
     pump(node)
+    node.remember = None
     node.effects.append(RememberUplink("", ""))
 
 
@@ -166,6 +168,7 @@ def _state(node: Node, state: str) -> None:
     )
     if state == "taken over":
         # Whoever restarts this program wants it back: it then says hello anew, and is not refused again.
+        node.remember = None
         node.effects.append(RememberUplink("", ""))
     if state in ("suspended", "lost", "taken over", "closed"):
         if node.online:
@@ -179,7 +182,6 @@ def _came(node: Node, welcome: Welcome) -> None:
     node.online = True
     node.uplink_name = welcome.tega_id
     node.uplink_server = welcome.server
-    node.effects.append(RememberUplink(welcome.session, welcome.token))
     node.topics_up.clear()
     node.claimed.clear()
     node.uplink_requests.clear()
@@ -187,6 +189,9 @@ def _came(node: Node, welcome: Welcome) -> None:
     node.claims_due = node.now
     if not welcome.resumed:
         _forget_outcomes(node)
+    # Not before the ends of sessions are durable: else a crash would hide that the session is a new one.
+    node.remember = (node.number, RememberUplink(welcome.session, welcome.token))
+    remember(node)
     _open_roots(node)
     for below in node.below.values():
         node.effects.append(SendUp(Forward(below.id, "", encode(Heartbeat(())))))
@@ -205,6 +210,13 @@ def _came(node: Node, welcome: Welcome) -> None:
             passing.give_up(node, session, "")
     for name, value in node.reports.items():
         _ask(node, "report", name, Report, name, value)
+
+
+def remember(node: Node) -> None:
+    """Have the session at the node above kept for the next start, if its time has come."""
+    if node.remember is not None and node.remember[0] <= node.durable_number:
+        node.effects.append(node.remember[1])
+        node.remember = None
 
 
 def _forget_outcomes(node: Node) -> None:

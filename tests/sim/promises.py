@@ -154,6 +154,8 @@ class Ledger:
         self.ops: dict[str, tuple[Any, ...] | None] = {}
         """By the tag of a write: its operations; None: not known for sure."""
         self.done: dict[str, Done] = {}
+        self.came_back: set[str] = set()
+        """Writes that a log refused as it failed, and had in it when it was started again."""
         self.lost: set[str] = set()
         """Writes that were done and whose loss is allowed: `sync` is not `always`, and the power went."""
         self.refused: dict[str, str] = {}
@@ -548,6 +550,7 @@ class Ledger:
                 if update is not None and update.message in self.ops and update.message not in self.done:
                     self.done[update.message] = Done(book, number, after.revision, {name: root.version})
                     self.lost.discard(update.message)
+                    self.came_back.add(update.message)
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -795,7 +798,9 @@ class Ledger:
             outcome = getattr(error, "outcome", None)
             if outcome == "none" or (error.code in _UNDONE and outcome is None):
                 self.refused[tag] = f"{error.code}: {error.message}"
-                if tag in self.done:
+                # An agent that does not sync each record may forget in a power loss that it asked before.
+                forgetful = asked.program.to.setup.options.sync != "always"
+                if tag in self.done and not forgetful:
                     raise Broken(6, f"{tag} failed with {error.code} ({outcome}), and is done")
             if error.code == "Collision" and getattr(error, "expected", 0) == getattr(error, "actual", 1):
                 raise Broken(9, f"{tag} collides: {error.message}")

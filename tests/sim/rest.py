@@ -139,6 +139,8 @@ def sessions(story: Story) -> None:
             owned = owned and program.to.setup.options.sync == "always"  # else the power may have taken it
             if path in story.ledger.taken or path[0] in story.ledger.disowned:
                 continue
+            if any(model.covered(path, story.ledger.ops[tag] or ()) for tag in story.ledger.came_back):
+                continue
             if owned and root is not None and root.ephemerals.get(path) != session.id:
                 raise Broken(16, f"{program.name} put {path}, and it is not there")
 
