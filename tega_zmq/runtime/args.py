@@ -56,14 +56,21 @@ def parse(
     description: str,
     argv: Sequence[str] | None = None,
     environment: Mapping[str, str] | None = None,
+    *,
+    keys: Sequence[str] = (),
 ) -> C:
     """Return the configuration that command line, environment and files make.
 
-    `argv` and `environment`: None for those of the process. A mistake is said in one line on stderr, with
+    `argv` and `environment`: None for those of the process. `keys`: those that have a flag of their own,
+    `--KEY VALUE`. A mistake is said in one line on stderr, with
     exit status 2 (`SystemExit`).
     """
-    given = parser(program, description).parse_args(argv)
+    made = parser(program, description)
+    for name in keys:
+        made.add_argument(f"--{name}", metavar="URL", help=f"as --set {name}=")
+    given = made.parse_args(argv)
     flags = list(given.set)
+    flags += [f"{name}={getattr(given, name)}" for name in keys if getattr(given, name) is not None]
     if given.log_level is not None:
         flags.append(f"log_level={given.log_level}")
     if given.log_format is not None:

@@ -31,7 +31,11 @@ _GRACE = 3.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bridge with the command line `argv`; return its exit status."""
     config = args.parse(
-        BridgeConfig, "tega-bridge", "The bridge: the broker's tree over HTTP and WebSocket.", argv
+        BridgeConfig,
+        "tega-bridge",
+        "The bridge: the broker's tree over HTTP and WebSocket.",
+        argv,
+        keys=("broker", "listen"),
     )
     logger = logs.setup("tega-bridge", config.log_level, config.log_format)
     raise_descriptors(logger)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tega_zmq.runtime import args
-from tega_zmq.runtime.config import AgentConfig, BrokerConfig
+from tega_zmq.runtime.config import AgentConfig, BridgeConfig, BrokerConfig
 from tega_zmq.version import __version__
 
 
@@ -58,3 +58,15 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
             parse(flag)
         assert ended.value.code == 0
         assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_keys_with_a_flag_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    def bridge(*argv: str) -> BridgeConfig:
+        return args.parse(BridgeConfig, "tega-bridge", "The bridge.", argv, {}, keys=("broker", "listen"))
+
+    config = bridge("--broker", "tcp://gw:1", "--set", "access_log=none", "--listen", "http://127.0.0.1:2")
+    assert (config.broker, config.listen, config.access_log) == ("tcp://gw:1", "http://127.0.0.1:2", "none")
+    assert bridge().broker == "tcp://127.0.0.1:8740"
+    with pytest.raises(SystemExit):
+        bridge("--broker", "gw")
+    assert "--set broker=gw" in capsys.readouterr().err
