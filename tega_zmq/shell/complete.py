@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from tega_zmq import paths
@@ -28,6 +28,9 @@ FRESH = 2.0
 
 PATIENCE = 0.5
 """Seconds that Tab waits for the node."""
+
+NEWEST = 20
+"""Most versions of a root that are offered."""
 
 MOST = 1000
 """Most candidates of one Tab."""
@@ -55,6 +58,9 @@ class Source(Protocol):
     def channels(self) -> Sequence[str]:
         """Return the channels that somebody listens to."""
 
+    def versions(self, root: str) -> Sequence[str]:
+        """Return the tags of `root`, then its newest versions, newest first."""
+
 
 class Live:
     """A `Source` that asks the node, for `PATIENCE` at most, and keeps answers for `FRESH` seconds.
@@ -81,6 +87,17 @@ class Live:
         """See `Source`."""
         return self._ask("channels", lambda: list(self._inspect("channels")))
 
+    def versions(self, root: str) -> Sequence[str]:
+        """See `Source`."""
+        return self._ask(("versions", root), lambda: self._versions(root))
+
+    def _versions(self, root: str) -> list[str]:
+        for each in self._inspect("old"):
+            if each["root"] == root:
+                first, last = each["versions"]
+                return [str(version) for version in range(last, max(first - 1, last - NEWEST), -1)]
+        return []
+
     def _inspect(self, what: str) -> Any:
         return self._client.inspect(what, timeout=PATIENCE)
 
@@ -101,11 +118,15 @@ class Live:
 
 
 def candidates(
-    line: str, commands: Mapping[str, Command], source: Source, others: Sequence[str] = ()
+    line: str,
+    commands: Mapping[str, Command],
+    source: Source,
+    others: Iterable[str] = (),
+    transactions: Iterable[str] = (),
 ) -> tuple[int, list[Candidate]]:
     """Return where the last word of `line` (the text before the cursor) begins, and how it may go on.
 
-    `others` are words that a line may begin with besides the commands.
+    `others` are words that a line may begin with besides the commands; `transactions` the open ones.
     """
     words = split_open(line)
     word, start = words[-1]
@@ -119,15 +140,18 @@ def candidates(
     command = commands.get(words[0].text)
     if command is None:
         return start, []
-    return start, _arguments(command, [each.text for each in words[1:-1]], word, source)[:MOST]
+    return start, _arguments(command, [each.text for each in words[1:-1]], word, source, transactions)[:MOST]
 
 
-def _arguments(command: Command, before: Sequence[str], word: str, source: Source) -> list[Candidate]:
+def _arguments(
+    command: Command, before: Sequence[str], word: str, source: Source, transactions: Iterable[str]
+) -> list[Candidate]:
     options = {
         name: argument for argument in command.arguments if argument.option for name in _names(argument)
     }
     places = [argument for argument in command.arguments if not argument.option]
     used: set[str] = set()
+    given: dict[str, str] = {}
     waiting: Argument | None = None
     at = 0
     for each in before:
@@ -137,9 +161,10 @@ def _arguments(command: Command, before: Sequence[str], word: str, source: Sourc
             used.add(options[each].name)
             waiting = None if options[each].kind == "flag" else options[each]
         elif at < len(places) and places[at].kind != "value":
+            given[places[at].kind] = each
             at += 1
     if waiting is not None:
-        return _values(waiting, word, source)
+        return _values(waiting, word, source, given, transactions)
     if word.startswith("-"):
         names = [argument.name for argument in options.values() if argument.name not in used]
         return [
@@ -147,18 +172,28 @@ def _arguments(command: Command, before: Sequence[str], word: str, source: Sourc
             for name in sorted({*names, "--json", "--help"})
             if name.startswith(word)
         ]
-    return _values(places[at], word, source) if at < len(places) else []
+    return _values(places[at], word, source, given, transactions) if at < len(places) else []
 
 
 def _names(argument: Argument) -> list[str]:
     return [name for name in (argument.name, argument.short) if name]
 
 
-def _values(argument: Argument, word: str, source: Source) -> list[Candidate]:
+def _values(
+    argument: Argument, word: str, source: Source, given: Mapping[str, str], transactions: Iterable[str]
+) -> list[Candidate]:
     match argument.kind:
+        case "path@version" if _mark(word, "@") >= 0:
+            return _at_versions(word, source)
         case "path" | "path@version":
             return _paths(word, source)
-        case "root":
+        case "version":
+            return _in_order(_versions_of(given.get("root", ""), source), word)
+        case "transaction":
+            return _starting(list(transactions), word)
+        case "root@version" if _mark(word, "@") >= 0:
+            return _at_versions(word, source)
+        case "root" | "root@version":
             return [each._replace(final=True) for each in _paths(word, source) if "." not in word]
         case "channel":
             return _starting(source.channels(), word)
@@ -176,8 +211,24 @@ def _starting(names: Sequence[str], word: str) -> list[Candidate]:
     return [Candidate(name, name, True) for name in sorted(names) if name.startswith(word)]
 
 
+def _in_order(names: Sequence[str], word: str, lead: str = "") -> list[Candidate]:
+    return [Candidate(lead + name, name, True) for name in names if name.startswith(word)]
+
+
+def _at_versions(word: str, source: Source) -> list[Candidate]:
+    at = _mark(word, "@") + 1
+    return _in_order(_versions_of(word[: at - 1], source), word[at:], word[:at])
+
+
+def _versions_of(path: str, source: Source) -> Sequence[str]:
+    try:
+        return source.versions(paths.parse(path)[0])
+    except InvalidPath:
+        return []
+
+
 def _paths(word: str, source: Source) -> list[Candidate]:
-    cut = _last_dot(word)
+    cut = _mark(word, ".")
     try:
         above = paths.parse(word[:cut]) if cut >= 0 else ()
     except InvalidPath:
@@ -196,15 +247,15 @@ def _paths(word: str, source: Source) -> list[Candidate]:
     ]
 
 
-def _last_dot(word: str) -> int:
-    """Return where the last dot outside quotes stands, or -1."""
+def _mark(word: str, mark: str) -> int:
+    """Return where the last `mark` outside quotes stands, or -1."""
     quoted, found, at = False, -1, 0
     while at < len(word):
         if word[at] == '"':
             quoted = not quoted
         elif quoted and word[at] == "\\":
             at += 1
-        elif word[at] == "." and not quoted:
+        elif word[at] == mark and not quoted:
             found = at
         at += 1
     return found

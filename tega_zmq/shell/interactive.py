@@ -2,56 +2,62 @@
 
 The commands are those of one-shots; cmd2 gives the line editing, the help and the history. Lines are cut by
 `tega_zmq.shell.lexer`, so that YAML and calls can be typed as they are: there are no output pipes, no
-redirection, no shell escapes, and nothing that runs Python.
+redirection and no shell escapes, unless an option allows them, and nothing that runs Python.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
-from collections import deque
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path as File
 from types import FrameType
 from typing import Any
 
 import cmd2
-from cmd2.parsing import Statement, StatementParser
+from cmd2.parsing import Statement
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
-from tega_zmq.errors import TegaError
+from tega_zmq.errors import TegaError, TransactionExpired
 from tega_zmq.shell import complete, oneshot
+from tega_zmq.shell.cmdline import LineParser, parser_of
 from tega_zmq.shell.commands import COMMANDS, calls
-from tega_zmq.shell.lexer import LineError, split, unquote
+from tega_zmq.shell.events import Events
+from tega_zmq.shell.lexer import unquote
 from tega_zmq.shell.literals import looks_like_call
 from tega_zmq.shell.oneshot import Lines, Options
 from tega_zmq.shell.output import Paint, render, safe, want_colour
+from tega_zmq.shell.progress import Progress
 from tega_zmq.shell.run import ALIASES, execute, unknown
 from tega_zmq.shell.session import Session, Surroundings, one_line, state_text
-from tega_zmq.shell.spec import Command, UsageError, convert, describe, fill
+from tega_zmq.shell.spec import Command, UsageError, convert
 
 __all__ = ["Shell", "history_file", "run"]
-
-MAX_WAITING = 1000
-"""Most lines of events that wait for the prompt; older ones are dropped and counted."""
 
 HISTORY = 1000
 """Most lines of history that are kept from one shell to the next."""
 
 
-OFF = ("edit", "macro", "run_pyscript", "set", "shell", "shortcuts", "_relative_run_script")
-"""Commands of cmd2 that are off: what runs programs or Python, and what only cmd2's own syntax needs."""
+OFF = ("macro", "run_pyscript", "set", "shortcuts", "_relative_run_script")
+"""Commands of cmd2 that are off: what runs Python, and what only cmd2's own syntax needs."""
+
+PROGRAMS = ("edit", "shell")
+"""Commands of cmd2 that run programs: off, unless the option says otherwise."""
 
 
 def run(options: Options) -> int:
     """Run the shell until the user leaves; return the exit status. Raises `TegaError`: no node."""
     with oneshot.dial(options) as client:
         shell = Shell(client, options, history=history_file())
+        if not options.programs:
+            os.environ["LESSSECURE"] = "1"  # the pager must not run programs either
         try:
+            shell.start(startup_file())
             return shell.cmdloop()
         finally:
             shell.session.end()
@@ -74,83 +80,16 @@ def history_file(environ: dict[str, str] | None = None) -> str:
     return str(file)
 
 
-# -- lines -----------------------------------------------------------------------------------------
+def startup_file(environ: dict[str, str] | None = None) -> File:
+    """Return the file whose lines each shell begins with, aliases above all; it need not be there."""
+    found = dict(os.environ) if environ is None else environ
+    config = found.get("XDG_CONFIG_HOME") or os.path.join(
+        found.get("HOME") or os.path.expanduser("~"), ".config"
+    )
+    return File(config) / "tega" / "startup"
 
 
-class _Typed(Statement):
-    """A statement whose words are those of `tega_zmq.shell.lexer`, quotes and all."""
-
-    @property
-    def arg_list(self) -> list[str]:
-        return [word.text for word in split(self.args)]
-
-
-class _Parser(StatementParser):
-    """Takes a line as command and rest; nothing in the rest is special."""
-
-    def parse(self, line: str) -> Statement:
-        expanded = self._expand(line).strip()
-        if expanded.startswith("#"):
-            return Statement("", raw=line)
-        command, _, rest = expanded.partition(" ")
-        rest = rest.strip()
-        if command not in COMMANDS:
-            return Statement(rest, raw=line, command=command)
-        try:
-            split(" " * expanded.index(rest, len(command)) + rest)
-        except LineError as error:
-            raise cmd2.exceptions.Cmd2ShlexError(str(error)) from None
-        return _Typed(rest, raw=line, command=command)
-
-
-class _CommandParser(cmd2.Cmd2ArgumentParser):
-    """cmd2's argument parser, with options allowed anywhere."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return self.parse_intermixed_args(args, namespace)
-
-
-def _parser_of(command: Command) -> Callable[[], cmd2.Cmd2ArgumentParser]:
-    def build() -> cmd2.Cmd2ArgumentParser:
-        parser = _CommandParser(
-            prog=command.name,
-            description=Text(describe(command).replace("%%", "%")),
-            allow_abbrev=False,
-        )
-        fill(parser, command)
-        parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
-        return parser
-
-    return build
-
-
-# -- events ----------------------------------------------------------------------------------------
-
-
-class _Events:
-    """What happened and is not shown yet: bounded, drawn all at once when the prompt is there."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=MAX_WAITING)
-        self._dropped = 0
-        self._announced = False
-
-    def add(self, text: str) -> bool:
-        """Keep `text`; return whether an alert must be raised, because none is on its way."""
-        if len(self._lines) == MAX_WAITING:
-            self._dropped += 1
-        self._lines.append(text)
-        announced, self._announced = self._announced, True
-        return not announced
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Text]:
-        # First: what is added from here on raises an alert of its own, at worst an empty one.
-        self._announced = False
-        if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            yield Text(f"{dropped} older events were not shown: too many came at once")
-        for _ in range(len(self._lines)):
-            yield Text.from_ansi(self._lines.popleft())
+# -- completion --------------------------------------------------------------------------------------
 
 
 class _Completer(Completer):
@@ -161,13 +100,15 @@ class _Completer(Completer):
         self._own = own
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        line = document.text_before_cursor
+        line = self._shell.lines.expand(document.text_before_cursor)
         words = line.split(maxsplit=1)
         first = len(words) < 2 and not line.endswith(" ")
         if not first and words and words[0] not in COMMANDS and self._own is not None:
             yield from self._own.get_completions(document, complete_event)
             return
-        start, found = complete.candidates(line, COMMANDS, self._shell.source, self._shell.other_commands())
+        start, found = complete.candidates(
+            line, COMMANDS, self._shell.source, self._shell.other_commands(), self._shell.session.transactions
+        )
         for each in found:
             space = " " if each.final and len(found) == 1 else ""
             yield Completion(each.text + space, start - len(line), display=safe(each.display, lines=False))
@@ -187,20 +128,22 @@ class Shell(cmd2.Cmd):
         super().__init__(
             allow_cli_args=False,
             allow_clipboard=False,
-            allow_redirection=False,
+            allow_redirection=options.programs,
             auto_suggest=False,
             persistent_history_file=history,
             persistent_history_length=HISTORY,
-            shortcuts={},
+            shortcuts={"!": "shell"} if options.programs else {},
             suggest_similar_command=True,
             terminators=[],
         )
-        self.statement_parser = _Parser(terminators=[], shortcuts={}, aliases=ALIASES)
+        self.lines = self.statement_parser = LineParser(dict(ALIASES), programs=options.programs)
         for name in OFF:
             self.disable_command(name, f"{name} is not part of this shell")
+        for name in () if options.programs else PROGRAMS:
+            self.disable_command(name, f"{name} runs programs: only `tega --programs` allows that")
         self._options = options
         self._paint = Paint(want_colour(self.stdout))
-        self._events = _Events()
+        self._events = Events()
         self.session = Session(
             client,
             Surroundings(
@@ -211,6 +154,7 @@ class Shell(cmd2.Cmd):
                 confirm=self._confirm,
                 paint=self._paint,
                 as_json=options.as_json,
+                progress=Progress(sys.stderr),
             ),
             options.server,
         )
@@ -218,6 +162,7 @@ class Shell(cmd2.Cmd):
         self.main_session.completer = _Completer(self, self.main_session.completer)
         self._state = client.state
         client.on_state(self._state_changed)
+        client.on_expired(self._expired)
         client.on_dropped(lambda count: self._show(f"{count} messages were dropped: this shell was too slow"))
         self.intro = self._paint(
             f"{client.tega_id} at {safe(client.server or options.server)}."
@@ -247,9 +192,34 @@ class Shell(cmd2.Cmd):
         self.prompt = self._prompt()
 
     def _say(self, text: str) -> None:
-        if text:
-            self.stdout.write(text + "\n")
-            self.stdout.flush()
+        if not text:
+            return
+        if self._redirecting and self._paint.colour:
+            text = Text.from_ansi(text).plain
+        if self._options.pager and self._is_long(text) and shutil.which("less"):
+            self.ppaged(Text.from_ansi(text))
+            return
+        self.stdout.write(text + "\n")
+        self.stdout.flush()
+
+    def _is_long(self, text: str) -> bool:
+        """Whether `text` is more than fits on the screen, if there is one."""
+        if self._redirecting or not (self.stdin.isatty() and self.stdout.isatty()):
+            return False
+        width, height = shutil.get_terminal_size()
+        lines = sum(1 + (len(line) - 1) // width for line in Text.from_ansi(text).plain.split("\n"))
+        return lines >= height
+
+    def start(self, file: File) -> None:
+        """Run the lines of `file`, if it is there; what fails is told and passed over."""
+        try:
+            lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.perror(f"{file}: cannot be read: {error.strerror or error}")
+            return
+        self.runcmds_plus_hooks(lines, add_to_history=False)
 
     def _show(self, text: str) -> None:
         """Show an event above the prompt; called by the client's thread."""
@@ -261,12 +231,13 @@ class Shell(cmd2.Cmd):
         text = state_text(self.session, before, state)
         if not text:
             return
-        if state == "lost" and self.session.transactions:
-            names = ", ".join(self.session.transactions)
-            many = len(self.session.transactions) > 1
-            text += f"; the open transaction{'s' * many} {names} went with it, nothing was committed"
-            self.session.forget()
         self._events.add(self._paint(text, "yellow"))
+        self.add_alert(msg=self._events, prompt=self._prompt())
+
+    def _expired(self, error: TransactionExpired) -> None:
+        """Tell of a transaction that ended by itself; called by the client's thread."""
+        name = self.session.expired(error.txid or "")
+        self._events.add(self._paint(f"transaction {name or '?'}: {one_line(error)}", "yellow"))
         self.add_alert(msg=self._events, prompt=self._prompt())
 
     def _read_body(self) -> str:
@@ -287,8 +258,11 @@ class Shell(cmd2.Cmd):
         except EOFError:
             return False
 
-    def run_editor(self, file_path: str | None = None) -> None:  # noqa: ARG002 - cmd2 calls it so
-        """Start no editor, since this shell starts no programs; what wanted one ends."""
+    def run_editor(self, file_path: str | None = None) -> None:
+        """Start an editor only where programs are allowed; otherwise what wanted one ends."""
+        if self._options.programs:
+            super().run_editor(file_path)
+            return
         self.perror("this shell starts no programs")
         raise cmd2.exceptions.SkipPostcommandHooks
 
@@ -316,7 +290,7 @@ class Shell(cmd2.Cmd):
 
     def default(self, statement: Statement) -> bool | None:
         """Run a call as it is typed, `a.b.x(1)`; anything else is no command."""
-        line = statement.raw.strip()
+        line = statement.command_and_args.strip()
         if looks_like_call(line):
             self.history.append(statement)
             self.guard(self._caller(line))
@@ -368,6 +342,6 @@ for _command in COMMANDS.values():
         Shell,
         f"do_{_command.name}",
         cmd2.with_category(_command.category)(
-            cmd2.with_argparser(_parser_of(_command), preserve_quotes=True)(_method(_command))
+            cmd2.with_argparser(parser_of(_command), preserve_quotes=True)(_method(_command))
         ),
     )

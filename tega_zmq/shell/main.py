@@ -57,7 +57,9 @@ def _run(arguments: list[str]) -> int:
     if given.version:
         oneshot.say(f"tega {__version__}")
         return DONE
-    options = Options(given.server, given.tega_id, given.timeout, given.json)
+    options = Options(
+        given.server, given.tega_id, given.timeout, given.json, given.programs, not given.no_pager
+    )
     if given.file is not None:
         if words:
             raise UsageError("-f FILE and a command: give one of them")
@@ -101,6 +103,10 @@ def _parser() -> Parser:
         default=DEFAULT_TIMEOUT,
         help=f"how long to wait for the node and for an answer (default {DEFAULT_TIMEOUT:g})",
     )
+    parser.add_argument(
+        "--programs", action="store_true", help="interactive: allow |, >, >> and !, which start programs"
+    )
+    parser.add_argument("--no-pager", action="store_true", help="interactive: do not page long results")
     parser.add_argument("--version", action="store_true", help="print the version")
     return parser
 

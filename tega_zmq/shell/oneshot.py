@@ -16,6 +16,7 @@ from tega_zmq.errors import InvalidValue, TegaError
 from tega_zmq.shell.commands import COMMANDS, calls
 from tega_zmq.shell.literals import looks_like_call
 from tega_zmq.shell.output import Paint, render, safe, want_colour
+from tega_zmq.shell.progress import Progress
 from tega_zmq.shell.run import Quit, execute, run_line, unknown
 from tega_zmq.shell.session import Session, Surroundings, one_line, state_text
 from tega_zmq.shell.spec import Command, Finished, UsageError, build_parser, convert
@@ -45,6 +46,10 @@ class Options(NamedTuple):
     timeout: float
     """Seconds to wait for the node, and for an answer."""
     as_json: bool
+    programs: bool = False
+    """Pipes, redirection and `!` in the interactive shell."""
+    pager: bool = True
+    """Long results page, in the interactive shell."""
 
 
 def dial(options: Options) -> Any:
@@ -240,6 +245,7 @@ def _surroundings(mode: Any, options: Options, read_body: Any) -> Surroundings:
         confirm=_confirm,
         paint=Paint(want_colour(sys.stdout)),
         as_json=options.as_json,
+        progress=Progress(sys.stderr),
     )
 
 

@@ -52,7 +52,11 @@ def run_line(session: Session, line: str, timeout: float | None = None) -> str:
 
 def execute(session: Session, command: Command, args: argparse.Namespace) -> str:
     """Run a command with its arguments; return what is to be printed. Raises `TegaError`, `UsageError`."""
-    return _shown(session, command.run(session, args), args.json)
+    try:
+        result = command.run(session, args)
+    finally:
+        session.around.progress("")
+    return _shown(session, result, args.json)
 
 
 def _shown(session: Session, result: Result, as_json: bool) -> str:

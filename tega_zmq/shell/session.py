@@ -50,6 +50,8 @@ class Surroundings(NamedTuple):
     paint: Paint
     as_json: bool
     """Print JSON, unless a command says otherwise."""
+    progress: Callable[[str], Any] = str
+    """How far long work is, in one line; "" when it is done. By default nothing comes of it."""
 
 
 class Session:
@@ -82,10 +84,13 @@ class Session:
         self.transactions.pop(self.current, None)
         self.current = ""
 
-    def forget(self) -> None:
-        """The session at the node is over, and its transactions with it."""
-        self.transactions.clear()
-        self.current = ""
+    def expired(self, txid: str) -> str:
+        """The node ended the transaction `txid`: forget it and return its name, "" if it is not known."""
+        for name, transaction in list(self.transactions.items()):
+            if transaction.txid == txid:
+                self.transactions.pop(name, None)
+                return name
+        return ""
 
     @property
     def writer(self) -> Any:

@@ -31,6 +31,7 @@ Kind: TypeAlias = Literal[
     "path",  # a path of the tree
     "path@version",  # a path, or a path at a version
     "root",  # a path of one oid
+    "root@version",  # a root, or a root at a version
     "value",  # YAML; takes all words that are left
     "text",
     "regex",
@@ -210,7 +211,7 @@ def _convert(argument: Argument, given: Any, *, typed: bool) -> Any:
         return None
     text: str = given
     match argument.kind:
-        case "path" | "path@version" | "root":
+        case "path" | "path@version" | "root" | "root@version":
             return text
         case "number":
             return _whole(unquote(text), lowest=1)

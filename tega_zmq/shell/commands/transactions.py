@@ -1,4 +1,4 @@
-"""Transactions: begin, cand, commit, cancel, use, transactions."""
+"""Transactions: begin, cand, check, commit, cancel, use, transactions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tega_zmq.shell.commands.data import MESSAGE, written
 from tega_zmq.shell.commands.showing import FORMS, shown
 from tega_zmq.shell.differences import change_data, leaf_text
 from tega_zmq.shell.output import Paint, Result, safe, table, to_yaml
-from tega_zmq.shell.session import Session
+from tega_zmq.shell.session import Session, one_line
 from tega_zmq.shell.spec import Argument, Command, UsageError
 
 CATEGORY = "Transaction"
@@ -78,6 +78,22 @@ def cand(session: Session, args: argparse.Namespace) -> Result:
     return Result(data, text)
 
 
+def check(session: Session, _: argparse.Namespace) -> Result:
+    """Tell what stands in the way of a commit."""
+    problems = session.need_transaction().check()
+    data = [
+        {"error": each.code, "message": each.message, **{name: getattr(each, name) for name in each.fields}}
+        for each in problems
+    ]
+
+    def text(paint: Paint) -> str:
+        if not problems:
+            return paint("it would commit", "green")
+        return "\n".join(paint(one_line(each), "red") for each in problems)
+
+    return Result(data, text)
+
+
 def commit(session: Session, args: argparse.Namespace) -> Result:
     """Commit the open transaction."""
     transaction = session.need_transaction()
@@ -120,6 +136,13 @@ COMMANDS = (
         cand,
         FORMS,
         examples=("cand", "cand --stat"),
+        session_only=_ONE_SESSION,
+    ),
+    Command(
+        "check",
+        CATEGORY,
+        "Show what a commit would fail with now: collisions, the schema",
+        check,
         session_only=_ONE_SESSION,
     ),
     Command(

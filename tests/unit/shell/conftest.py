@@ -81,6 +81,10 @@ class FakeTransaction:
         self._check()
         return find(self.tree, regex)
 
+    def check(self) -> list[TegaError]:
+        self._check()
+        return self.client.problems
+
     def candidate(self) -> CandidateView:
         self._check()
         roots = {name: self.tree.get(name) for name in {*self.tree, *self.client.tree}}
@@ -138,6 +142,8 @@ class FakeClient:
         self.ephemeral: set[Path] = set()
         self.largest: int | None = None
         self.fail: TegaError | None = None
+        self.problems: list[TegaError] = []
+        self.expired_callbacks: list[Callable[[TransactionExpired], Any]] = []
         self.state_callbacks: list[Callable[[str], Any]] = []
         self.closed = False
 
@@ -333,6 +339,9 @@ class FakeClient:
 
     def on_state(self, callback: Any) -> None:
         self.state_callbacks.append(callback)
+
+    def on_expired(self, callback: Any) -> None:
+        self.expired_callbacks.append(callback)
 
     def on_dropped(self, callback: Any) -> None:
         pass

@@ -258,6 +258,17 @@ def test_several_transactions(desk: Any) -> None:
     assert json.loads(type_(desk, "transactions --json")) == []
 
 
+def test_check_tells_what_is_in_the_way(desk: Any) -> None:
+    type_(desk, "begin", "put a.b 1")
+    assert type_(desk, "check") == "it would commit"
+    desk.client.problems = [Collision("a is at 3,\nnot 2", path="a", expected=2, actual=3)]
+    assert type_(desk, "check") == "Collision: a is at 3, not 2"
+    told = json.loads(type_(desk, "check --json"))
+    assert told == [
+        {"error": "Collision", "message": "a is at 3,\nnot 2", "path": "a", "expected": 2, "actual": 3}
+    ]
+
+
 def test_a_message_of_one_write_is_not_lost_silently(desk: Any) -> None:
     type_(desk, "begin", "put a.b 1 -m why")
     assert "`commit --message` says why" in desk.notes[0]
@@ -826,7 +837,7 @@ def test_every_command_is_told_well(command: Any) -> None:
 
 
 EXPECTED = """
-    put pute patch get geta getr del begin cand commit cancel use transactions roots old log diff
+    put pute patch get geta getr del begin cand check commit cancel use transactions roots old log diff
     rollback undo
     sub subr unsub unsubr pub agents status import export id ids plugins reload sync ss
     clear disown channels subscribers forwarders global

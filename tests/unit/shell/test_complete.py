@@ -37,6 +37,9 @@ class Tree:
     def channels(self) -> Sequence[str]:
         return ["alerts", "alarm"]
 
+    def versions(self, root: str) -> Sequence[str]:
+        return {"config-pi1": ["golden", "12", "11", "1"], "odd one": ["3"]}.get(root, [])
+
 
 def offered(line: str, others: Sequence[str] = ()) -> list[str]:
     start, found = candidates(line, COMMANDS, Tree(), others)
@@ -77,11 +80,25 @@ def test_calls() -> None:
         ("config-pi1.name.", []),
         ("nothing.", []),
         ("a..b", []),
-        ("config-pi1@", []),
+        ("config-pi1@", [f"config-pi1@{each}" for each in ("golden", "12", "11", "1")]),
+        ("config-pi1.net.eth0@1", [f"config-pi1.net.eth0@{each}" for each in ("12", "11", "1")]),
+        ('"odd one"@', ['"odd one"@3']),
+        ("nothing@", []),
+        ("@", []),
     ],
 )
 def test_paths(typed: str, expected: list[str]) -> None:
     assert offered(f"get {typed}") == expected
+
+
+def test_versions_and_transactions() -> None:
+    assert offered("rollback config-pi1 ") == ["golden", "12", "11", "1"]
+    assert offered("rollback config-pi1 --dry-run g") == ["golden"]
+    assert offered("rollback nope ") == offered("rollback a..b ") == []
+    assert offered("diff config-pi1@1 config-pi1@g") == ["config-pi1@golden"]
+    assert offered("put config-pi1@") == []
+    _, found = candidates("use ", COMMANDS, Tree(), (), ["one", "other"])
+    assert [each.text for each in found] == ["one", "other"]
 
 
 def test_a_leaf_is_complete_and_a_container_is_not() -> None:

@@ -14,20 +14,21 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from rich.console import Console
 
-from tega_zmq.errors import Collision
+from tega_zmq.errors import Collision, TransactionExpired
 from tega_zmq.shell import interactive
-from tega_zmq.shell.interactive import MAX_WAITING, OFF, Shell, history_file
+from tega_zmq.shell.events import MAX_WAITING
+from tega_zmq.shell.interactive import OFF, PROGRAMS, Shell, history_file, startup_file
 from tega_zmq.shell.oneshot import Options
 
 
 class Typed:
-    def __init__(self, client: Any, as_json: bool = False) -> None:
+    def __init__(self, client: Any, as_json: bool = False, programs: bool = False) -> None:
         self.client = client
         self.lines: list[str] = []
         self.stop = False
         self._out, self._err = io.StringIO(), io.StringIO()
         with redirect_stdout(self._out):
-            self.shell = Shell(client, Options("tcp://node", None, 1.0, as_json))
+            self.shell = Shell(client, Options("tcp://node", None, 1.0, as_json, programs))
         self.shell.read_input = self._read  # type: ignore[method-assign]
 
     def _read(self, prompt: str = "", **_: Any) -> str:
@@ -107,10 +108,13 @@ def test_the_prompt_shows_the_transaction_and_the_connection(shell: Typed) -> No
     shell.client.state_callbacks[0]("suspended")
     assert prompt() == "tega (suspended, transaction tx0)> "
     shell.client.state_callbacks[0]("lost")
+    assert prompt() == "tega (lost, transaction tx0)> "
+    lost = TransactionExpired("transaction tx0 is lost: nothing of it was done", txid="tx0")
+    shell.client.expired_callbacks[0](lost)
     assert prompt() == "tega (lost)> "
     shown = shell.events()
     assert "the connection to tcp://node is lost; dialling again" in shown
-    assert "the open transaction tx0 went with it, nothing was committed" in shown
+    assert "transaction tx0: TransactionExpired: transaction tx0 is lost: nothing of it was done" in shown
     shell.client.state_callbacks[0]("connected")
     assert prompt() == "tega> "
     assert "it is a new session" in shell.events()
@@ -172,11 +176,11 @@ def test_clear_asks(shell: Typed) -> None:
     assert shell.client.calls == [("manage", "clear", "")]
 
 
-@pytest.mark.parametrize("name", OFF)
+@pytest.mark.parametrize("name", [*OFF, *PROGRAMS])
 def test_what_runs_programs_is_off(shell: Typed, name: str, tmp_path: File) -> None:
     target = tmp_path / "made"
     _, said = shell(f"{name} touch {target}")
-    assert f"{name} is not part of this shell" in said
+    assert f"{name} {'runs programs' if name in PROGRAMS else 'is not part of this shell'}" in said
     assert name not in shell.shell.get_visible_commands()
     assert not target.exists()
 
@@ -284,3 +288,56 @@ def test_the_end_of_the_shell_ends_what_was_begun(
     assert interactive.run(Options("tcp://node", None, 1.0, False)) == 0
     assert kept[0].ended
     assert desk.client.closed
+
+
+# -- programs, aliases, the startup file -----------------------------------------------------------
+
+
+def test_pipes_and_redirection_where_they_are_allowed(desk: Any, tmp_path: File) -> None:
+    shell = Typed(desk.client, programs=True)
+    shell("put a {b: 1, c: 'x > y | z'}", f"get a > {tmp_path}/one", f"get a.b >> {tmp_path}/one")
+    assert (tmp_path / "one").read_text() == "b: 1\nc: x > y | z\n1\n"
+    desk.client.handlers["t.add"] = lambda a, b: a + b
+    shell(f"t.add(1, b=2) > {tmp_path}/three")
+    assert (tmp_path / "three").read_text() == "3\n"
+
+
+def test_without_them_the_same_lines_are_values(shell: Typed, tmp_path: File) -> None:
+    shell(f"put a.b 1 > {tmp_path}/one")
+    assert shell.client.tree == {"a": {"b": f"1 > {tmp_path}/one"}}
+    shell("put a.b x | touch y", f"!touch {tmp_path}/one", f"shell touch {tmp_path}/one")
+    assert shell.client.tree["a"]["b"] == "x | touch y"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_aliases(shell: Typed) -> None:
+    shell("put a {b: 1, c: 2}", "alias create show get a --json")
+    assert json.loads(shell("show")[0]) == {"b": 1, "c": 2}
+    shell("alias create at get", "alias create add t.add")
+    assert shell("at a.b") == ("1\n", "")
+    assert shell.offered("at a.") == shell.offered("get a.") != []
+    assert "show " in shell.offered("sh")
+
+
+def test_the_startup_file(desk: Any, tmp_path: File) -> None:
+    shell = Typed(desk.client)
+    file = startup_file({"XDG_CONFIG_HOME": str(tmp_path)})
+    assert file == tmp_path / "tega" / "startup"
+    assert startup_file({"HOME": "/home/x"}) == File("/home/x/.config/tega/startup")
+    shell.shell.start(file)  # it need not be there
+    file.parent.mkdir()
+    file.write_text("# mine\nalias create g get a\nfrobnicate\nalias create gj g --json\n")
+    shell.shell.start(file)
+    shell("put a.b 1")
+    assert shell("gj") == ('{"b": 1}\n', "")
+    assert list(shell.shell.history)[-1].raw == "gj"
+
+
+def test_a_transaction_that_another_one_outlives(shell: Typed) -> None:
+    shell("begin one", "begin two")
+    one = shell.shell.session.transactions["one"].txid
+    shell.shell.session.transactions["two"].txid = "another"
+    shell.client.expired_callbacks[0](TransactionExpired("idle for 600 s", txid=one))
+    assert shell.events() == "transaction one: TransactionExpired: idle for 600 s\n"
+    assert list(shell.shell.session.transactions) == ["two"]
+    assert shell.offered("use ") == ["two "]
