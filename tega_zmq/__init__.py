@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tega_zmq.client.blocking import Client, Subscription, Transaction, connect
     from tega_zmq.client.cont import Cont
     from tega_zmq.client.results import (
+        Blame,
+        Blamed,
         CandidateView,
         Change,
         Committed,
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from tega_zmq.tunnel.urls import Tls
 
 __all__ = [
+    "Blame",
+    "Blamed",
     "Cancelled",
     "CandidateView",
     "Change",
@@ -109,6 +113,8 @@ _BLOCKING = "tega_zmq.client.blocking"
 _RESULTS = "tega_zmq.client.results"
 _PLUGINS = "tega_zmq.plugins"
 _HOME = {
+    "Blame": _RESULTS,
+    "Blamed": _RESULTS,
     "CandidateView": _RESULTS,
     "Change": _RESULTS,
     "Client": _BLOCKING,

@@ -29,6 +29,8 @@ def of_annotation(annotation: Any) -> st.SearchStrategy[Any]:
         int: INT64,
         messages.Count: COUNT,
         int | None: st.none() | INT64,
+        int | str | None: st.none() | INT64 | TEXT,
+        float | None: st.none() | FLOAT,
         dict[str, Any]: st.dictionaries(TEXT, VALUE, max_size=3),
         messages.Maybe: st.just(()) | st.tuples(VALUE),
     }
@@ -65,6 +67,8 @@ def _filled(annotation: Any) -> Any:
         int: -7,
         messages.Count: 77,
         int | None: 3,
+        int | str | None: "golden",
+        float | None: 1.5,
         dict[str, Any]: {"speed": 100},
         messages.Maybe: ({"mtu": 1500},),
     }

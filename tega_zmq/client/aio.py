@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,8 +16,9 @@ from tega_zmq.client import requests
 from tega_zmq.client.aiodriver import AsyncDriver, Raw
 from tega_zmq.client.cont import Cont
 from tega_zmq.client.protocol import MAX_WRITES
-from tega_zmq.client.requests import NO_DEFAULT, Expected, PathLike
+from tega_zmq.client.requests import NO_DEFAULT, Expected, PathLike, Version
 from tega_zmq.client.results import (
+    Blame,
     CandidateView,
     Change,
     Committed,
@@ -173,7 +175,7 @@ class Client:
         path: PathLike,
         default: Any = NO_DEFAULT,
         *,
-        version: int | None = None,
+        version: Version = None,
         timeout: float | None = None,
     ) -> Any:
         """Return the value at `path`; `version` negative counts back. Raises `NotFound`, `Compacted`.
@@ -186,25 +188,25 @@ class Client:
             return requests.or_default(error, default)
 
     async def node(
-        self, path: PathLike, *, version: int | None = None, timeout: float | None = None
+        self, path: PathLike, *, version: Version = None, timeout: float | None = None
     ) -> NodeView:
         """Return the node at `path`: value, version, ephemeral. Raises as `get`."""
         return requests.as_node(await self._ask(requests.get(path, version, "node"), timeout))
 
     async def attributes(
-        self, path: PathLike, *, version: int | None = None, timeout: float | None = None
+        self, path: PathLike, *, version: Version = None, timeout: float | None = None
     ) -> dict[str, Any]:
         """Return the node at `path` as `_oid _parent _version _ephemeral _value`, all the way down."""
         reply = await self._ask(requests.get(path, version, "attributes"), timeout)
         return requests.as_value(reply)  # type: ignore[no-any-return]
 
     async def oids(
-        self, path: PathLike, *, version: int | None = None, timeout: float | None = None
+        self, path: PathLike, *, version: Version = None, timeout: float | None = None
     ) -> list[tuple[str, bool]]:
         """Return the oids right below `path`, each with whether it is a container; a leaf has none."""
         return requests.as_oids(await self._ask(requests.get(path, version, "oids"), timeout))
 
-    async def cont(self, path: PathLike, *, version: int | None = None, timeout: float | None = None) -> Cont:
+    async def cont(self, path: PathLike, *, version: Version = None, timeout: float | None = None) -> Cont:
         """Return the container at `path` as a `Cont`. Raises as `get`, and `InvalidValue` for a leaf."""
         oids = requests.to_path(path)
         value = await self.get(oids, version=version, timeout=timeout)
@@ -216,15 +218,55 @@ class Client:
         """Return the nodes whose path matches `regex` oid by oid (parted by `\\.`), with its groups."""
         return requests.as_found(await self._ask(requests.find(regex), timeout))
 
-    async def log(self, path: PathLike, limit: int = 20, *, timeout: float | None = None) -> Log:
-        """Return the newest `limit` kept commits that touched `path`, newest first. Raises `NotFound`."""
-        return requests.as_log(await self._ask(requests.log(path, limit), timeout))
+    async def log(
+        self,
+        path: PathLike,
+        limit: int = 20,
+        *,
+        since: float | str | datetime | None = None,
+        by: str = "",
+        before: int | None = None,
+        timeout: float | None = None,
+    ) -> Log:
+        """Return the newest `limit` kept commits that touched `path`, newest first.
+
+        Of these only those made at `since` (Unix seconds, a `datetime`, or text) or later, by the tega_id
+        `by`, and before version `before`. Raises `NotFound`.
+        """
+        return requests.as_log(await self._ask(requests.log(path, limit, before, since, by), timeout))
+
+    async def blame(self, path: PathLike, version: Version = None, *, timeout: float | None = None) -> Blame:
+        """Return who changed each leaf at and below `path` last, as it stands at `version`.
+
+        Raises `NotFound`, `Compacted`.
+        """
+        return requests.as_blame(await self._ask(requests.blame(path, version), timeout))
+
+    async def tag(
+        self, root: str, name: str, version: Version = None, *, timeout: float | None = None
+    ) -> int:
+        """Name `version` of `root` (None: the present one) `name`; return its number.
+
+        The name may stand wherever a version may, and the version is kept as long as it has one. Raises
+        `NotFound`, `Compacted`, `InvalidValue`.
+        """
+        return int(await self._ask(requests.tag(root, name, version), timeout))
+
+    async def untag(self, root: str, name: str, *, timeout: float | None = None) -> int:
+        """Take the tag `name` of `root` away; return the version that had it. Raises `NotFound`."""
+        return int(await self._ask(requests.untag(root, name), timeout))
+
+    async def tags(
+        self, root: str | None = None, *, timeout: float | None = None
+    ) -> dict[str, dict[str, int]]:
+        """Return the tags of the roots that this node owns, or of one: by root, the version of each tag."""
+        return requests.as_tags(await self.inspect("tags", timeout=timeout), root)
 
     async def diff(
         self,
         path: PathLike,
-        version: int | None = None,
-        other_version: int | None = None,
+        version: Version = None,
+        other_version: Version = None,
         *,
         other_path: PathLike | None = None,
         timeout: float | None = None,
@@ -237,9 +279,7 @@ class Client:
             await self._ask(requests.diff(path, version, other_version, other_path), timeout)
         )
 
-    async def edges(
-        self, path: PathLike, *, version: int | None = None, timeout: float | None = None
-    ) -> Edges:
+    async def edges(self, path: PathLike, *, version: Version = None, timeout: float | None = None) -> Edges:
         """Return the graph of nodes and kept versions at and below `path`, or of one `version` alone.
 
         Each `Edge` leads from a container to what stands in it; versions that share a node share its edges.
@@ -289,13 +329,20 @@ class Client:
         return await self._write((requests.delete(path, version),), message, timeout)
 
     async def rollback(
-        self, root: str, version: int, *, message: str = "", timeout: float | None = None
+        self, root: str, version: Version, *, message: str = "", timeout: float | None = None
     ) -> Committed:
-        """Restore `version` of `root` (negative counts back), as a new commit.
+        """Restore `version` of `root`, as a new commit.
 
         Raises `NotFound`, `Compacted`.
         """
         return await self._write((requests.rollback(root, version),), message, timeout)
+
+    async def undo(self, root: str, *, message: str = "", timeout: float | None = None) -> Committed:
+        """Restore the version before the present one, as a new commit: after a rollback, what was before it.
+
+        Raises `NotFound`, `Compacted`.
+        """
+        return await self.rollback(root, -1, message=message, timeout=timeout)
 
     async def begin(self, message: str = "", *, timeout: float | None = None) -> Transaction:
         """Begin a transaction; it ends with `commit` or `cancel`, or when it is idle for 10 minutes."""
@@ -494,7 +541,7 @@ class Transaction:
         """As `Client.delete`."""
         await self._add(requests.delete(path, version), timeout)
 
-    async def rollback(self, root: str, version: int, *, timeout: float | None = None) -> None:
+    async def rollback(self, root: str, version: Version, *, timeout: float | None = None) -> None:
         """As `Client.rollback`."""
         await self._add(requests.rollback(root, version), timeout)
 
@@ -503,7 +550,7 @@ class Transaction:
         path: PathLike,
         default: Any = NO_DEFAULT,
         *,
-        version: int | None = None,
+        version: Version = None,
         timeout: float | None = None,
     ) -> Any:
         """As `Client.get`, with the transaction's own writes."""

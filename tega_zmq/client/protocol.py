@@ -245,6 +245,8 @@ _ANEW: Final[frozenset[type[Any]]] = frozenset(
         messages.Find,
         messages.Log,
         messages.Diff,
+        messages.Blame,
+        messages.Tag,
         messages.Inspect,
         messages.Begin,
         messages.Subscribe,

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 from tega_zmq.client.cont import Cont, path_of, value_of
 from tega_zmq.client.protocol import MAX_TIMEOUT
 from tega_zmq.client.results import (
+    Blame,
+    Blamed,
     CandidateView,
     Committed,
     Difference,
@@ -47,6 +50,9 @@ __all__ = [
 
 PathLike: TypeAlias = str | tuple[str, ...] | list[str] | Cont
 """What stands for a path in the methods of a client."""
+
+Version: TypeAlias = int | str | datetime | None
+"""A version to read: see `to_version`."""
 
 Expected: TypeAlias = int | str | None
 """The version that a write expects: a number, "absent", or None for any."""
@@ -148,11 +154,54 @@ def to_expected(version: Expected) -> int | None:
     raise InvalidValue(f'version {version!r}: a write expects a version from 0 up, or "absent"')
 
 
-def to_version(version: int | None) -> int | None:
-    """Return the version to read: from 0 up, or negative to count back. Raises `InvalidValue`."""
+_TAG: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?")
+
+
+def to_version(version: Version) -> int | str | None:
+    """Return the version that is meant as the wire has it.
+
+    From 0 up, or negative to count back; a tag; or the one that was the present one at a time: a `datetime`,
+    or ISO 8601 text such as `2026-11-20T12:00` or `2026-11-20`, local unless it has an offset. Raises
+    `InvalidValue`.
+    """
     if version is None or (type(version) is int and -(2**63) <= version < 2**63):
         return version
-    raise InvalidValue(f"version {version!r}: must be an integer")
+    if isinstance(version, datetime):
+        return _utc(version)
+    if isinstance(version, str):
+        if _TAG.fullmatch(version):
+            return version
+        if _TIME.fullmatch(version):
+            try:
+                return _utc(datetime.fromisoformat(version))
+            except ValueError:
+                pass
+    raise InvalidValue(
+        f"version {version!a:.80}: must be an integer, a tag, or a time such as 2026-11-20T12:00"
+    )
+
+
+def _utc(time: datetime) -> str:
+    try:
+        there = time.astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidValue(f"version {time.isoformat()}: this time cannot be expressed in UTC") from None
+    return there.replace(tzinfo=None).isoformat(timespec="auto") + "Z"
+
+
+def to_moment(time: Any) -> float | None:
+    """Return `time` as Unix seconds: such a number itself, a `datetime`, or text as `to_version` takes it.
+
+    Raises `InvalidValue`.
+    """
+    if isinstance(time, (str, datetime)):
+        text = to_version(time)
+        if isinstance(text, str) and not _TAG.fullmatch(text):
+            return datetime.fromisoformat(text).timestamp()
+    elif time is None or (isinstance(time, (int, float)) and time - time == 0):
+        return None if time is None else float(time)
+    raise InvalidValue(f"time {time!a:.80}: must be Unix seconds, or a time such as 2026-11-20T12:00")
 
 
 def check_timeout(timeout: Any) -> float:
@@ -215,7 +264,7 @@ def check_url(url: Any) -> str:
 # -- requests --------------------------------------------------------------------------------------
 
 
-def get(path: PathLike, version: int | None = None, form: str = "value", txid: str = "") -> Ask:
+def get(path: PathLike, version: Version = None, form: str = "value", txid: str = "") -> Ask:
     """Read a node."""
     return messages.Get, (to_path(path), to_version(version), form, txid)
 
@@ -255,16 +304,17 @@ def delete(path: PathLike, version: Expected) -> OpField:
     return ("delete", to_path(path), None, to_expected(version), False)
 
 
-def rollback(root: str, version: int) -> OpField:
+def rollback(root: str, version: Version) -> OpField:
     """The operation that restores `version` of `root`."""
     path = to_path(root)
     if len(path) != 1:
         raise InvalidPath(
             f"{format_path(path)}: only a whole root can be rolled back", path=format_path(path)
         )
-    if to_version(version) is None:
+    meant = to_version(version)
+    if meant is None:
         raise InvalidValue("rollback needs the version to restore")
-    return ("rollback", path, version, None, False)
+    return ("rollback", path, meant, None, False)
 
 
 def commit(txid: str, message: str) -> Ask:
@@ -272,18 +322,50 @@ def commit(txid: str, message: str) -> Ask:
     return messages.CommitTransaction, (txid, to_text(message, "a message"))
 
 
-def log(path: PathLike, limit: int) -> Ask:
+def log(
+    path: PathLike,
+    limit: int,
+    before: int | None = None,
+    since: float | str | datetime | None = None,
+    by: str = "",
+) -> Ask:
     """List the commits that touched `path`."""
     if type(limit) is not int or not 0 < limit < 2**31:
         raise InvalidValue(f"limit {limit!r}: must be an integer from 1 up")
-    return messages.Log, (to_path(path), limit)
+    if before is not None and (type(before) is not int or before < 0):
+        raise InvalidValue(f"before {before!r}: must be a version from 0 up")
+    return messages.Log, (to_path(path), limit, before, to_moment(since), to_text(by, "by"))
 
 
-def diff(path: PathLike, version: int | None, other: int | None, other_path: PathLike | None) -> Ask:
+def diff(path: PathLike, version: Version, other: Version, other_path: PathLike | None) -> Ask:
     """Compare two versions, or two paths."""
     here = to_path(path)
     there = here if other_path is None else to_path(other_path)
     return messages.Diff, (here, to_version(version), there, to_version(other))
+
+
+def blame(path: PathLike, version: Version) -> Ask:
+    """Say who changed each leaf last."""
+    return messages.Blame, (to_path(path), to_version(version))
+
+
+def tag(root: str, name: str, version: Version) -> Ask:
+    """Give a version a name."""
+    return messages.Tag, (_root(root), to_version(version), to_text(name, "a tag"))
+
+
+def untag(root: str, name: str) -> Ask:
+    """Take a name away."""
+    return messages.Untag, (_root(root), to_text(name, "a tag"))
+
+
+def _root(root: str) -> str:
+    path = to_path(root)
+    if len(path) != 1:
+        raise InvalidPath(
+            f"{format_path(path)}: only versions of a whole root have tags", path=format_path(path)
+        )
+    return path[0]
 
 
 def publish(channel: str, value: Any) -> Ask:
@@ -439,6 +521,26 @@ def as_log(reply: Any) -> Log:
         )
     except (TypeError, ValueError, LookupError):
         raise _broken("a request for a log", reply) from None
+
+
+def as_blame(reply: Any) -> Blame:
+    """Return the reply to `blame`."""
+    try:
+        return Blame(Blamed(format_path(tuple(path)), *rest) for path, *rest in reply)
+    except (TypeError, ValueError):
+        raise _broken("a request for blame", reply) from None
+
+
+def as_tags(reply: Any, root: str | None) -> dict[str, dict[str, int]]:
+    """Return the listing of tags: by root, the version of each; of one `root`, if that is not None."""
+    tags: dict[str, dict[str, int]] = {}
+    try:
+        for entry in reply:
+            if root is None or entry["root"] == _root(root):
+                tags.setdefault(entry["root"], {})[entry["tag"]] = entry["version"]
+    except (TypeError, LookupError):
+        raise _broken("a listing of tags", reply) from None
+    return tags
 
 
 def as_outcomes(reply: Any) -> dict[tuple[str, str], Any]:

@@ -12,6 +12,8 @@ from tega_zmq.paths import Path, format_path
 from tega_zmq.wire.messages import Changed, ChangeField
 
 __all__ = [
+    "Blame",
+    "Blamed",
     "CandidateView",
     "Change",
     "Committed",
@@ -214,6 +216,43 @@ class Log(list[LogEntry]):
         )
         heads = ["version", "time (UTC)", "who", "message", "changes"]
         return html.page(html.table(heads, rows, len(self), "commits"))
+
+
+class Blamed(NamedTuple):
+    """Who changed a leaf last."""
+
+    path: str
+    version: int
+    """Of the root, at that change."""
+    time: float | None
+    """Of the commit, Unix seconds by the clock of the root's owner; None: not known any more."""
+    tega_id: str
+    """Empty: not known any more."""
+    message: str
+
+    def _repr_html_(self) -> str:
+        return Blame([self])._repr_html_()
+
+
+class Blame(list[Blamed]):
+    """Who changed each leaf last, in order of path."""
+
+    def _repr_html_(self) -> str:
+        from tega_zmq.client import html
+
+        rows = (
+            [
+                html.text(each.path),
+                str(each.version),
+                "" if each.time is None else html.when(each.time),
+                html.text(each.tega_id),
+                html.text(each.message),
+            ]
+            for each in self
+        )
+        return html.page(
+            html.table(["path", "version", "time (UTC)", "who", "message"], rows, len(self), "leaves")
+        )
 
 
 class Found(NamedTuple):

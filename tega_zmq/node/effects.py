@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
+from tega_zmq.paths import Path
 from tega_zmq.store import Record
 from tega_zmq.wire.messages import AnyMessage, RootUpdate
 
 __all__ = [
     "Append",
+    "CommitsAt",
     "Effect",
     "Note",
     "Publish",
+    "ReadHistory",
     "Redial",
     "Reload",
     "RememberUplink",
@@ -19,6 +22,10 @@ __all__ = [
     "SendUp",
     "Snapshot",
     "Topics",
+    "TreeAt",
+    "UpdatesAt",
+    "VersionAt",
+    "Want",
 ]
 
 
@@ -85,6 +92,66 @@ class Note(NamedTuple):
     fields: dict[str, Any]
 
 
+class TreeAt(NamedTuple):
+    """The tree of `version` of `root`: a `KeptVersion`. `epoch`: the present one, when this was asked."""
+
+    root: str
+    epoch: str
+    version: int
+
+
+class VersionAt(NamedTuple):
+    """The newest version of `root` lower than `before` that was made at `time` (Unix seconds) or earlier.
+
+    `ABSENT` if there is none.
+    """
+
+    root: str
+    epoch: str
+    time: float
+    before: int
+
+
+class UpdatesAt(NamedTuple):
+    """The newest `limit` updates of `root` to versions lower than `before`, as `store.log` picks them."""
+
+    root: str
+    epoch: str
+    path: Path
+    limit: int
+    before: int
+    since: float | None
+    by: str
+
+
+class CommitsAt(NamedTuple):
+    """Of each of `versions` of `root`, as far as it is known: (time, tega_id, message), by version."""
+
+    root: str
+    epoch: str
+    versions: tuple[int, ...]
+
+
+Want: TypeAlias = TreeAt | VersionAt | UpdatesAt | CommitsAt
+
+
+class ReadHistory(NamedTuple):
+    """Read `want` from the history on the disk; then call `machine.history_read` with `number`."""
+
+    number: int
+    want: Want
+
+
 Effect: TypeAlias = (
-    Send | Append | Publish | SendUp | Redial | Topics | RememberUplink | Snapshot | Reload | Note
+    Send
+    | Append
+    | Publish
+    | SendUp
+    | Redial
+    | Topics
+    | RememberUplink
+    | Snapshot
+    | Reload
+    | Note
+    | ReadHistory
 )

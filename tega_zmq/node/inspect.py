@@ -71,6 +71,14 @@ def _roots(node: Node, _: Session) -> list[dict[str, Any]]:
     return found
 
 
+def _tags(node: Node, _: Session) -> list[dict[str, Any]]:
+    return [
+        {"root": root.name, "tag": name, "version": version}
+        for root in sorted(node.durable.roots.values(), key=lambda root: root.name)
+        for name, version in sorted(root.tags.items())
+    ]
+
+
 def _owner_name(node: Node, owner: str) -> str:
     if owner == "":
         return node.settings.tega_id
@@ -274,6 +282,7 @@ LISTINGS: Final[Mapping[str, Callable[[Node, Session], Any]]] = {
     "sessions": _sessions,
     "status": _status,
     "subscribers": _subscribers,
+    "tags": _tags,
 }
 
 

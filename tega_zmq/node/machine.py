@@ -15,6 +15,7 @@ from tega_zmq.node import (
     inspect,
     lifecycle,
     passing,
+    past,
     reading,
     replication,
     unsendable,
@@ -48,6 +49,7 @@ __all__ = [
     "drained",
     "durable",
     "garbage",
+    "history_read",
     "log_failed",
     "next_deadline",
     "peer_gone",
@@ -92,6 +94,9 @@ REQUESTS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
     messages.Report: inspect.report,
     messages.Inspect: inspect.inspect,
     messages.Manage: inspect.manage,
+    messages.Blame: reading.blame_request,
+    messages.Tag: past.tag,
+    messages.Untag: past.untag,
 }
 
 
@@ -172,12 +177,32 @@ def request(node: Node, session: Session, message: Any) -> None:
             raise InvalidValue(f"a timeout of {message.timeout} ms; {MAX_TIMEOUT} are the most")
         if session.kind == DELEGATE:
             _check_delegated(session, message)
-        REQUESTS[type(message)](node, session, message)
+        if node.behind and past.drain(node, session, message):
+            return
+        _carry_out(node, session, message)
     except TegaError as error:
         if _is_commit(message):
             # A retry after the reason has gone would come behind what was asked later.
             session.settle(messages.Failure(id, *errors.encode(error)))
         node.fail(session, id, error)
+
+
+def _carry_out(node: Node, session: Session, message: Any) -> None:
+    try:
+        REQUESTS[type(message)](node, session, message)
+    except past.Deep as lacking:
+        past.ask(node, session, message, lacking.want)
+    except past.Elsewhere as lacking:
+        passing.pass_on(node, session, message, lacking.root, node.owner(lacking.root))
+    finally:
+        if node.known:
+            node.known = {}
+
+
+def history_read(node: Node, number: int, result: Any, now: float) -> None:
+    """What the effect `ReadHistory` with `number` asks for was read: `result`, or the error instead."""
+    node.now = now
+    past.take(node, number, past.as_error(result) if isinstance(result, Exception) else result, request)
 
 
 def _is_commit(message: Any) -> bool:

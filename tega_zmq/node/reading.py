@@ -8,6 +8,7 @@ from typing import Any
 
 from tega_zmq import errors, paths, store, transactions, tree, values
 from tega_zmq.errors import InvalidValue, NotFound, Offline, ProtocolError, TegaError, TooLarge
+from tega_zmq.node import past
 from tega_zmq.node.passing import pass_up
 from tega_zmq.node.state import Node
 from tega_zmq.paths import Path, format_path
@@ -15,7 +16,7 @@ from tega_zmq.patterns import compile_oids
 from tega_zmq.sessions import Session
 from tega_zmq.store import Op, Store, Update
 from tega_zmq.tree import Node as TreeNode
-from tega_zmq.wire.messages import Diff, Failure, Find, Get, Log, Maybe, Reply
+from tega_zmq.wire.messages import Blame, Diff, Failure, Find, Get, Log, Maybe, Reply
 
 MAX_ANSWER = 7 << 20
 """Most bytes of values in one answer; it must fit into a frame."""
@@ -42,7 +43,11 @@ def get_request(node: Node, session: Session, request: Get) -> None:
     else:
         state = _state(node, session)
     try:
-        shown = _form(node, state, request, path)
+        if request.version is not None:
+            version = past.reference(node, state, path[0], request.version)
+            shown = _form(node, past.recalled(node, state, path[0], version), request, path, version)
+        else:
+            shown = _form(node, state, request, path)
     except TegaError as error:
         # That something is not there may be a delete that is not durable yet.
         _answer(node, session, state, _failure(request.id, error))
@@ -89,10 +94,11 @@ def log_request(node: Node, session: Session, request: Log) -> None:
     if path[0] not in node.durable.roots:
         raise NotFound(f"there is no root {path[0]}", path=format_path(path))
     limit = max(1, min(request.limit, 10_000))
+    updates = past.log(node, path, limit, request.before, request.since, request.by)
     node.reply(
         session,
         request.id,
-        [_log_entry(update) for update in store.log(node.durable, path, limit)],
+        [_log_entry(update) for update in updates],
     )
 
 
@@ -113,15 +119,49 @@ def diff_request(node: Node, session: Session, request: Diff) -> None:
     if not _here(node, path[0]):
         _read_through(node, session, request, path[0])
         return
+    if not _here(node, other[0]):
+        _read_through(node, session, request, other[0])
+        return
     changes: list[list[Any]] = []
     left = MAX_ANSWER
-    for relative, old, new in store.diff(node.durable, path, request.version, other, request.other_version):
+    version = past.reference(node, node.durable, path[0], request.version)
+    other_version = past.reference(node, node.durable, other[0], request.other_version)
+    state = past.recalled(node, node.durable, path[0], version)
+    if other[0] == path[0]:
+        state = past.recalled(node, node.durable, path[0], version, other_version)
+    else:
+        state = past.recalled(node, state, other[0], other_version)
+    for relative, old, new in store.diff(state, path, version, other, other_version):
         entry = [relative, _maybe(old), _maybe(new)]
         left -= 32 + sum(values.size(side[0]) for side in entry[1:] if side)
         if left < 0:
             raise TooLarge(f"the diff is larger than {MAX_ANSWER} bytes; compare parts", limit=MAX_ANSWER)
         changes.append(entry)
     node.reply(session, request.id, changes)
+
+
+def blame_request(node: Node, session: Session, request: Blame) -> None:
+    """Answer with who changed each leaf at and below a path last."""
+    path = paths.check(request.path)
+    if not _here(node, path[0]):
+        _read_through(node, session, request, path[0])
+        return
+    version = past.reference(node, node.durable, path[0], request.version)
+    state = past.recalled(node, node.durable, path[0], version)
+    leaves = store.blame(state, path, version)
+    made = past.commits(node, state.roots[path[0]], {each for _, each in leaves})
+    found: list[list[Any]] = []
+    left = MAX_ANSWER
+    for at, each in leaves:
+        time, tega_id, message = made.get(each, (None, "", ""))
+        left -= 32 + sum(map(len, at)) + len(tega_id) + 4 * len(message)
+        if left < 0:
+            raise TooLarge(
+                f"{format_path(path)} has more leaves than fit into one answer; ask for parts",
+                limit=MAX_ANSWER,
+            )
+        found.append([at, each, time, tega_id, message])
+    node.reply(session, request.id, found)
 
 
 # -- where to read ---------------------------------------------------------------------------------
@@ -160,14 +200,14 @@ def age(node: Node, root: str) -> float | None:
 # -- forms -----------------------------------------------------------------------------------------
 
 
-def _form(node: Node, state: Store, request: Get, path: Path) -> Any:
+def _form(node: Node, state: Store, request: Get, path: Path, version: int | None = None) -> Any:
     form = request.form
     if form == "edges":
-        return [[list(edge) for edge in store.edges(state, path, request.version)], age(node, path[0])]
+        return [[list(edge) for edge in store.edges(state, path, version)], age(node, path[0])]
     try:
-        found = store.lookup(state, path, request.version)
+        found = store.lookup(state, path, version)
     except NotFound:
-        offered = _with_handlers(node, path, None) if request.version is None else None
+        offered = _with_handlers(node, path, None) if version is None else None
         if not offered or form == "attributes":
             raise
         if form == "oids":
@@ -176,18 +216,18 @@ def _form(node: Node, state: Store, request: Get, path: Path) -> Any:
         return [offered, *([store.ABSENT, False, ""] if form == "node" else []), age(node, path[0])]
     if form == "attributes":
         tree_value(found)
-        return [store.attributes(state, path, request.version), age(node, path[0])]
+        return [store.attributes(state, path, version), age(node, path[0])]
     if form == "oids":
         if not tree.is_container(found):
             return []
         return [[oid, tree.is_container(child)] for oid, child in found[1].items()]
     value = tree_value(found)
-    if request.version is None:
+    if version is None:
         value = _with_handlers(node, path, value)
     if form == "value":
         return [value, age(node, path[0])]
     root = state.roots[path[0]]
-    return [value, found[0], store.is_ephemeral(state, path, request.version), root.epoch, age(node, path[0])]
+    return [value, found[0], store.is_ephemeral(state, path, version), root.epoch, age(node, path[0])]
 
 
 def _with_handlers(node: Node, path: Path, value: Any) -> Any:

@@ -42,6 +42,8 @@ class Settings(NamedTuple):
     """Roots that are replicated down to this node."""
     operational: tuple[str, ...] = ()
     """Roots that this node owns beneath an uplink."""
+    history: bool = False
+    """Whether the program keeps what the node lets go of on the disk, and carries out `ReadHistory`."""
     direct_followers: int = 4
     """How many followers of a root that could hear its topic get its updates over their own connections."""
 
@@ -152,6 +154,12 @@ class Node:
         """Answers to forwarded writes, held until the replica shows them: (deadline, session, id, ...)."""
         self.held: list[tuple[Session, int, str]] = []
         """Writes to pass on when their session is durable: (session, id, the agent that owns the root)."""
+        self.asked: dict[int, Any] = {}
+        """Requests that wait for history to be read (`past.Asked`), by the number of the effect."""
+        self.behind: dict[Session, list[Any]] = {}
+        """Writes that wait behind such a one of their session."""
+        self.known: dict[Any, Any] = {}
+        """What was read for the request that is being carried out."""
         self.deadlines: list[tuple[float, int, Session, int]] = []
         """Heap of the deadlines of forwarded requests: (deadline, tie, session, id)."""
         self.idle: list[tuple[float, int, Session, str]] = []

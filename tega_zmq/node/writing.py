@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from tega_zmq import errors, paths, transactions
 from tega_zmq.errors import Collision, InvalidPath, InvalidValue, TegaError, TooLarge
+from tega_zmq.node import past
 from tega_zmq.node.passing import pass_on
 from tega_zmq.node.reading import changes_between, tree_value
 from tega_zmq.node.state import Node
@@ -171,8 +172,9 @@ def _problems(node: Node, session: Session, ops: tuple[Op, ...]) -> list[TegaErr
                 if len(found) >= MAX_PROBLEMS:
                     return found
     try:
+        tip, ops = past.recalled_ops(node, node.tip, ops)
         write_store(
-            node.tip,
+            tip,
             [op._replace(expected=None) for op in ops],
             time=node.clock(),
             tega_id=session.tega_id,
@@ -253,8 +255,9 @@ def _ops(fields: Sequence[OpField]) -> tuple[Op, ...]:
                 raise InvalidPath(
                     f"{where}: a rollback restores a whole root; name just {path[0]}", path=where
                 )
-            if type(value) is not int:
-                raise InvalidValue(f"rollback of {path[0]}: the version must be an integer")
+            if type(value) is not int and type(value) is not str:
+                raise InvalidValue(f"rollback of {path[0]}: the version must be an integer, a tag or a time")
+            past.check_reference(value)
         ops.append(Op(cast(Any, kind), path, value, expected, ephemeral))
     return tuple(ops)
 
@@ -302,8 +305,9 @@ def _add(node: Node, session: Session, request: Write, ops: tuple[Op, ...]) -> N
             transaction.check_owner(op_owner, op)
         name = op_owner
         if owner == "" or root in node.durable.roots:
+            state, (op,) = past.recalled_ops(node, store, (op,))
             store = write_store(
-                _as_owner(store, root),
+                _as_owner(state, root),
                 (op._replace(expected=None),),
                 time=node.clock(),
                 tega_id=session.tega_id,
@@ -338,8 +342,9 @@ def _commit_here(node: Node, session: Session, request: Write, ops: tuple[Op, ..
     id = request.id
     node.check_log()
     try:
+        tip, ops = past.recalled_ops(node, node.tip, ops)
         written = write_store(
-            node.tip,
+            tip,
             ops,
             time=node.clock(),
             tega_id=session.tega_id,

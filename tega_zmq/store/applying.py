@@ -10,7 +10,7 @@ from rpds import HashTrieMap
 from tega_zmq.errors import StorageError
 from tega_zmq.paths import Path, format_path
 from tega_zmq.store.draft import Draft
-from tega_zmq.store.history import NO_MARKS, NO_PATHS, advance, new_root
+from tega_zmq.store.history import NO_MARKS, NO_PATHS, NO_TAGS, advance, new_root
 from tega_zmq.store.model import (
     ABSENT,
     MAX_OUTCOMES,
@@ -30,6 +30,7 @@ from tega_zmq.store.model import (
     ResetPart,
     Root,
     Store,
+    Tagged,
     Update,
     WentOn,
 )
@@ -239,7 +240,7 @@ def _owned(store: Store, record: Owned) -> Store:
         if root.node is not None and len(root.node[1]):
             raise StorageError(f"{root.name} holds data of this node; {record.owner} cannot own it")
         leases = with_marks(leases, dict(pairs(root.ephemerals)), NO_MARKS)
-        root = root._replace(ephemerals=NO_MARKS, born=NO_PATHS)
+        root = root._replace(ephemerals=NO_MARKS, born=NO_PATHS, tags=NO_TAGS)
     if root.owner and not record.owner and root.ephemerals:
         root = _without_ephemerals(root, record.epoch, store.kept)
     root = root._replace(owner=record.owner, epoch=record.epoch)
@@ -319,6 +320,21 @@ def _ended(store: Store, record: Ended) -> Store:
     return store._replace(leases=store.leases.remove(record.session))
 
 
+def _tagged(store: Store, record: Tagged) -> Store:
+    root = store.roots.get(record.root)
+    if root is None or root.owner:
+        raise StorageError(f"{record.root} is no root of this node; it cannot have the tag {record.name}")
+    if record.version > root.version:
+        raise StorageError(
+            f"{record.root} has no version {record.version}, which the tag {record.name} names"
+        )
+    if record.version == ABSENT:
+        tags = root.tags.discard(record.name)
+    else:
+        tags = root.tags.insert(record.name, record.version)
+    return store._replace(roots=store.roots.insert(record.root, root._replace(tags=tags)))
+
+
 _APPLY: dict[type[Any], Callable[[Store, Any], Store]] = {
     Commit: _commit,
     Replicated: _replicated,
@@ -330,6 +346,7 @@ _APPLY: dict[type[Any], Callable[[Store, Any], Store]] = {
     Cleared: _cleared,
     Opened: _opened,
     Ended: _ended,
+    Tagged: _tagged,
 }
 
 

@@ -27,6 +27,7 @@ from tega_zmq.store.model import (
     Replicated,
     ResetEnd,
     ResetPart,
+    Tagged,
     Update,
     WentOn,
 )
@@ -331,6 +332,11 @@ def _ended(plain: Any) -> Ended:
     return Ended(_name(_fields(plain, 1, "an ended session")[0], "session", 1))
 
 
+def _tagged(plain: Any) -> Tagged:
+    root, name, version = _fields(plain, 3, "a tag")
+    return Tagged(_root(root), _text(name, "tag", 64, 1), _number(version, "version of a tag", ABSENT))
+
+
 _READERS: Final[dict[int, Callable[[Any], Record]]] = {
     1: _commit,
     2: _replicated,
@@ -342,6 +348,7 @@ _READERS: Final[dict[int, Callable[[Any], Record]]] = {
     8: _opened,
     9: _ended,
     10: _went_on,
+    11: _tagged,
 }
 
 _KINDS: Final[dict[type[Any], int]] = {
@@ -353,4 +360,5 @@ _KINDS: Final[dict[type[Any], int]] = {
     Opened: 8,
     Ended: 9,
     WentOn: 10,
+    Tagged: 11,
 }

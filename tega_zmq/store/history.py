@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from rpds import HashTrieMap
 
 from tega_zmq.paths import Path
-from tega_zmq.store.model import ABSENT, Change, Kept, KeptChange, KeptUpdate, Root, Update
-from tega_zmq.store.versions import Versions
+from tega_zmq.store.model import ABSENT, Change, Kept, KeptChange, KeptUpdate, KeptVersion, Root, Update
+from tega_zmq.store.versions import Recalled, Versions
 from tega_zmq.tree.node import Node, plain
 
-__all__ = ["NO_MARKS", "NO_PATHS", "advance", "changed_between", "keep", "new_root", "update_at"]
+__all__ = [
+    "NO_MARKS",
+    "NO_PATHS",
+    "NO_TAGS",
+    "advance",
+    "changed_between",
+    "keep",
+    "new_root",
+    "update_at",
+    "with_trees",
+]
 
 NO_MARKS: Final[HashTrieMap[Any, str]] = HashTrieMap()
 NO_PATHS: Final[HashTrieMap[Any, bool]] = HashTrieMap()
+NO_TAGS: Final[HashTrieMap[str, int]] = HashTrieMap()
 _NONE: Final[Versions[Any]] = Versions()
 
 
 def new_root(name: str, owner: str, epoch: str) -> Root:
     """Return a root that never had a version."""
-    return Root(name, owner, epoch, ABSENT, None, NO_MARKS, NO_PATHS, _NONE, 0, _NONE, 0, (0.0, "", ""))
+    return Root(
+        name, owner, epoch, ABSENT, None, NO_MARKS, NO_PATHS, _NONE, 0, _NONE, 0, (0.0, "", ""), NO_TAGS
+    )
 
 
 def advance(
@@ -53,7 +66,16 @@ def advance(
         updates,
         oldest_update,
         (update[5], update[6], update[7]),
+        root[12],
     )
+
+
+def with_trees(root: Root, trees: Mapping[int, KeptVersion]) -> Root:
+    """Return `root` as if it kept the versions in `trees` too, which were read elsewhere.
+
+    What is written on it keeps them no longer.
+    """
+    return root._replace(trees=Recalled(root.trees, trees))
 
 
 def keep(update: Update, changes: tuple[KeptChange, ...]) -> KeptUpdate:

@@ -156,8 +156,26 @@ class Ended(NamedTuple):
     session: str
 
 
+class Tagged(NamedTuple):
+    """From now on `name` stands for `version` of `root`, which this node owns; `ABSENT`: for none."""
+
+    root: str
+    name: str
+    version: int
+
+
 Record: TypeAlias = (
-    Commit | Replicated | ResetPart | ResetEnd | Owned | NewEpochs | WentOn | Cleared | Opened | Ended
+    Commit
+    | Replicated
+    | ResetPart
+    | ResetEnd
+    | Owned
+    | NewEpochs
+    | WentOn
+    | Cleared
+    | Opened
+    | Ended
+    | Tagged
 )
 
 Outcome: TypeAlias = tuple[int, tuple[tuple[str, int], ...]]
@@ -176,6 +194,9 @@ class Lease(NamedTuple):
     ephemerals: HashTrieMap[Path, bool]
     """Where its ephemeral nodes stand, in roots of this node: an index, made anew when a store is loaded."""
 
+
+MAX_TAGS: Final = 1000
+"""Most tags of a root."""
 
 MAX_OUTCOMES: Final = 1024
 """Most outcomes that are kept for a session."""
@@ -219,6 +240,8 @@ class Root(NamedTuple):
     """The oldest version in `updates`; greater than `version` if there is none."""
     last: tuple[float, str, str]
     """(time, tega_id, message) of the present version."""
+    tags: HashTrieMap[str, int]
+    """The versions that have a name, by it. They belong to the owner; a replica has none."""
 
 
 class Kept(NamedTuple):

@@ -18,6 +18,7 @@ from tega_zmq.tree.node import Node, get, is_container, pairs
 
 __all__ = [
     "attributes",
+    "blame",
     "diff",
     "find",
     "is_ephemeral",
@@ -191,20 +192,49 @@ def _first_of_three(match: tuple[str, Any, Any]) -> str:
     return match[0]
 
 
-def log(store: Store, path: Path, limit: int) -> list[Update]:
+def blame(store: Store, path: Path, version: int | None = None) -> list[tuple[Path, int]]:
+    """Return (path, version of the root that changed it last) of each leaf at and below `path`, in order.
+
+    An empty container counts as a leaf. Raises as `lookup`.
+    """
+    found: list[tuple[Path, int]] = []
+    waiting = [(path, lookup(store, path, version))]
+    while waiting:
+        at, node = waiting.pop()
+        if is_container(node) and len(node[1]):
+            below = sorted(pairs(node[1]), key=_first, reverse=True)
+            waiting.extend([((*at, oid), child) for oid, child in below])
+        else:
+            found.append((at, node[0]))
+    return found
+
+
+def log(
+    store: Store,
+    path: Path,
+    limit: int,
+    *,
+    before: int | None = None,
+    since: float | None = None,
+    by: str = "",
+) -> list[Update]:
     """Return the newest `limit` kept updates that changed something at, below or above `path`, newest first.
 
-    Raises `NotFound` if there is no such root.
+    Of these only those that led to a version lower than `before`, whose time (Unix seconds) is `since` or
+    later, and that the tega_id `by` made. Raises `NotFound` if there is no such root.
     """
     root = store.roots.get(path[0])
     if root is None:
         _missing(path[:1], None)
     found: list[Update] = []
-    for version in range(root.version, root.oldest_update - 1, -1):
+    newest = root.version if before is None else min(root.version, before - 1)
+    for version in range(newest, root.oldest_update - 1, -1):
         if len(found) >= limit:
             break
         kept = root.updates.get(version)
-        if kept is not None and (len(path) == 1 or _touches(root, kept, path)):
+        if kept is None or (by and kept[4] != by) or (since is not None and kept[3] < since):
+            continue
+        if len(path) == 1 or _touches(root, kept, path):
             update = update_at(root, version)
             assert update is not None
             found.append(update)

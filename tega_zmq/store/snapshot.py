@@ -44,7 +44,7 @@ _HEAD: Final = 1
 """[1, format, revision]"""
 _ROOT: Final = 2
 """[2, name, owner, epoch, version, oldest, is the oldest tree there, oldest update,
-[time, tega_id, message]]"""
+[time, tega_id, message]], and if there are tags, [[tag, version], ...]"""
 _TREE: Final = 3
 """[3, [[path, version, is it a container, leaf], ...]]: of the oldest kept version, parents first."""
 _MARKS: Final = 4
@@ -108,6 +108,7 @@ def _dump_root(name: str, root: Root) -> Iterator[list[Any]]:
         node is not None,
         root.oldest_update,
         list(root.last),
+        *([sorted(map(list, pairs(root.tags)))] if root.tags else ()),
     ]
     if node is not None:
         for part in _parts(entries(node, name)):
@@ -283,7 +284,7 @@ class _Loader:
     def _finish_root(self) -> None:
         if self.head is None:
             return
-        _, name, owner, epoch, version, oldest, present, oldest_update, last = self.head
+        _, name, owner, epoch, version, oldest, present, oldest_update, last, *more = self.head
         node = self.growing.node(name)
         if present != (node is not None):
             raise StorageError(f"snapshot: the tree of {name} is incomplete")
@@ -291,6 +292,8 @@ class _Loader:
         if version != ABSENT:
             root = self._with_history(root, node, version, oldest, oldest_update)
         root = root._replace(epoch=epoch, last=(last[0], last[1], last[2]))
+        for tag, tagged in more[0] if more else ():
+            root = root._replace(tags=root.tags.insert(tag, tagged))
         self.store = self.store._replace(roots=self.store.roots.insert(name, root))
         self.head, self.marks, self.updates, self.growing = None, [], [], _Growing()
 

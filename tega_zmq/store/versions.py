@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from rpds import HashTrieMap
 
-__all__ = ["Versions"]
+__all__ = ["Recalled", "Versions"]
 
 T = TypeVar("T")
 
@@ -96,3 +96,23 @@ class Versions(Generic[T]):
         return list(self) == list(other) and all(self[version] == other[version] for version in self)
 
     __hash__ = None  # type: ignore[assignment]  # equality goes through all items
+
+
+class Recalled(Versions[T]):
+    """The items of others, and beside them some that they let go of, until the next one is added."""
+
+    __slots__ = ("_kept", "_recalled")
+
+    def __init__(self, kept: Versions[T], recalled: Mapping[int, T]) -> None:
+        super().__init__(kept.oldest, kept._end, kept._chunks, kept._tail)
+        self._kept = kept
+        self._recalled = recalled
+
+    def add(self, version: int, item: T, oldest: int = 0) -> Versions[T]:
+        """As the others do; what was recalled is left out."""
+        return self._kept.add(version, item, oldest)
+
+    def get(self, version: int, default: T | None = None) -> T | None:
+        """Return the item of `version`, kept or recalled, or `default`."""
+        found = self._recalled.get(version)
+        return super().get(version, default) if found is None else found

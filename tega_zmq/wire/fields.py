@@ -91,6 +91,20 @@ def _float() -> Kind:
     return Kind(kind.types, refine, fault)
 
 
+def _float_or_nil() -> Kind:
+    kind = _float()
+    assert kind.refine is not None
+    number = kind.refine
+
+    def refine(value: float | None) -> float | None:
+        return None if value is None else number(value)
+
+    def fault(value: Any) -> str:
+        return "" if value is None else kind.fault(value)
+
+    return Kind((*kind.types, NoneType), refine, fault)
+
+
 def _refined(kind: Kind, value: Any) -> Any:
     """Return the value of `kind` that `value` stands for, or raise `Misfit`."""
     if type(value) not in kind.types:
@@ -181,6 +195,11 @@ _INT_OR_NIL: Final = _checked(
     "an integer from -2^63 to 2^63-1",
     lambda value: value is None or -(1 << 63) <= value < 1 << 63,
 )
+_VERSION: Final = _checked(
+    _scalar("an integer, text or nil", int, str, NoneType),
+    "an integer from -2^63 to 2^63-1, text or nil",
+    lambda value: type(value) is not int or -(1 << 63) <= value < 1 << 63,
+)
 _NAMED: Final[dict[Any, Kind]] = {
     Any: _ANY,
     str: _TEXT,
@@ -190,6 +209,8 @@ _NAMED: Final[dict[Any, Kind]] = {
     int: _INT,
     messages.Count: _COUNT,
     int | None: _INT_OR_NIL,
+    int | str | None: _VERSION,
+    float | None: _float_or_nil(),
     dict[str, Any]: _scalar("a map", dict),
     messages.Maybe: _zero_or_one(),
 }

@@ -211,9 +211,9 @@ class Log(NamedTuple):
     timeout: Count
     path: PathField
     limit: Count
-    before: int | None
-    since: float | None
-    by: str
+    before: int | None = None
+    since: float | None = None
+    by: str = ""
 
 
 class Diff(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -134,7 +135,19 @@ def test_other_requests() -> None:
     assert requests.find("a", "t") == (m.Find, ("a", "t"))
     assert requests.write((), "why") == (m.Write, ((), "why", ""))
     assert requests.commit("t", "why") == (m.CommitTransaction, ("t", "why"))
-    assert requests.log("a", 3) == (m.Log, (("a",), 3))
+    assert requests.log("a", 3) == (m.Log, (("a",), 3, None, None, ""))
+    assert requests.log("a", 3, 7, "1970-01-01T00:01:00Z", "noc") == (m.Log, (("a",), 3, 7, 60.0, "noc"))
+    assert requests.blame("a.b", "golden") == (m.Blame, (("a", "b"), "golden"))
+    assert requests.tag("a", "golden", -1) == (m.Tag, ("a", -1, "golden"))
+    assert requests.untag("a", "golden") == (m.Untag, ("a", "golden"))
+    assert requests.to_version("2026-11-20T12:00+02:00") == "2026-11-20T10:00:00Z"
+    assert requests.to_version(datetime(2026, 11, 20, 12, tzinfo=UTC)) == "2026-11-20T12:00:00Z"
+    for wrong in ("", "7", "-golden", "2026-13-01", "a" * 65, 1.5):
+        with pytest.raises(errors.InvalidValue):
+            requests.to_version(wrong)  # type: ignore[arg-type]
+    for root in ("a.b",):
+        with pytest.raises(errors.InvalidPath):
+            requests.tag(root, "golden", None)
     assert requests.diff("a", 1, 2, None) == (m.Diff, (("a",), 1, ("a",), 2))
     assert requests.diff("a", 1, None, "b") == (m.Diff, (("a",), 1, ("b",), None))
     assert requests.call("a.f", (1, (2,)), {"x": 3}) == (m.Call, (("a", "f"), (1, [2]), {"x": 3}))

@@ -25,6 +25,7 @@ from tega_zmq.store import (
     Replicated,
     ResetEnd,
     ResetPart,
+    Tagged,
     Update,
     WentOn,
 )
@@ -64,6 +65,8 @@ RECORDS: list[Record] = [
     Cleared(),
     Opened("s1", "noc-1", "secret", "s0"),
     Ended("s1"),
+    Tagged("a", "golden", 3),
+    Tagged("a", "golden", ABSENT),
 ]
 
 

@@ -164,7 +164,7 @@ def test_a_value_that_is_not_finite_passes_but_a_field_does_not() -> None:
         (frame(20, 1, 1, 1, ["a", 5], None, "", ""), "Get.path[1]: expected text, got the integer 5"),
         (frame(20, 1, 1, 1, ["a", b"b"], None, "", ""), "Get.path[1]: expected text, got binary data"),
         (frame(20, 1, 1, 1, [], 2**63, "", ""), "Get.version: expected an integer from -2^63 to 2^63-1"),
-        (frame(20, 1, 1, 1, [], "5", "", ""), "Get.version: expected an integer or nil, got text"),
+        (frame(20, 1, 1, 1, [], 5.0, "", ""), "Get.version: expected an integer, text or nil, got a float"),
         (frame(20, 1, 1, 1, [], None, 7, ""), "Get.form: expected text, got the integer 7"),
         (frame(22, 1, 1, 1, {}, "", ""), "Write.ops: expected a list, got a map"),
         (frame(22, 1, 1, 1, ["x"], "", ""), "Write.ops[0]: expected a list of 5, got text"),
@@ -256,7 +256,7 @@ def test_any_field_of_another_type_is_refused_by_name_or_taken_as_it_is(code: in
                 arrived = list(message)[at - 1]
                 assert msgpack.packb(arrived) == msgpack.packb(wrong) or arrived == wrong
         # A field that takes anything is a value; every other refuses most of these.
-        assert took <= 5 or get_type_hints(cls)[name] is Any
+        assert took <= 6 or get_type_hints(cls)[name] is Any
 
 
 @pytest.mark.parametrize(("code", "cls"), ALL, ids=lambda each: getattr(each, "__name__", str(each)))

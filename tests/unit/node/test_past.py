@@ -1,0 +1,201 @@
+"""Versions by number, tag and time; what the node let go of is read by the program, and then used."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tega_zmq import errors, store
+from tega_zmq.node import Settings, machine
+from tega_zmq.node.effects import CommitsAt, ReadHistory, TreeAt, UpdatesAt, VersionAt
+from tega_zmq.store import Kept
+from tega_zmq.wire import messages as m
+from tests.unit.node.lab import Lab, Peer
+
+EPOCH = 1_700_000_000.0
+
+
+class Deep(Lab):
+    """A node that keeps three versions in memory, beside a disk that keeps all."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings("broker", history=True), state=store.empty(Kept(3, 3)))
+
+    def read(self, failure: Exception | None = None) -> int:
+        """Carry out all `ReadHistory`; return how many there were."""
+        count = 0
+        while self.other:
+            effect = self.other.pop(0)
+            assert isinstance(effect, ReadHistory)
+            count += 1
+            result = failure if failure is not None else self.look_up(effect.want)
+            machine.history_read(self.node, effect.number, result, self.now)
+            self.run()
+        return count
+
+    def look_up(self, want: Any) -> Any:
+        whole = store.replay(store.empty(Kept(10_000, 10_000)), self.disk)
+        root = whole.roots[want.root]
+        assert root.epoch == want.epoch
+        if isinstance(want, TreeAt):
+            return root.trees[want.version]
+        if isinstance(want, VersionAt):
+            fit = [v for v in range(want.before) if root.updates[v][3] <= want.time]
+            return fit[-1] if fit else store.ABSENT
+        if isinstance(want, UpdatesAt):
+            return store.log(whole, want.path, want.limit, before=want.before, since=want.since, by=want.by)
+        assert isinstance(want, CommitsAt)
+        return {v: root.updates[v][3:6] for v in want.versions}
+
+
+@pytest.fixture
+def lab() -> Deep:
+    return Deep()
+
+
+@pytest.fixture
+def peer(lab: Deep) -> Peer:
+    peer = lab.join("noc")
+    for n in range(10):
+        lab.now += 60
+        peer.put("a.n", n)
+    return peer
+
+
+def ask(lab: Deep, peer: Peer, cls: type[Any], *fields: Any) -> Any:
+    number = peer.start(cls, *fields)
+    lab.read()
+    return peer.answer(number)
+
+
+def get(lab: Deep, peer: Peer, version: Any) -> Any:
+    return ask(lab, peer, m.Get, ("a", "n"), version, "value", "")[0]
+
+
+def time(lab: Deep, back: float) -> str:
+    moment = datetime.fromtimestamp(EPOCH + lab.now - back, UTC)
+    return moment.replace(tzinfo=None).isoformat() + "Z"
+
+
+def test_any_version_is_read(lab: Deep, peer: Peer) -> None:
+    assert [get(lab, peer, version) for version in range(10)] == list(range(10))
+    assert [get(lab, peer, -back) for back in range(1, 10)] == list(range(8, -1, -1))
+    with pytest.raises(errors.NotFound):
+        get(lab, peer, 10)
+
+
+def test_a_tag_and_a_time_stand_for_a_version(lab: Deep, peer: Peer) -> None:
+    assert ask(lab, peer, m.Tag, "a", 2, "golden") == 2
+    assert ask(lab, peer, m.Tag, "a", "golden", "also") == 2
+    assert ask(lab, peer, m.Tag, "a", None, "now") == 9
+    assert get(lab, peer, "golden") == 2
+    tags = peer.ask(m.Inspect, "tags")
+    assert [(each["tag"], each["version"]) for each in tags] == [("also", 2), ("golden", 2), ("now", 9)]
+    assert ask(lab, peer, m.Untag, "a", "golden") == 2
+    for wrong in ("golden", "unknown"):
+        with pytest.raises(errors.NotFound, match="no tag"):
+            get(lab, peer, wrong)
+    with pytest.raises(errors.NotFound):
+        ask(lab, peer, m.Untag, "a", "golden")
+    assert [get(lab, peer, time(lab, back)) for back in (0, 59, 61, 300, 301)] == [9, 8, 7, 4, 3]
+    with pytest.raises(errors.NotFound, match="no version yet"):
+        get(lab, peer, time(lab, 100_000))
+    with pytest.raises(errors.InvalidValue):
+        get(lab, peer, "2026-11-20")
+    with pytest.raises(errors.InvalidValue):
+        ask(lab, peer, m.Tag, "a", 2, "7th")
+
+
+def test_tags_last(lab: Deep, peer: Peer) -> None:
+    ask(lab, peer, m.Tag, "a", 2, "golden")
+    peer.put("a.n", 10)
+    assert dict(lab.node.durable.roots["a"].tags) == {"golden": 2}
+    again = store.load(store.dump(lab.node.durable), Kept(3, 3))
+    assert again == lab.node.durable
+    assert store.replay(store.empty(Kept(3, 3)), lab.disk).roots["a"].tags == again.roots["a"].tags
+
+
+def test_versions_on_the_disk_are_compared_and_blamed(lab: Deep, peer: Peer) -> None:
+    assert ask(lab, peer, m.Diff, ("a",), 1, ("a",), 8) == [[["n"], [1], [8]]]
+    assert ask(lab, peer, m.Diff, ("a",), 1, ("a",), None) == [[["n"], [1], [9]]]
+    peer.put("b.n", 5)
+    assert ask(lab, peer, m.Diff, ("a",), 1, ("b",), None) == [[["n"], [1], [5]]]
+    for n in range(4):
+        peer.put("a.m", n)
+    first, second = ask(lab, peer, m.Blame, ("a",), None)
+    assert first[:2] == [["a", "m"], 13] and second[:2] == [["a", "n"], 9]
+    assert second[3:] == ["noc", ""] and second[2] == EPOCH + lab.now
+    assert ask(lab, peer, m.Blame, ("a", "n"), 4)[0][1] == 4
+
+
+def test_the_log_goes_on_on_the_disk(lab: Deep, peer: Peer) -> None:
+    def versions(*more: Any) -> list[int]:
+        return [each[0] for each in ask(lab, peer, m.Log, ("a",), *more)]
+
+    assert versions(20, None, None, "") == list(range(9, -1, -1))
+    assert versions(5, None, None, "") == [9, 8, 7, 6, 5]
+    assert versions(2, 3, None, "") == [2, 1]
+    assert versions(20, 9, EPOCH + lab.now - 240, "") == [8, 7, 6, 5]
+    assert versions(20, None, None, "other") == []
+    assert versions(20, None, None, "noc") == list(range(9, -1, -1))
+
+
+def test_a_rollback_to_a_version_on_the_disk_and_back(lab: Deep, peer: Peer) -> None:
+    ask(lab, peer, m.Tag, "a", 2, "golden")
+    ask(lab, peer, m.Write, (("rollback", ("a",), "golden", None, False),), "", "")
+    assert get(lab, peer, None) == 2
+    assert lab.node.durable.roots["a"].version == 10
+    ask(lab, peer, m.Write, (("rollback", ("a",), -1, None, False),), "", "")
+    assert get(lab, peer, None) == 9
+    txid = peer.ask(m.Begin)
+    ask(lab, peer, m.Write, (("rollback", ("a",), 1, None, False),), "", txid)
+    ask(lab, peer, m.CommitTransaction, txid, "back")
+    assert get(lab, peer, None) == 1
+    with pytest.raises(errors.NotFound):
+        ask(lab, peer, m.Write, (("rollback", ("a",), "unknown", None, False),), "", "")
+
+
+def test_later_writes_wait_behind_a_rollback_that_reads_the_disk(lab: Deep, peer: Peer) -> None:
+    first = peer.start(m.Write, (("rollback", ("a",), 1, None, False),), "", "")
+    second = peer.start(m.Write, (("put", ("a", "x"), 1, None, False),), "", "")
+    other = lab.join("other")
+    other.put("b.x", 1)
+    assert not peer.answered(first) and not peer.answered(second)
+    assert lab.read() == 1
+    assert peer.answer(first)[1] == [["a", 10]] and peer.answer(second)[1] == [["a", 11]]
+
+
+def test_what_cannot_be_read_is_said(lab: Deep, peer: Peer) -> None:
+    number = peer.start(m.Get, ("a", "n"), 1, "value", "")
+    lab.read(errors.StorageError("history/x at byte 7: damaged"))
+    with pytest.raises(errors.StorageError, match="byte 7"):
+        peer.answer(number)
+    number = peer.start(m.Get, ("a", "n"), 1, "value", "")
+    lab.read(ValueError("odd"))
+    with pytest.raises(errors.StorageError, match="odd"):
+        peer.answer(number)
+    assert get(lab, peer, 1) == 1
+
+
+def test_a_session_that_ends_while_the_disk_is_read(lab: Deep, peer: Peer) -> None:
+    peer.start(m.Write, (("rollback", ("a",), 1, None, False),), "", "")
+    peer.start(m.Write, (("put", ("a", "x"), 1, None, False),), "", "")
+    peer.tell(m.Bye())
+    lab.read()
+    assert lab.node.durable.roots["a"].version == 9
+    assert not lab.node.asked and not lab.node.behind
+
+
+def test_without_a_history_on_the_disk() -> None:
+    lab = Lab(state=store.empty(Kept(3, 3)))
+    peer = lab.join("noc")
+    for n in range(10):
+        peer.put("a.n", n)
+    with pytest.raises(errors.Compacted):
+        peer.ask(m.Get, ("a",), 1, "value", "")
+    with pytest.raises(errors.Compacted):
+        peer.ask(m.Tag, "a", 1, "golden")
+    assert [each[0] for each in peer.ask(m.Log, ("a",), 20, None, None, "")] == [9, 8, 7]
+    assert peer.ask(m.Blame, ("a",), None) == [[["a", "n"], 9, EPOCH + lab.now, "noc", ""]]
