@@ -264,10 +264,10 @@ def _evaluate(root: Root, draft: Draft, op: Op, path: Path, session: str, max_va
                 f"{format_path(path)}: a rollback restores a whole root; name {format_path(path[:1])}",
                 path=format_path(path),
             )
-        if type(op.value) is not int:
-            raise InvalidValue(f"{path[0]}: a version is an integer, not {op.value!a:.64}", path=path[0])
         if root.version == ABSENT:
             raise NotFound(f"there is no root {path[0]} to roll back", path=path[0], version=op.value)
+        if type(op.value) is not int:
+            raise InvalidValue(f"{path[0]}: a version is an integer, not {op.value!a:.64}", path=path[0])
         version = resolve(root, op.value)
         draft.restore(kept_version(root, version), changed_between(root, version, root.version))
         return version

@@ -151,6 +151,14 @@ def test_rollback_is_an_ordinary_commit() -> None:
     assert value(write(store, rollback("a", 2)).store, "a") == value(store, "a", 2)
 
 
+def test_a_rollback_of_what_never_was_says_so_whatever_version_it_names() -> None:
+    for version in (0, -1, "golden", "2000-01-01T00:00:00Z"):
+        with pytest.raises(NotFound):
+            write(core.empty(), Op("rollback", ("a",), version, None, False))
+    with pytest.raises(InvalidValue):
+        write(stored(put("a.b", 1)), Op("rollback", ("a",), "golden", None, False))
+
+
 def test_rollback_to_where_the_root_was_deleted() -> None:
     store = stored(put("a", {"b": 1}), delete("a"), put("a.b", 2))
     made = write(store, rollback("a", 1))
