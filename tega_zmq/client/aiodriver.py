@@ -77,6 +77,8 @@ class AsyncDriver:
         self._calls: set[asyncio.Task[None]] = set()
         self._workers = Workers(f"{self._name}-handler")
         self.ended = False
+        self.prompt = False
+        """Callbacks are plain functions that never wait: they are called as soon as there is something."""
 
     async def start(self, timeout: float) -> None:  # noqa: ASYNC109  # the caller's own
         """Dial and wait for a session. Raises as the blocking client's `connect`."""
@@ -157,14 +159,27 @@ class AsyncDriver:
 
     def notify(self, callback: Callable[[Any], Any], arguments: tuple[Any, ...]) -> None:
         """See `Host`."""
+        if self.prompt:
+            for argument in arguments:
+                self._call(callback, argument)
+            return
         self._notices.push(callback, arguments)
         self._rouse_dispatcher()
 
     def notify_message(self, callback: Callable[[Any], Any], argument: Any) -> int:
         """See `Host`."""
+        if self.prompt:
+            self._call(callback, argument)
+            return 0
         dropped = self._notices.push_message(callback, argument)
         self._rouse_dispatcher()
         return dropped
+
+    def _call(self, callback: Callable[[Any], Any], argument: Any) -> None:
+        try:
+            callback(argument)
+        except Exception:  # noqa: BLE001  # nothing of the user's ends the session
+            _log.exception("a callback raised; it goes on with the next")
 
     def _rouse_dispatcher(self) -> None:
         self._notices_wake.set()
@@ -298,7 +313,7 @@ class AsyncDriver:
                     link.recv(zmq.NOBLOCK)
                     frame = b""  # no message of the protocol has several frames
                 engine.received(frame, now)
-                if self._link.socket is not link:
+                if self._link.socket is not link or not readable(link):
                     return
         except zmq.Again:
             pass

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import select
+import socket
 import sys
 import threading
 import time
@@ -265,12 +266,12 @@ def bare_paced(url: str, count: str, pause: str) -> dict[str, float]:
 def bare_watch(url: str, count: str) -> dict[str, float]:
     """Be `count` watchers: how long until the last one has heard of a put."""
     sockets = [dealer(url) for _ in range(int(count))]
-    for socket in sockets:
-        socket.send(pack((WATCH, 1, "", None)))
-        socket.recv()
+    for each in sockets:
+        each.send(pack((WATCH, 1, "", None)))
+        each.recv()
     poller = zmq.Poller()
-    for socket in sockets:
-        poller.register(socket, zmq.POLLIN)
+    for each in sockets:
+        poller.register(each, zmq.POLLIN)
     return watch(poller, lambda data: unpack(data)[1][1], int(count))
 
 
@@ -428,6 +429,46 @@ def raw_watch(url: str, count: str) -> dict[str, float]:
         return None
 
     return watch(poller, value_of, int(count))
+
+
+def raw_web_watch(url: str, count: str) -> dict[str, float]:
+    """Be `count` subscribers by WebSockets of /_pubsub: how long until the last one has heard of a put."""
+    from websockets.client import ClientProtocol
+    from websockets.frames import Frame
+    from websockets.uri import parse_uri
+
+    tally = Tally(int(count))
+    poller = select.poll()
+    peers: dict[int, socket.socket] = {}
+    for number in range(int(count)):
+        address = url.removeprefix("http://")
+        host, _, port = address.rpartition(":")
+        peer = socket.create_connection((host, int(port)))
+        protocol = ClientProtocol(parse_uri(f"ws://{address}/_pubsub"))
+        protocol.send_request(protocol.connect())
+        peer.sendall(b"".join(protocol.data_to_send()))
+        while protocol.state.name != "OPEN":
+            protocol.receive_data(peer.recv(65536))
+        protocol.events_received()
+        for line in (f"SESSION raw-web-{number} local", "SUBSCRIBE bench.a.b local False"):
+            protocol.send_text(line.encode())
+        peer.sendall(b"".join(protocol.data_to_send()))
+        peers[peer.fileno()] = peer
+        poller.register(peer, select.POLLIN)
+        protocol.receive_data(peer.recv(65536))
+        assert isinstance(protocol.events_received()[0], Frame)
+    time.sleep(1)  # the last SUBSCRIBE has no answer
+    poller.register(sys.stdin, select.POLLIN)
+    print("ready", flush=True)
+    while True:
+        for fd, _ in poller.poll(1000):
+            if fd == sys.stdin.fileno():
+                return percentiles(tally.times)
+            # By hand, as the other raw roles: one frame, or a ping.
+            data = peers[fd].recv(65536)
+            if data[0] == 0x81:
+                notified = data[2 if data[1] < 126 else 4 :]
+                tally.came(json.loads(notified[7:])[0]["instance"])
 
 
 def raw_rate(url: str, rate: str, seconds: str) -> dict[str, float]:

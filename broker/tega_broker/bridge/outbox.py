@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["Outbox"]
 
@@ -18,7 +18,7 @@ class Outbox:
     """Sends frames one after the other; who reads too slowly is given up, and nobody waits for him."""
 
     def __init__(
-        self, send: Callable[[bytes], Awaitable[None]], limit: int, too_slow: Callable[[str], None]
+        self, send: Callable[[bytes], Coroutine[Any, Any, None]], limit: int, too_slow: Callable[[str], None]
     ) -> None:
         """`send` may wait for the peer. `too_slow` is called, once, when more than `limit` bytes wait."""
         self._send = send
@@ -28,11 +28,25 @@ class Outbox:
         self._size = 0
         self._closed = False
         self._task: asyncio.Task[None] | None = None
+        self._rest: _Rest | None = None
+        """What is left of sending the first frame."""
 
     def put(self, frame: bytes) -> None:
         """Send `frame` after those before it. Never waits; after the end it does nothing."""
         if self._closed:
             return
+        first: Any = None
+        if self._task is None:
+            # Mostly there is room, and the frame is gone at once: no task is needed.
+            sending = self._send(frame)
+            try:
+                first = sending.send(None)
+            except StopIteration:
+                return
+            except (ConnectionError, RuntimeError):  # as in _run
+                self._closed = True
+                return
+            self._rest = _Rest(sending, first)
         self._frames.append(frame)
         self._size += len(frame)
         if self._size > self._limit and len(self._frames) > 1:
@@ -48,7 +62,8 @@ class Outbox:
             while frames:
                 # It counts until it is sent.
                 frame = frames[0]
-                await self._send(frame)
+                rest, self._rest = self._rest, None
+                await (self._send(frame) if rest is None else rest)
                 if not frames:
                     return
                 frames.popleft()
@@ -74,3 +89,26 @@ class Outbox:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+class _Rest:
+    """What is left of a coroutine that was begun without a task, and had to wait."""
+
+    def __init__(self, begun: Coroutine[Any, Any, None], waits: Any) -> None:
+        """`waits`: what it wants to wait for, as it yielded it."""
+        self._begun = begun
+        self._waits = waits
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits = self._waits
+        while True:
+            came: Any = None
+            raised: BaseException | None = None
+            try:
+                came = yield waits
+            except BaseException as error:  # noqa: BLE001  # of the task: it goes on into the coroutine
+                raised = error
+            try:
+                waits = self._begun.send(came) if raised is None else self._begun.throw(raised)
+            except StopIteration:
+                return

@@ -50,12 +50,25 @@ class _Sessions:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self.open: set[_Session] = set()
+        self._stirred: list[_Session] = []
+
+    def told_soon(self, session: _Session) -> None:
+        """Let `session` tell what it heard when all that has come by now was taken in."""
+        if not self._stirred:
+            asyncio.get_running_loop().call_soon(self._tell)
+        self._stirred.append(session)
+
+    def _tell(self) -> None:
+        stirred, self._stirred = self._stirred, []
+        made: dict[tuple[Any, ...], bytes] = {}
+        for session in stirred:
+            session.tell(made)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one WebSocket until it ends."""
         bridge = self._bridge
         socket = await upgraded(request, bridge.limits.body)
-        session = _Session(bridge, socket, request)
+        session = _Session(self, bridge, socket, request)
         self.open.add(session)
         try:
             await session.serve()
@@ -73,8 +86,11 @@ class _Session:
 
     client: Client
 
-    def __init__(self, bridge: Bridge, socket: web.WebSocketResponse, request: web.BaseRequest) -> None:
+    def __init__(
+        self, sessions: _Sessions, bridge: Bridge, socket: web.WebSocketResponse, request: web.BaseRequest
+    ) -> None:
         self.socket = socket
+        self._sessions = sessions
         self._bridge = bridge
         self._request = request
         self._tega_id = ""
@@ -177,6 +193,7 @@ class _Session:
             await close(self.socket, 1013, f"{error.code}: {error.message}")
             return False
         self._tega_id = heard.tega_id
+        self.client._driver.prompt = True
         self.client.on_state(self._on_state)
         members.attach(heard.tega_id, self)
         self._outbox.put(text.acknowledge(self.client.server))
@@ -233,16 +250,21 @@ class _Session:
             return
         told = self._told
         if not told:
-            asyncio.get_running_loop().call_soon(self._tell)
+            self._sessions.told_soon(self)
         for commit in told:
             if commit.add(change):
                 return
         told.append(_Commit(change))
 
-    def _tell(self) -> None:
+    def tell(self, made: dict[tuple[Any, ...], bytes]) -> None:
+        """Send what is to be told; `made` holds what was written for others: many hear the same."""
         told, self._told = self._told, []
         for commit in told:
-            self._outbox.put(text.notify(commit.entries))
+            key = commit.identity()
+            frame = made.get(key)
+            if frame is None:
+                frame = made[key] = text.notify([text.entry(change) for change in commit.by_path.values()])
+            self._outbox.put(frame)
 
     def _on_message(self, message: MessageView) -> None:
         if message.tega_id != self._tega_id:
@@ -286,14 +308,12 @@ class _Session:
 class _Commit:
     """What one commit changed, as far as a session hears of it: all its roots, each path once."""
 
-    __slots__ = ("_key", "_seen", "_versions", "entries")
+    __slots__ = ("_key", "_versions", "by_path")
 
     def __init__(self, change: Change) -> None:
         self._key = (change.tega_id, change.time, change.message)
-        self._versions: dict[str, int] = {}
-        self._seen: set[str] = set()
-        self.entries: list[dict[str, Any]] = []
-        self.add(change)
+        self._versions = {change.root: change.version}
+        self.by_path = {change.path: change}
 
     def add(self, change: Change) -> bool:
         """Add `change` if it is of this commit; return whether it is."""
@@ -301,7 +321,9 @@ class _Commit:
             return False
         if self._versions.setdefault(change.root, change.version) != change.version:
             return False
-        if change.path not in self._seen:
-            self._seen.add(change.path)
-            self.entries.append(text.entry(change))
+        self.by_path.setdefault(change.path, change)
         return True
+
+    def identity(self) -> tuple[Any, ...]:
+        """Return what is the same for all who hear the same of the same commit."""
+        return tuple((each.path, each.epoch, each.version, each.reset) for each in self.by_path.values())

@@ -6,7 +6,20 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from tests.bench.harness import SERVER, Case, Program, Row, Server, Sides, broker, folder, free_port, load
+from tests.bench.harness import (
+    SERVER,
+    Case,
+    Program,
+    Row,
+    Sample,
+    Server,
+    Sides,
+    broker,
+    folder,
+    free_port,
+    helper,
+    load,
+)
 
 SECONDS = 2.0
 
@@ -52,14 +65,51 @@ def pair(method: str) -> Callable[[], AbstractContextManager[Sides]]:
     return opened
 
 
-CASES = tuple(
+@contextmanager
+def watched() -> Iterator[Sides]:
+    """Watchers by WebSockets, and by ZeroMQ."""
+    with broker() as node, bridge(node) as web:
+        putter = ("tega-paced", 60, 0.04)
+
+        def measure(server: Server, role: str) -> Sample:
+            with helper(role, server.url, 100) as watching:
+                load(putter[0], node.url, *putter[1:])
+                return watching.finish()
+
+        yield Sides(lambda: measure(web, "raw-web-watch"), lambda: measure(node, "raw-watch"))
+
+
+@contextmanager
+def called() -> Iterator[Sides]:
+    """Calls through a tunnel, and over tcp; the handler is connected over tcp."""
+    with broker() as node, bridge(node) as web:
+        tunnel = web.url.replace("http", "ws")
+        with helper("tega-handler", node.url):
+            yield Sides(
+                lambda: load("tega-call", tunnel, SECONDS), lambda: load("tega-call", node.url, SECONDS)
+            )
+
+
+CASES = (
+    *(
+        Case(
+            f"http-{method.lower()}",
+            (
+                Row("rate", f"HTTP {method} over one connection{more}", "/s", ">=", 0.5, ratio=True),
+                Row("p99", f"HTTP {method} over one connection, p99", "ms", "", 0, ratio=True),
+            ),
+            pair(method),
+        )
+        for method, more in (("GET", ""), ("PUT", ", durable"))
+    ),
     Case(
-        f"http-{method.lower()}",
-        (
-            Row("rate", f"HTTP {method} over one connection{more}", "/s", ">=", 0.5, ratio=True),
-            Row("p99", f"HTTP {method} over one connection, p99", "ms", "", 0, ratio=True),
-        ),
-        pair(method),
-    )
-    for method, more in (("GET", ""), ("PUT", ", durable"))
+        "web-watch-100",
+        (Row("p50", "put to the last of 100 WebSockets, against ZeroMQ", "ms", "<=", 2.0, ratio=True),),
+        watched,
+    ),
+    Case(
+        "tunnel-call",
+        (Row("p50", "RPC, 1 in flight, through a tunnel, against tcp", "ms", "<=", 2.0, ratio=True),),
+        called,
+    ),
 )
