@@ -180,6 +180,23 @@ def test_the_log_by_someone_and_since(bridge: Site, root: str) -> None:
         assert bridge.ask("GET", f"/_log?path={root}&since={wrong}").status == 400
 
 
+def test_a_tag_or_a_time_stands_where_a_version_may(bridge: Site, root: str) -> None:
+    for number in range(4):
+        bridge.ask("PUT", f"/{root}/a", number)
+    client = bridge.client()
+    client.tag(root, "golden", 1)
+    assert bridge.ask("GET", f"/{root}/a?version=golden").json == 1
+    assert bridge.ask("GET", f"/{root}/a?version=golden&internal=True").json["_value"] == 1
+    assert [each["new"] for each in bridge.ask("GET", f"/_diff?path={root}.a&a=golden").json] == [3]
+    assert bridge.ask("GET", f"/{root}/a?version=2100-01-01T00:00:00Z").json == 3
+    assert bridge.ask("GET", f"/{root}/a?version=2000-01-01T00:00:00Z").status in (404, 410)
+    assert bridge.ask("GET", f"/{root}/a?version=silver").status == 404
+    assert bridge.ask("GET", f"/{root}/a?version=~").status == 400
+    assert bridge.ask("POST", f"/_rollback?root_oid={root}&backto=golden").status == 200
+    assert bridge.ask("GET", f"/{root}/a").json == 1
+    assert bridge.ask("POST", f"/_rollback?root_oid={root}&backto=silver").status == 404
+
+
 def test_diff(bridge: Site, root: str) -> None:
     for value in ({"a": 1}, {"a": 2, "b": 3}, {"b": 4}):
         bridge.ask("PUT", f"/{root}", value)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
@@ -26,9 +26,6 @@ __all__ = ["ROUTES"]
 
 _NUMBER = re.compile(r"\d{1,9}")
 _BY = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
-_SEARCHED = 10_000
-"""Commits of a root that are looked through for those by someone, or since a time."""
-
 MAX_EDGES = 200_000
 """Most edges in an answer."""
 
@@ -164,15 +161,20 @@ def _entry(entry: LogEntry) -> dict[str, Any]:
     return entry._asdict() | {"changes": changes}
 
 
-def _wanted(query: Query) -> Callable[[LogEntry], bool] | None:
-    """Return which commits the parameters `since` and `by` ask for; None for all. Raises `BadRequest`."""
+class _Wanted(NamedTuple):
+    """Which commits are asked for."""
+
+    limit: int
+    since: float | None
+    by: str
+
+
+def _wanted(query: Query) -> _Wanted:
+    """Return what the parameters `limit`, `since` and `by` ask for. Raises `BadRequest`."""
     since, by = word(query, "since"), word(query, "by")
-    if since is None and by is None:
-        return None
     if by is not None and not _BY.fullmatch(by):
         raise BadRequest(f"by={by[:80]!a}: expected a tega_id, or AGENT/tega_id")
-    at = _time(since) if since is not None else -math.inf
-    return lambda entry: entry.time >= at and by in (None, entry.tega_id)
+    return _Wanted(_limit(query, 20), _time(since) if since is not None else None, by or "")
 
 
 def _time(text: str) -> float:
@@ -192,39 +194,30 @@ def _time(text: str) -> float:
 
 async def _log(bridge: Bridge, asked: Asked) -> web.Response:
     query = asked.query
-    limit = _limit(query, 20)
     wanted = _wanted(query)
     named = word(query, "path")
     path = parse(named) if named is not None else None
     async with bridge.members.use(asked.tega_id) as client:
         if path is not None:
-            entries = await _entries(client, path, limit, wanted)
-            return json_response([_entry(each) for each in entries])
-        return json_response(await _whole_log(client, limit, wanted))
+            return json_response([_entry(each) for each in await _entries(client, path, wanted)])
+        return json_response(await _whole_log(client, wanted))
 
 
-async def _entries(
-    client: Client, path: Path, limit: int, wanted: Callable[[LogEntry], bool] | None
-) -> list[LogEntry]:
-    """The newest `limit` kept commits that touched `path` and are `wanted`."""
-    if wanted is None:
-        return list(await client.log(path, limit))
-    return [entry for entry in await client.log(path, _SEARCHED) if wanted(entry)][:limit]
+async def _entries(client: Client, path: Path, wanted: _Wanted) -> list[LogEntry]:
+    return list(await client.log(path, wanted.limit, since=wanted.since, by=wanted.by))
 
 
-async def _whole_log(
-    client: Client, limit: int, wanted: Callable[[LogEntry], bool] | None
-) -> list[dict[str, Any]]:
+async def _whole_log(client: Client, wanted: _Wanted) -> list[dict[str, Any]]:
     """The newest commits of all roots, newest first, each with its `root`."""
     found: list[dict[str, Any]] = []
     for root in await client.inspect("roots"):
         try:
-            entries = await _entries(client, (root["root"],), limit, wanted)
+            entries = await _entries(client, (root["root"],), wanted)
         except NotFound:
             continue
         found.extend({"root": root["root"], **_entry(each)} for each in entries)
     found.sort(key=lambda entry: entry["time"], reverse=True)
-    return found[:limit]
+    return found[: wanted.limit]
 
 
 async def _diff(bridge: Bridge, asked: Asked) -> web.Response:

@@ -44,7 +44,13 @@ class Parameter(NamedTuple):
 
 _FLAG = {"enum": ["True", "False", "true", "false", "1", "0"]}
 _NUMBER = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
-_VERSION = _NUMBER
+_VERSION = {
+    "anyOf": [
+        _NUMBER,
+        {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9._-]{0,63}$"},
+        {"type": "string", "format": "date-time"},
+    ]
+}
 _TIME = {
     "anyOf": [
         {"type": "number"},
