@@ -140,7 +140,10 @@ class Subscriptions:
         subscribed.replied = {root: (epoch, version) for root, epoch, version in positions}
         fresh = subscribed.replied.keys() - subscribed.seen.keys()
         for root in fresh:
+            # Of one that came into being meanwhile, what the node sends from there on is not all.
             subscribed.seen[root] = _NOTHING if stood else subscribed.replied[root]
+            if stood:
+                del subscribed.replied[root]
         if stood and fresh:
             subscribed.asking = True
             return True

@@ -584,7 +584,10 @@ class Ledger:
         self.queues.sending(host.node, peer, message)
         book = self.book(host)
         kind = type(message)
-        if kind is m.Changed:
+        if kind is m.Welcome:
+            for key in [key for key in book.asked if key[0] == peer]:
+                del book.asked[key]  # hello can be said anew on a connection, and ids begin at 1 again
+        elif kind is m.Changed:
             self._visible(host, message.root, message.epoch, message.version)  # type: ignore[union-attr]
         elif kind is m.RootUpdate:
             self.published(host, message)  # type: ignore[arg-type]

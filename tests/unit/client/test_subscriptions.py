@@ -157,6 +157,17 @@ def test_the_first_word_of_a_new_root_was_lost_with_the_connection() -> None:
     assert told(subscriptions, changed(8, -1, root="b", reset=True)) == ([8], False)
 
 
+def test_what_follows_on_a_root_that_came_into_being_meanwhile_is_not_all_of_it() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.to_regex(".*", "local", print)
+    assert not subscriptions.confirmed(1, [])
+    assert subscriptions.welcomed(False) == [1]
+    assert subscriptions.confirmed(1, [["a", "e", 0]]), "ask again"
+    assert told(subscriptions, changed(1, 0)) == ([], False)
+    assert not subscriptions.confirmed(1, [["a", "", -1]])
+    assert told(subscriptions, changed(1, -1, reset=True)) == ([1], False)
+
+
 def test_a_regex_asks_for_roots_of_which_it_heard_nothing() -> None:
     subscriptions = Subscriptions()
     subscribed = subscriptions.to_regex(".*", "local", print)
