@@ -445,6 +445,8 @@ def log_failed(node: Node, reason: str, number: int, now: float) -> None:
     node.tip = node.durable
     node.number = node.durable_number
     lost = len(node.steps)
+    # The node above is to be asked again from where such a root goes on.
+    node.claimed.difference_update(step.record.root for step in node.steps if isinstance(step.record, WentOn))
     node.steps.clear()
     node.effects = [effect for effect in node.effects if not isinstance(effect, Append)]
     error = StorageError(
