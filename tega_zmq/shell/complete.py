@@ -92,11 +92,13 @@ class Live:
         return self._ask(("versions", root), lambda: self._versions(root))
 
     def _versions(self, root: str) -> list[str]:
+        tags = [each["tag"] for each in self._inspect("tags") if each["root"] == root]
         for each in self._inspect("old"):
             if each["root"] == root:
                 first, last = each["versions"]
-                return [str(version) for version in range(last, max(first - 1, last - NEWEST), -1)]
-        return []
+                numbers = range(last, max(first - 1, last - NEWEST), -1)
+                return [*sorted(tags), *map(str, numbers)]
+        return sorted(tags)
 
     def _inspect(self, what: str) -> Any:
         return self._client.inspect(what, timeout=PATIENCE)
@@ -188,7 +190,10 @@ def _values(
         case "path" | "path@version":
             return _paths(word, source)
         case "version":
-            return _in_order(_versions_of(given.get("root", ""), source), word)
+            return _in_order(_versions_of(_given_root(given), source), word)
+        case "tag":
+            known = _versions_of(_given_root(given), source)
+            return _in_order([each for each in known if not each.isdigit()], word)
         case "transaction":
             return _starting(list(transactions), word)
         case "root@version" if _mark(word, "@") >= 0:
@@ -209,6 +214,13 @@ def _values(
 
 def _starting(names: Sequence[str], word: str) -> list[Candidate]:
     return [Candidate(name, name, True) for name in sorted(names) if name.startswith(word)]
+
+
+def _given_root(given: Mapping[str, str]) -> str:
+    """Return the root that was typed, without a version."""
+    text = given.get("root", given.get("root@version", ""))
+    at = _mark(text, "@")
+    return text if at < 0 else text[:at]
 
 
 def _in_order(names: Sequence[str], word: str, lead: str = "") -> list[Candidate]:

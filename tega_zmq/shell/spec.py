@@ -178,12 +178,27 @@ def fill(parser: P, command: Command) -> P:
     return parser
 
 
+_METAVARS: dict[str, str] = {
+    "number": "N",
+    "version": "VERSION",
+    "time": "TIME",
+    "expected": "N|absent",
+    "text": "TEXT",
+    "file": "FILE",
+}
+
+
 def _metavar(argument: Argument) -> str:
     if argument.choices:
         return "|".join(argument.choices)
-    return {"number": "N", "version": "VERSION", "expected": "N|absent", "text": "TEXT", "file": "FILE"}.get(
-        argument.kind, argument.dest.upper()
-    )
+    return {
+        "number": "N",
+        "version": "VERSION",
+        "time": "TIME",
+        "expected": "N|absent",
+        "text": "TEXT",
+        "file": "FILE",
+    }.get(argument.kind, argument.dest.upper())
 
 
 def convert(command: Command, args: argparse.Namespace, *, typed: bool) -> argparse.Namespace:

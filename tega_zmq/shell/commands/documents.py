@@ -43,15 +43,22 @@ def import_(session: Session, args: argparse.Namespace) -> Result:
     trees = _roots_of(document, args.file)
     message = args.message if args.message is not None else f"import {args.file}"[:1000]
     transaction = session.client.begin()
+    sent = 0
     try:
-        for root, value in trees.items():
+        for done, (root, value) in enumerate(trees.items()):
             for kind, path, part in in_parts((root,), value):
+                session.around.progress(
+                    f"import: root {done + 1} of {len(trees)}, {sent / 1e6:.1f} MB so far"
+                )
+                sent += _size(part)
                 (transaction.put if kind == "put" else transaction.patch)(path, part)
+        session.around.progress("import: comparing")
         found = transaction.candidate().changes
         changes = sum(counts(found))
         if args.dry_run:
             transaction.cancel()
             return shown(found, args, "nothing would change")
+        session.around.progress("import: committing")
         committed = transaction.commit(message=message)
     except BaseException:
         _cancel(transaction)
@@ -129,8 +136,9 @@ def export(session: Session, args: argparse.Namespace) -> Result:
 
     document: dict[str, Any] = {}
     if args.path == ".":
-        for each in session.client.inspect("roots"):
-            root = each["root"]
+        roots = [each["root"] for each in session.client.inspect("roots")]
+        for count, root in enumerate(roots):
+            session.around.progress(f"export: root {count + 1} of {len(roots)}: {root}")
             try:
                 tree = _lasting(session, (root,), None)
             except NotFound:
@@ -170,6 +178,7 @@ def _lasting(session: Session, path: Path, version: Any) -> Any:
         if version is None:  # all parts of one version
             version = _present(session, path[0])
     parts = {}
+    session.around.progress(f"export: {format_path(path)} in parts")
     for oid, _ in session.client.oids(path, version=version):
         part = _lasting(session, (*path, oid), version)
         if part is not _NOTHING:

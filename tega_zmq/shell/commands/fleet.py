@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from typing import Any
 
+from tega_zmq.shell.differences import plural
 from tega_zmq.shell.output import Paint, Result, ago, safe, table, when
 from tega_zmq.shell.session import Session, path_of
 from tega_zmq.shell.spec import Argument, Command, UsageError
 
 CATEGORY = "Fleet"
 OPERATION = "Operation"
+
+_LOOK = 0.2
+"""Seconds between two looks at the agents while `sync --wait` waits."""
 
 
 def agents(session: Session, _: argparse.Namespace) -> Result:
@@ -153,6 +158,23 @@ def _acting(what: str) -> Callable[[Session, argparse.Namespace], Result]:
     return act
 
 
+def sync(session: Session, args: argparse.Namespace) -> Result:
+    """Reconcile replicas; with --wait until no connected agent is behind."""
+    result = Result(session.client.manage("sync"))
+    if not args.wait:
+        return result
+    while True:
+        agents = [each for each in session.client.inspect("agents") if each["state"] == "connected"]
+        behind = [each["tega_id"] for each in agents if any(root["behind"] != 0 for root in each["config"])]
+        if not behind:
+            done = f"{plural(len(agents), 'connected agent')}, none behind"
+            return Result({"agents": len(agents), "behind": 0}, done)
+        session.around.progress(
+            f"sync: {len(behind)} of {plural(len(agents), 'connected agent')} behind: {behind[0]}"
+        )
+        time.sleep(_LOOK)
+
+
 def clear(session: Session, args: argparse.Namespace) -> Result:
     """Empty the store."""
     if not args.yes:
@@ -204,7 +226,13 @@ COMMANDS = (
         _listing("forwarders", "no forwarders"),
     ),
     Command("ss", OPERATION, "Write a snapshot of the store", _acting("snapshot")),
-    Command("sync", OPERATION, "Reconcile replicas now", _acting("sync")),
+    Command(
+        "sync",
+        OPERATION,
+        "Reconcile replicas now",
+        sync,
+        (Argument("--wait", "flag", "until no agent that is connected is behind; Ctrl-C ends the waiting"),),
+    ),
     Command("reload", OPERATION, "Load the node's plugins anew", _acting("reload")),
     Command(
         "clear",

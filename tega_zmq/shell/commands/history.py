@@ -64,7 +64,8 @@ def log(session: Session, args: argparse.Namespace) -> Result:
     entries: list[tuple[str, Any]] = []
     for path in named:
         try:
-            entries += [(path[0], entry) for entry in session.client.log(path, limit=limit)]
+            found = session.client.log(path, limit=limit, since=args.since, by=args.by or "")
+            entries += [(path[0], entry) for entry in found]
         except NotFound:
             if args.path is not None:
                 raise  # without a path: the root went meanwhile
@@ -169,8 +170,11 @@ COMMANDS = (
         (
             Argument("PATH", "path", "a root or a node in it; without it, all roots", required=False),
             Argument("--limit", "number", "at most so many commits (default 20)", short="-n"),
+            Argument("--since", "time", "only commits since 2026-11-20T12:00, or in the last 2h, 30min, 3d"),
+            Argument("--by", "text", "only commits of this tega_id"),
         ),
-        examples=("log config-pi1", "log config-pi1.net.eth0 -n 5"),
+        "A time without an offset is local time.",
+        ("log config-pi1", "log config-pi1.net.eth0 -n 5", "log --since 2h --by noc-1"),
     ),
     Command(
         "diff",

@@ -11,10 +11,12 @@ import pytest
 
 from tega_zmq.client.requests import NO_DEFAULT, to_path
 from tega_zmq.client.results import (
+    Blamed,
     CandidateView,
     Change,
     Committed,
     Difference,
+    Edge,
     Found,
     LogEntry,
     MessageView,
@@ -142,6 +144,8 @@ class FakeClient:
         self.ephemeral: set[Path] = set()
         self.largest: int | None = None
         self.fail: TegaError | None = None
+        self.named: dict[str, dict[str, int]] = {}
+        self.blamed: list[Blamed] = []
         self.problems: list[TegaError] = []
         self.expired_callbacks: list[Callable[[TransactionExpired], Any]] = []
         self.state_callbacks: list[Callable[[str], Any]] = []
@@ -274,8 +278,9 @@ class FakeClient:
     def find(self, regex: str) -> list[Found]:
         return find(self.tree, regex)
 
-    def log(self, path: Any, limit: int = 20) -> list[LogEntry]:
+    def log(self, path: Any, limit: int = 20, *, since: float | None = None, by: str = "") -> list[LogEntry]:
         name = to_path(path)[0]
+        self.calls.append(("log", name, limit, since, by))
         if name not in self.entries:
             raise NotFound(f"there is no root {name}", path=name)
         return self.entries[name][:limit]
@@ -285,6 +290,27 @@ class FakeClient:
     ) -> list[Difference]:
         one = self.get(path, version=version)
         return differences("", one, self.get(other_path or path, version=other))
+
+    def tag(self, root: str, name: str, version: Any = None) -> int:
+        number = len(self.history[root]) - 1 if version is None else int(version)
+        self.named.setdefault(root, {})[name] = number
+        return number
+
+    def untag(self, root: str, name: str) -> int:
+        if name not in self.named.get(root, {}):
+            raise NotFound(f"{root} has no tag {name}", path=root)
+        return self.named[root].pop(name)
+
+    def tags(self, root: str | None = None) -> dict[str, dict[str, int]]:
+        return {each: names for each, names in self.named.items() if root in (None, each)}
+
+    def blame(self, path: Any, version: Any = None) -> list[Blamed]:
+        self.calls.append(("blame", to_path(path), version))
+        return self.blamed
+
+    def edges(self, path: Any, *, version: Any = None) -> list[Edge]:
+        self.calls.append(("edges", to_path(path), version))
+        return [Edge("a@1", "b", "a.b@0")]
 
     # -- the rest
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tega_zmq.client.results import Change
+from tega_zmq.client.results import Blamed, Change
 from tega_zmq.errors import (
     Collision,
     InvalidPath,
@@ -390,6 +390,66 @@ def test_undo_and_undo_of_it(desk: Any) -> None:
     assert desk.client.entries["a"][0].message == "again"
     type_(desk, "begin", "undo a", "commit -m both")
     assert desk.client.entries["a"][0].message == "both"
+
+
+def test_log_by_whom_and_since(desk: Any) -> None:
+    type_(desk, "put a.b 1", "log a --since 2023-11-14T22:13:20Z --by noc-1 -n 5")
+    assert ("log", "a", 5, 1_700_000_000.0, "noc-1") in desk.client.calls
+    with pytest.raises(UsageError, match="how long ago"):
+        type_(desk, "log a --since yesterday")
+
+
+def test_tags(desk: Any) -> None:
+    assert type_(desk, "tags") == "no tags"
+    type_(desk, "put a.b 1", "put a.b 2", "put c.d 1")
+    assert type_(desk, "tag a@0 first") == "a@0 is first"
+    assert type_(desk, "tag a now", "tag c now") == "c@0 is now"
+    assert type_(desk, "tags").split("\n")[1:] == ["a     first  0", "a     now    1", "c     now    0"]
+    assert json.loads(type_(desk, "tags c --json")) == [{"root": "c", "tag": "now", "version": 0}]
+    assert type_(desk, "untag a first") == "a@0 is first no more"
+    for line in ("tag a.b x", "untag a.b x", "tags a.b"):
+        with pytest.raises(UsageError, match="whole root"):
+            type_(desk, line)
+    with pytest.raises(NotFound):
+        type_(desk, "untag a first")
+
+
+def test_blame(desk: Any) -> None:
+    assert type_(desk, "blame a") == "no leaves"
+    desk.client.blamed = [
+        Blamed("a.b", 3, 1_700_000_000.0, "noc-1", "x" * 100 + "\x1b[31m"),
+        Blamed("a.c", 0, None, "", ""),
+    ]
+    shown = type_(desk, "blame a@golden").split("\n")
+    assert shown[1].split()[:2] == ["a.b", "3"]
+    assert shown[1].endswith("noc-1  " + "x" * 59 + "…")
+    assert shown[2].split() == ["a.c", "0", "-", "-"]
+    assert desk.client.calls[-1] == ("blame", ("a",), "golden")
+    assert json.loads(type_(desk, "blame a --json"))[0]["message"] == "x" * 100 + "\x1b[31m"
+
+
+def test_edges(desk: Any) -> None:
+    assert type_(desk, "edges a@golden") == "a@1 -> a.b@0"
+    assert desk.client.calls[-1] == ("edges", ("a",), "golden")
+    assert json.loads(type_(desk, "edges a --json")) == [{"parent": "a@1", "oid": "b", "child": "a.b@0"}]
+
+
+def test_sync_waits_for_those_who_are_behind(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def agent(name: str, state: str, behind: int | None) -> dict[str, Any]:
+        return {"tega_id": name, "state": state, "config": [{"root": "c", "version": 1, "behind": behind}]}
+
+    told: list[str] = []
+    desk.session.around = desk.session.around._replace(progress=told.append)
+    left = [3, None, 0]
+    desk.client.listings["agents"] = [agent("pi1", "connected", 9), agent("pi2", "away", 9)]
+
+    def pause(_: float) -> None:
+        desk.client.listings["agents"][0] = agent("pi1", "connected", left.pop(0))
+
+    monkeypatch.setattr("tega_zmq.shell.commands.fleet.time.sleep", pause)
+    assert type_(desk, "sync --wait") == "1 connected agent, none behind"
+    assert told == ["sync: 1 of 1 connected agent behind: pi1"] * 3 + [""]
+    assert "reconciled" not in type_(desk, "sync --wait --json")
 
 
 def test_roots_and_old(desk: Any) -> None:
@@ -838,7 +898,7 @@ def test_every_command_is_told_well(command: Any) -> None:
 
 EXPECTED = """
     put pute patch get geta getr del begin cand check commit cancel use transactions roots old log diff
-    rollback undo
+    rollback undo tag untag tags blame edges
     sub subr unsub unsubr pub agents status import export id ids plugins reload sync ss
     clear disown channels subscribers forwarders global
 """.split()

@@ -97,6 +97,8 @@ def test_versions_and_transactions() -> None:
     assert offered("rollback nope ") == offered("rollback a..b ") == []
     assert offered("diff config-pi1@1 config-pi1@g") == ["config-pi1@golden"]
     assert offered("put config-pi1@") == []
+    assert offered("tag config-pi1@1") == ["config-pi1@12", "config-pi1@11", "config-pi1@1"]
+    assert offered("tag config-pi1@12 ") == offered("untag config-pi1 ") == ["golden"]
     _, found = candidates("use ", COMMANDS, Tree(), (), ["one", "other"])
     assert [each.text for each in found] == ["one", "other"]
 
