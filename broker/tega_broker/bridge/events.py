@@ -29,6 +29,7 @@ __all__ = ["Streams"]
 
 _NUMBER: Final = re.compile(r"-?\d{1,18}")
 _ID: Final = re.compile(r"([0-9A-Za-z]{1,64})-(\d{1,18})")
+_NOTHING: Final = ("", -1)
 _LOOK: Final = 1.0
 """Seconds between two looks whether the peer is still there."""
 
@@ -91,7 +92,7 @@ async def _since(client: Client, path: Path, version: str | None, last: str) -> 
     try:
         present = await client.node(root)
     except NotFound:
-        return ("", -1) if not epoch else (epoch, number)
+        return (epoch, number) if epoch else _NOTHING
     if number < 0:
         number = max(present.version + number, -1)
     if epoch and epoch != present.epoch:
@@ -137,6 +138,8 @@ class _Stream:
         self._over = asyncio.Event()
         self._told: list[Change] = []
         """What one commit changed, as far as it has come."""
+        self._from_nothing = False
+        """There was no root, and nothing of it was told yet: a whole value is no gap then."""
 
     def end(self, reason: str) -> None:
         """End the stream; the peer is told `reason` in a comment, and comes back by itself."""
@@ -151,6 +154,7 @@ class _Stream:
 
     async def serve(self, client: Client, path: Path, since: tuple[str, int] | None) -> None:
         """Follow `path` from `since` on until it is over. Raises before anything is sent, or not at all."""
+        self._from_nothing = since == _NOTHING
         subscriptions = client._driver.engine.subscriptions
 
         def add() -> Any:
@@ -191,11 +195,14 @@ class _Stream:
                 self._outbox.put(b": still here\n\n")
 
     def _on_change(self, change: Change) -> None:
-        if change.reset:
+        if change.reset and change.version < 0:
+            return  # the root does not exist yet
+        if change.reset and not self._from_nothing:
             # What lies between was dropped while this stream was cut off from the broker.
             self._outbox.put(b"event: compacted\ndata: " + dump({"version": change.version}) + b"\n\n")
             self._over.set()
             return
+        self._from_nothing = False
         told = self._told
         if not told:
             asyncio.get_running_loop().call_soon(self._tell)

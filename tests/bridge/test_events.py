@@ -1,0 +1,169 @@
+"""Server-Sent Events: changes over plain HTTP, and how a follower comes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.bridgekit import Site, site
+from tests.processes import until
+
+
+class Follower:
+    """One stream, read event by event."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        self.last = ""
+        self.comments: list[str] = []
+
+    def event(self) -> dict[str, Any]:
+        """The next event."""
+        found: dict[str, str] = {}
+        while True:
+            line = self.response.readline().decode()
+            assert line, "the stream ended"
+            line = line.rstrip("\n")
+            if line.startswith(":"):
+                self.comments.append(line)
+            elif not line and "data" in found:
+                break
+            elif line:
+                name, _, value = line.partition(": ")
+                found[name] = value
+        self.last = found.get("id", self.last)
+        return dict(json.loads(found["data"]), event=found.get("event"))
+
+    def told(self) -> list[tuple[Any, ...]]:
+        event = self.event()
+        return [(event["version"], each["ope"], each["path"], each["instance"]) for each in event["changes"]]
+
+
+@contextmanager
+def follow(bridge: Site, target: str, last: str = "") -> Iterator[Follower]:
+    connection = bridge.connection()
+    connection.request("GET", target, headers={"Last-Event-ID": last} if last else {})
+    response = connection.getresponse()
+    assert response.status == 200, response.read()
+    assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    try:
+        yield Follower(response)
+    finally:
+        response.close()
+        connection.close()
+
+
+def test_from_a_version_on_and_then_live(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-e")
+    for number in range(4):
+        noc.put(f"{root}.n", number)
+    with follow(bridge, f"/{root}/n/?watch=1&from_version=1") as it:
+        assert it.told() == [(2, "PUT", f"{root}.n", 2)]
+        assert it.told() == [(3, "PUT", f"{root}.n", 3)]
+        noc.delete(root)
+        assert it.told() == [(4, "DELETE", f"{root}.n", 3)]
+        noc.rollback(root, 0, message="back")
+        event = it.event()
+        assert event["message"] == "back" and event["tega_id"] == "noc-e"
+        assert event["changes"][0] == {
+            "ope": "ROLLBACK",
+            "path": f"{root}.n",
+            "instance": 0,
+            "tega_id": "noc-e",
+            "backto": 0,
+        }
+    with follow(bridge, f"/{root}/n?watch=1&from_version=-2") as it:
+        assert [it.told()[0][0], it.told()[0][0]] == [4, 5]
+
+
+def test_who_comes_back_misses_nothing(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-f")
+    noc.put(f"{root}.n", 0)
+    last = ""
+    heard: list[int] = []
+    with follow(bridge, f"/{root}/?watch=1") as it:
+        noc.put(f"{root}.n", 1)
+        heard.append(it.told()[0][3])
+        last = it.last
+    for start in range(2, 40, 4):
+        for number in range(start, start + 4):
+            noc.put(f"{root}.n", number)
+        with follow(bridge, f"/{root}/?watch=1", last) as it:
+            heard += [it.told()[0][3] for _ in range(2)]
+            last = it.last
+    with follow(bridge, f"/{root}/?watch=1", last) as it:
+        while heard[-1] != 41:
+            heard.append(it.told()[0][3])
+    assert heard == list(range(1, 42))
+
+
+def test_one_event_a_commit(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-g")
+    noc.put(root, {"a": 1, "b": 1})
+    with follow(bridge, f"/{root}/?watch=1&tega_id=ann") as it:
+        with noc.transaction() as tx:
+            tx.put(f"{root}.a", 2)
+            tx.put(f"{root}.b", 2)
+        assert it.told() == [(1, "PUT", f"{root}.a", 2), (1, "PUT", f"{root}.b", 2)]
+
+
+def test_what_is_not_kept_any_more_is_gone(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-h")
+    for number in range(150):
+        noc.put(f"{root}.n", number)
+    answer = bridge.ask("GET", f"/{root}/?watch=1&from_version=3")
+    assert (answer.status, answer.error) == (410, "Compacted")
+    assert answer.json["oldest"] > 3
+    answer = bridge.ask("GET", f"/{root}/?watch=1", headers={"Last-Event-ID": "another-149"})
+    assert (answer.status, answer.error) == (410, "Compacted")
+
+
+def test_what_is_refused(bridge: Site, root: str) -> None:
+    assert bridge.ask("GET", f"/{root}/?watch=1&from_version=new").status == 400
+    assert bridge.ask("GET", f"/{root}/?watch=1", headers={"Last-Event-ID": "x"}).status == 400
+    assert bridge.ask("GET", "/?watch=1").error == "InvalidPath"
+    assert bridge.ask("GET", f"/{root}/?watch=maybe").status == 400
+
+
+def test_a_root_that_does_not_exist_yet(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-i")
+    with follow(bridge, f"/{root}/a/?watch=1&from_version=0") as it:
+        noc.put(f"{root}.a", 1)
+        assert it.told() == [(0, "PUT", f"{root}.a", 1)]
+
+
+def test_kept_alive_cut_and_stopped(tmp_path: Path) -> None:
+    with site(tmp_path, ping="0.05") as bridge:
+        noc = bridge.client("noc")
+        noc.put("a.b", 0)
+        streams = bridge.serving.bridge.gauges["event_streams"][1]
+        with follow(bridge, "/a/?watch=1") as it:
+            assert streams() == 1
+            line = ""
+            while not line.startswith(":"):
+                line = it.response.readline().decode()
+        until(lambda: streams() == 0, "who hung up is noticed")
+        with follow(bridge, "/a/?watch=1") as it:
+            bridge.broker.kill()
+            bridge.broker.start()
+            bridge.client().put("a.b", 1)
+            assert it.told() == [(1, "PUT", "a.b", 1)]
+            bridge.run(bridge.serving.bridge.stop("the bridge is stopping"))
+            assert b"the bridge is stopping" in it.response.read()
+
+
+def test_who_does_not_read_is_given_up(tmp_path: Path) -> None:
+    with site(tmp_path, limits__queue="65536") as bridge:
+        noc = bridge.client("noc")
+        noc.put("big.x", "")
+        with bridge.socket() as slow:
+            slow.sendall(b"GET /big/x?watch=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            until(lambda: bridge.serving.bridge.gauges["event_streams"][1]() == 1)
+            for number in range(1000):
+                noc.put("big.x", f"{number}" + "x" * 300_000)
+                if bridge.serving.bridge.metrics.counts.get("slow_subscribers"):
+                    break
+            until(lambda: bridge.serving.bridge.gauges["event_streams"][1]() == 0)

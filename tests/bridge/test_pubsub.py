@@ -1,0 +1,233 @@
+"""/_pubsub with a foreign client: a whole session in the text protocol of the first tega."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as web_socket
+
+from tega_zmq import errors
+from tests.bridgekit import Site, site
+from tests.processes import until
+
+
+class Talk:
+    """A client of the text protocol."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    def say(self, line: str, value: Any = ...) -> None:
+        self.socket.send(line if value is ... else f"{line}\n{json.dumps(value)}")
+
+    def hear(self) -> tuple[str, Any]:
+        """The next message: its line, and what is in the second one."""
+        line, _, body = str(self.socket.recv(10)).partition("\n")
+        return line, json.loads(body) if body else None
+
+    def notified(self) -> list[Any]:
+        line, entries = self.hear()
+        assert line == "NOTIFY"
+        return [tuple(entry.values()) for entry in entries]
+
+
+@contextmanager
+def talk(bridge: Site, tega_id: str = "", **options: Any) -> Iterator[Talk]:
+    """An open session, if there is a tega_id."""
+    url = bridge.url.replace("http", "ws") + "/_pubsub"
+    with web_socket(url, proxy=None, **options) as socket:
+        made = Talk(socket)
+        if tega_id:
+            made.say(f"SESSION {tega_id} local")
+            assert made.hear() == ("SESSIONACK gateway", None)
+        yield made
+
+
+def settle(it: Talk) -> None:
+    """Wait until what was said before is done: an error comes after it."""
+    it.say("SUBSCRIBE ((( local True")
+    line, body = it.hear()
+    assert line == "ERROR SUBSCRIBE" and body["error"] == "InvalidValue"
+
+
+def closed(it: Talk) -> tuple[int, str]:
+    """How the other side ended it."""
+    with pytest.raises(ConnectionClosed) as ended:
+        while True:
+            it.socket.recv(20)
+    assert ended.value.rcvd is not None
+    return ended.value.rcvd.code, ended.value.rcvd.reason
+
+
+def test_where_a_change_falls(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-a")
+    with talk(bridge, "joe") as joe:
+        joe.say(f"SUBSCRIBE {root}.b local False")
+        settle(joe)
+        noc.put(f"{root}.b", 1)
+        assert joe.notified() == [("PUT", f"{root}.b", 1, "noc-a")]
+        noc.put(f"{root}.b", {"c": 2})
+        assert joe.notified() == [("PUT", f"{root}.b", {"c": 2}, "noc-a")]
+        noc.put(f"{root}.b.d.e", 3)
+        assert joe.notified() == [("PUT", f"{root}.b.d", {"e": 3}, "noc-a")]
+        noc.put(f"{root}.b.d.e", 4)
+        assert joe.notified() == [("PUT", f"{root}.b.d.e", 4, "noc-a")]
+        noc.delete(f"{root}.b.c")
+        assert joe.notified() == [("DELETE", f"{root}.b.c", 2, "noc-a")]
+        noc.put(f"{root}.other", 0)
+        noc.delete(root)
+        assert joe.notified() == [("DELETE", f"{root}.b", {"d": {"e": 4}}, "noc-a")]
+        noc.put(root, {"b": 5, "x": 6})
+        assert joe.notified() == [("PUT", f"{root}.b", 5, "noc-a")]
+        noc.rollback(root, 0)
+        assert joe.notified() == [("ROLLBACK", f"{root}.b", 1, "noc-a", 0)]
+        joe.say(f"UNSUBSCRIBE {root}.b False")
+        settle(joe)
+        noc.put(f"{root}.b", 7)
+        settle(joe)
+
+
+def test_one_frame_a_commit_and_never_to_its_originator(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-b")
+    with talk(bridge, "joe") as joe, talk(bridge, "ann") as ann:
+        for each in (joe, ann):
+            each.say(f"SUBSCRIBE {root} local False")
+            each.say(f"SUBSCRIBE {root}.a local False")
+            each.say(f"SUBSCRIBE {root}.* global True")
+            settle(each)
+        with noc.transaction() as tx:
+            tx.put(f"{root}.a.b", 1)
+            tx.put(f"{root}x.c", 2)
+        expected = {("PUT", root, '{"a": {"b": 1}}'), ("PUT", f"{root}.a", '{"b": 1}')}
+        expected.add(("PUT", f"{root}x", '{"c": 2}'))
+        for each in (joe, ann):
+            line, entries = each.hear()
+            assert line == "NOTIFY"
+            assert {(e["ope"], e["path"], json.dumps(e["instance"])) for e in entries} == expected
+            assert len(entries) == 3, "each path once"
+        assert bridge.ask("PUT", f"/{root}/a/d/?tega_id=joe", 3).status == 200
+        assert ann.notified() == [("PUT", f"{root}.a.d", 3, "joe")]
+        settle(joe)
+        joe.say("UNSUBSCRIBE")
+        settle(joe)
+        noc.put(f"{root}.a.b", 9)
+        assert ann.notified() == [("PUT", f"{root}.a.b", 9, "noc-b")]
+        settle(joe)
+
+
+def test_messages(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-c")
+    heard: list[Any] = []
+    noc.listen(f"{root}.alerts", heard.append)
+    with talk(bridge, "joe") as joe, talk(bridge, "ann") as ann:
+        ann.say(f"SUBSCRIBE {root}.alerts local False")
+        joe.say(rf"SUBSCRIBE {root}\.al.* local True")
+        settle(ann)
+        settle(joe)
+        joe.say(f"PUBLISH {root}.alerts", {"message": {"level": 3}})
+        assert ann.hear() == (f"MESSAGE {root}.alerts joe", {"message": {"level": 3}})
+        until(lambda: [(each.value, each.tega_id) for each in heard] == [({"level": 3}, "joe")])
+        noc.publish(f"{root}.alerts", None)
+        assert joe.hear() == (f"MESSAGE {root}.alerts noc-c", {"message": None})
+
+
+def test_ephemeral_nodes_and_handlers(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-d")
+    put = f"/{root}/joe/?tega_id=joe&ephemeral=True"
+    assert bridge.ask("PUT", put, {"up": 1}).error == "Collision", "there is no session"
+    with talk(bridge, "joe") as joe:
+        assert bridge.ask("PUT", put, {"up": 1}).status == 200
+        assert noc.node(f"{root}.joe").ephemeral
+        offer = f"/{root}/add/?tega_id=joe&ephemeral=True"
+        assert bridge.ask("PUT", offer, "%joe.add").status == 200
+        got: list[Any] = []
+
+        def call() -> None:
+            try:
+                got.append(noc.call(f"{root}.add", 1, k=[2], timeout=10))
+            except errors.TegaError as error:
+                got.append(error)
+
+        for answer in ({"result": 0}, {"error": "not today"}):
+            thread = threading.Thread(target=call)
+            thread.start()
+            line, body = joe.hear()
+            word, number, kind, caller, path = line.split(" ")
+            assert (word, kind, caller, path) == ("REQUEST", "RPC", "noc-d", f"{root}.add")
+            assert body == {"args": [1], "kwargs": {"k": [2]}}
+            joe.say(f"RESPONSE {number} RPC {caller}", answer)
+            joe.say(f"RESPONSE {number} RPC {caller}", {"result": "again"})
+            thread.join()
+        assert got[0] == 0
+        assert isinstance(got[1], errors.HandlerError) and "not today" in got[1].message
+        thread = threading.Thread(target=call)
+        thread.start()
+        joe.hear()
+    thread.join()
+    assert isinstance(got[2], errors.HandlerGone), got
+    until(lambda: noc.get(f"{root}.joe", default=None) is None)
+    with pytest.raises(errors.NoHandler):
+        noc.call(f"{root}.add")
+
+
+def test_another_session_takes_over(bridge: Site) -> None:
+    with talk(bridge, "joe") as first, talk(bridge, "joe") as second:
+        code, reason = closed(first)
+        assert code == 1008 and reason.startswith("TakenOver")
+        settle(second)
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [("HELLO", 1007), ("SUBSCRIBE a local False", 1008), ("SESSION pi/1 local", 1007), (b"\xff", 1007)],
+)
+def test_what_ends_it(bridge: Site, said: Any, code: int) -> None:
+    with talk(bridge) as it:
+        it.socket.send(said)
+        assert closed(it)[0] == code
+
+
+def test_two_sessions_on_one_web_socket(bridge: Site) -> None:
+    with talk(bridge, "joe") as joe:
+        joe.say("SESSION ann local")
+        assert closed(joe)[0] == 1008
+
+
+def test_who_does_not_read_is_closed_and_others_hear(tmp_path: Path) -> None:
+    with site(tmp_path, limits__queue="65536") as bridge:
+        noc = bridge.client("noc")
+        with talk(bridge, "slow", max_queue=1) as slow, talk(bridge, "quick", max_size=None) as quick:
+            for each in (slow, quick):
+                each.say("SUBSCRIBE big.x local False")
+            settle(slow)
+            settle(quick)
+            heard = 0
+            while "slow_subscribers" not in bridge.serving.bridge.metrics.counts:
+                noc.put("big.x", f"{heard}" + "x" * 300_000)
+                assert len(quick.notified()[0][2]) > 300_000
+                heard += 1
+                assert heard < 1000
+            until(lambda: "slow" not in {each["tega_id"] for each in noc.inspect("sessions")})
+            noc.put("big.x", 1)
+            assert quick.notified() == [("PUT", "big.x", 1, "noc")]
+
+
+def test_the_broker_goes_and_comes(tmp_path: Path) -> None:
+    with site(tmp_path) as bridge, talk(bridge, "joe") as joe:
+        joe.say("SUBSCRIBE a.b local False")
+        settle(joe)
+        bridge.broker.kill()
+        bridge.broker.start()
+        noc = bridge.client("noc")
+        noc.put("a.b", 1)
+        assert joe.notified() == [("PUT", "a.b", 1, "noc")]
+        bridge.run(bridge.serving.bridge.stop("the bridge is stopping"))
+        assert closed(joe) == (1001, "the bridge is stopping")
