@@ -114,8 +114,8 @@ class Session:
         self.lost_above = 0
         """Writes up to this id were passed up in a session that is gone there, with its outcomes."""
         self.doubt = 0.0
-        """Until then (monotonic seconds) a write may come that was passed on before this node restarted. 0: it
-        began in this run."""
+        """Until then (monotonic seconds) a write may come that was passed on before this node restarted.
+        0: the session began in this run."""
         self.told: dict[int, dict[str, tuple[str, int]]] = {}
         """Up to where its subscriptions at the node above have been told, by number and root."""
         self.announced: dict[tuple[str, Any], Any] = {}
