@@ -95,6 +95,27 @@ def test_the_broker_starts_it_and_starts_it_again(fleet: Fleet) -> None:
         ask(f"{url}/_health")
 
 
+def test_devices_show_in_the_numbers(fleet: Fleet) -> None:
+    url = with_bridge(fleet)
+    fleet.broker.start()
+    agent = fleet.agent("pi1")
+    agent.start()
+    until(lambda: ready(url))
+    assert ask(f"{url}/config-pi1/x", "PUT", 1)[0] == 200
+
+    def shows(line: str) -> bool:
+        with urllib.request.urlopen(f"{url}/_metrics", timeout=20) as answer:
+            return line in answer.read().decode().splitlines()
+
+    until(lambda: shows('tega_replica_lag_versions{agent="pi1",root="config-pi1"} 0'))
+    assert shows('tega_agent_connected{agent="pi1"} 1')
+    assert ask(f"{url}/_agents")[1][0]["tega_id"] == "pi1"
+    agent.kill()
+    until(lambda: shows('tega_agent_connected{agent="pi1"} 0'))
+    status, error = ask(f"{url}/ops-pi1/x", "PUT", 1)
+    assert (status, error["error"], error["owner"]) == (503, "OwnerAway", "pi1")
+
+
 def test_it_goes_with_a_broker_that_is_killed(fleet: Fleet) -> None:
     url = with_bridge(fleet)
     fleet.broker.start()
