@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test lint format unit integration bench fuzz lab chaos soak sim sim-mutants docs clean distclean
+.PHONY: help run demo test lint format unit integration bench fuzz lab chaos soak sim sim-mutants docs notebook clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,12 @@ soak: $(READY) lab  ## 200 rounds of kill -9 under load, then the simulation, un
 
 docs: $(READY)  ## check the links and samples in the documents
 	$(BIN)/python -m pytest tests/unit/test_docs.py $(ARGS)
+
+# Jupyter itself is not installed here. To work in the notebook: .venv/bin/pip install jupyterlab, and then
+# .venv/bin/jupyter lab docs/notebook.ipynb
+notebook: $(READY)  ## run docs/notebook.ipynb, and keep it with its pictures in var/notebook.ipynb
+	@mkdir -p var
+	$(BIN)/jupyter execute docs/notebook.ipynb --output $(CURDIR)/var/notebook.ipynb $(ARGS)
 
 clean:  ## remove what the tools left, not the data of make run
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build *.egg-info var/bench

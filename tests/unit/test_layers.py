@@ -47,6 +47,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "tega_zmq.log": (*STORE, "tega_zmq.log"),
     "tega_zmq.tunnel": (*BASE, *WIRE, "tega_zmq.tunnel"),
     "tega_zmq.client": (*BASE, *WIRE, "tega_zmq.tunnel", "tega_zmq.client"),
+    "tega_zmq.graph": (*BASE, "tega_zmq.client"),
     "tega_zmq.aio": (*BASE, "tega_zmq.tunnel", "tega_zmq.client"),
     "tega_zmq.plugins": (*BASE, "tega_zmq.client", "tega_zmq.plugins"),
     "tega_zmq.check": (*STORE, "tega_zmq.log", "tega_zmq.runtime.yamlio", "tega_zmq.check"),
