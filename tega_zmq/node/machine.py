@@ -120,15 +120,21 @@ def start(node: Node, *, epochs: bool, now: float) -> None:
     """The log is read: take the sessions in, open the roots. `epochs`: history may have lost its end."""
     node.now = now
     if epochs:
-        renewed = tuple((name, node.fresh()[:16]) for name in owned_roots(node.tip))
-        if renewed:
-            node.append(NewEpochs(renewed))
+        _renew_epochs(node)
     if node.uplink is not None:
         uplink.start(node)
     for _, root in sorted(node.tip.roots.items(), key=lambda pair: pair[0]):
         if root.owner not in ("", lifecycle.ABOVE):
             node.followers[root.name] = Follower(root.name, root.epoch, root.version)
     lifecycle.restore(node)
+
+
+def _renew_epochs(node: Node) -> None:
+    """Begin new epochs. Until that is durable it is still to be done: a log that fails may lose it."""
+    renewed = tuple((name, node.fresh()[:16]) for name in owned_roots(node.tip))
+    node.renewing = bool(renewed)
+    if renewed:
+        node.append(NewEpochs(renewed))
 
 
 # -- peers -----------------------------------------------------------------------------------------
@@ -419,6 +425,7 @@ def _show(node: Node, before: Store, after: Store, record: Any) -> None:
             watching.reset(node, root, known.node if known is not None else None)
             replication.beacon_at(node, record.root, node.now)
     elif kind is NewEpochs:
+        node.renewing = False
         for name, _ in record.epochs:
             replication.beacon_at(node, name, node.now)
     elif kind is Owned:
@@ -480,6 +487,8 @@ def snapshot_done(
     if node.failure is not None:
         node.note("warning", "log takes writes again", reason=node.failure)
         node.failure = None
+        if node.renewing:
+            _renew_epochs(node)
         if node.uplink is not None:
             uplink.note_owners(node)
         lifecycle.reconcile(node)

@@ -171,6 +171,8 @@ class Node:
         """Topics of the config roots, at the node above."""
         self.claimed: set[str] = set()
         """Operational roots that the node above has accepted."""
+        self.renewing = False
+        """Whether new epochs are begun, and that is not durable yet."""
         self.remember: tuple[int, RememberUplink] | None = None
         """The uplink's session, to be kept for the next start once this record is durable."""
         self.uplink_requests: dict[int, tuple[str, str]] = {}

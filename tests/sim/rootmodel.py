@@ -202,7 +202,10 @@ def step_with(kept: int | None = None) -> Any:
         after, given = _write(state, action, kept)
         if result is UNKNOWN or result == given:
             return (after,)
-        if kept is None and result == Failed("Compacted") and _names_old(state, action):
+        # Whether the versions that it names are there is looked at before anything is carried out.
+        if result == Failed("Compacted") and _names_old(state, action, kept):
+            return (state,)
+        if result == Failed("NotFound") and _names_none(state, action):
             return (state,)
         return ()
 
@@ -234,9 +237,18 @@ def _read(state: Roots, action: Read, result: Any, kept: int | None) -> bool:
     )
 
 
-def _names_old(state: Roots, action: Write) -> bool:
+def _names_old(state: Roots, action: Write, kept: int | None) -> bool:
+    for kind, path, value, _, _ in action.ops:
+        root = state.roots.get(path[0], _NEW)
+        meant = _meant(root, value) if kind == "rollback" else None
+        if meant is not None and (kept is None or _compacted(root, meant, kept)):
+            return True
+    return False
+
+
+def _names_none(state: Roots, action: Write) -> bool:
     return any(
-        kind == "rollback" and _meant(state.roots.get(path[0], _NEW), value) is not None
+        kind == "rollback" and _meant(state.roots.get(path[0], _NEW), value) is None
         for kind, path, value, _, _ in action.ops
     )
 

@@ -76,6 +76,19 @@ def test_what_is_not_durable_is_not_published_and_not_told() -> None:
     assert [each.message.update[3] for each in lab.published] == [0]
 
 
+def test_new_epochs_that_the_log_lost_are_begun_when_it_is_mended() -> None:
+    before = Lab()
+    before.join("noc").put("a.k", 1)
+    old = before.node.durable.roots["a"].epoch
+    lab = Lab(state=before.node.durable, durable=False, prefix="ee", epochs=True)
+    lab.fail()
+    assert lab.node.tip.roots["a"].epoch == old
+    lab.mend()
+    lab.sync()
+    assert lab.node.durable.roots["a"].epoch != old
+    assert not lab.node.renewing
+
+
 def test_a_snapshot_that_was_begun_before_the_log_failed_mends_nothing() -> None:
     lab = Lab()
     peer = lab.join("noc")
