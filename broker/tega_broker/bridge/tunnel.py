@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace", "Pinger", "routes", "upgraded"]
 
-_QUEUE: Final = 32
+_QUEUE: Final = 16
 """Frames that wait in the DEALER, each way: at most 64 KiB each, but for single large values."""
 
 _BURST: Final = 64
