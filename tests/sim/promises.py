@@ -700,6 +700,8 @@ class Ledger:
         node = book.host.node
         if session is None:
             raise Broken(17, f"{book.host.name} calls {message.path} at a connection without a session")
+        if node.uplink is not None and all(each.tega_id != message.tega_id for each in node.sessions):
+            return  # the node above chose the member
         able = frozenset(
             each.id
             for path, sessions in node.handlers
