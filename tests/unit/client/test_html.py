@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tega_zmq import Cont
 from tega_zmq.client import html, requests
 from tega_zmq.client.results import (
+    Blame,
+    Blamed,
     CandidateView,
     Change,
     Committed,
@@ -168,6 +170,9 @@ SHOWN = st.one_of(
         CandidateView,
         st.dictionaries(TEXTS, TREES, max_size=3),
         st.lists(DIFFERENCES, max_size=3).map(tuple),
+    ),
+    st.lists(st.builds(Blamed, TEXTS, st.integers(0), st.none() | st.floats(), TEXTS, TEXTS), max_size=4).map(
+        Blame
     ),
     st.lists(st.builds(Edge, TEXTS, TEXTS, TEXTS), max_size=4).map(Edges),
 )
