@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
-    seed = os.environ.get("SCHEMATHESIS_SEED") or str(random.randrange(1 << 30))
+    seed = os.environ.get("SCHEMATHESIS_SEED", "1")  # always the same one, unless others are tried by hand
     with site(tmp_path) as bridge:
         done = subprocess.run(
             [
