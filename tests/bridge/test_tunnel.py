@@ -85,7 +85,20 @@ def test_many_at_once(bridge: Site, root: str) -> None:
     asyncio.run(story())
 
 
-def test_the_session_outlives_a_cut(bridge: Site, root: str) -> None:
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Site]:
+    """A broker with a lease that a busy machine does not exceed, and its bridge."""
+    made = Site(tmp_path)
+    made.broker.settings["session.lease"] = "30"
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+def test_the_session_outlives_a_cut(patient: Site, root: str) -> None:
+    bridge = patient
     with cutter(bridge.address) as (link, port), connect(f"ws://127.0.0.1:{port}", "pi3") as client:
         noc = bridge.client("noc")
         states: list[str] = []
@@ -103,7 +116,8 @@ def test_the_session_outlives_a_cut(bridge: Site, root: str) -> None:
             noc.put(f"{root}.n", number)
             until(lambda: client.state == "connected")
             assert client.put(f"{root}.own", number).revision
-        until(lambda: heard == list(range(6)))
+        until(lambda: len(heard) >= 6, f"all changes: {heard}")
+        assert heard == list(range(6))
         assert set(states) <= {"suspended", "connected"}
         assert flaps == []
         assert noc.get(f"presence-{root}.x") == 1
