@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tega_zmq import errors, graph, store
@@ -82,6 +82,8 @@ def close(ax: Any) -> None:
 
 
 @settings(max_examples=10)
+@example("$\\frac{$")
+@example("$^$")
 @given(st.text("ab$\\{}^_%<\n", min_size=1, max_size=60).filter(lambda oid: not oid.startswith("_")))
 def test_names_are_never_read_as_formulas(oid: str) -> None:
     close(graph.draw(edges_of(put("r", {"$x$": {"y": 1}})) + requests.as_edges([[[["r"], 1, oid, 0]], None])))
