@@ -131,7 +131,7 @@ class At(NamedTuple):
     """A path as it was typed, perhaps with a version."""
 
     path: Path
-    version: Any
+    version: int | str | None
     """A number, negative to count back; a tag or a time, as text; None: the present."""
 
     def __str__(self) -> str:
@@ -195,7 +195,7 @@ def state_text(session: Session, before: str, state: str) -> str:
         case "suspended":
             return f"the connection to {server} is lost; dialling again"
         case "lost":
-            return f"no connection to {server} for too long: the session is over; a new one follows by itself"
+            return f"{server} is away for too long: this session is over; a new one follows"
         case "taken over":
             return f"another program said hello as {session.client.tega_id}: this session is over"
     return ""

@@ -166,7 +166,7 @@ def export(session: Session, args: argparse.Namespace) -> Result:
 _NOTHING: Any = object()
 
 
-def _lasting(session: Session, path: Path, version: Any) -> Any:
+def _lasting(session: Session, path: Path, version: int | str | None) -> Any:
     """Return the value at `path` without ephemeral nodes and handlers, or `_NOTHING`.
 
     Read with its attributes, which tell what is ephemeral and hold no handlers; what is too large for one

@@ -135,7 +135,7 @@ def undo(session: Session, args: argparse.Namespace) -> Result:
     return _restore(session, args, -1, message)
 
 
-def _restore(session: Session, args: argparse.Namespace, version: Any, why: str | None) -> Result:
+def _restore(session: Session, args: argparse.Namespace, version: int | str, why: str | None) -> Result:
     path = path_of(args.root)
     if len(path) != 1:
         raise UsageError(f"{args.root}: only a whole root can be rolled back")
@@ -147,7 +147,7 @@ def _restore(session: Session, args: argparse.Namespace, version: Any, why: str 
     return written(session, session.writer.rollback(path, version, **message))
 
 
-def _would_restore(session: Session, path: Path, version: Any) -> list[Difference]:
+def _would_restore(session: Session, path: Path, version: int | str) -> list[Difference]:
     """Return what leads from the present to `version`."""
     try:
         session.client.oids(path)

@@ -33,6 +33,7 @@ from tega_zmq.errors import (
 )
 from tega_zmq.paths import Path, format_path
 from tega_zmq.shell.output import plain
+from tega_zmq.shell.run import run_line
 from tega_zmq.shell.session import Session, Surroundings
 
 _NONE: Any = object()
@@ -408,3 +409,11 @@ class Desk:
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
+
+
+def type_(desk: Any, *lines: str) -> str:
+    """Type `lines`; return what the last one printed."""
+    shown = ""
+    for line in lines:
+        shown = run_line(desk.session, line)
+    return shown
