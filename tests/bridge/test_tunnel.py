@@ -104,11 +104,12 @@ def test_the_session_outlives_a_cut(patient: Site, root: str) -> None:
         states: list[str] = []
         client.on_state(states.append)
         client.put(f"presence-{root}.x", 1, ephemeral=True)
+        # The root is there before: of one that comes into being during a cut only the present is told.
+        noc.put(f"{root}.n", 0)
         heard: list[int] = []
         client.subscribe(f"{root}.n", lambda change: heard.append(change.new))
         flaps: list[Any] = []
         noc.subscribe(f"presence-{root}", flaps.append)
-        noc.put(f"{root}.n", 0)
         for number in range(1, 6):
             seen = states.count("suspended")
             link.cut()
@@ -116,8 +117,8 @@ def test_the_session_outlives_a_cut(patient: Site, root: str) -> None:
             noc.put(f"{root}.n", number)
             until(lambda: client.state == "connected")
             assert client.put(f"{root}.own", number).revision
-        until(lambda: len(heard) >= 6, f"all changes: {heard}")
-        assert heard == list(range(6))
+        until(lambda: len(heard) >= 5, f"all changes: {heard}")
+        assert heard == list(range(1, 6))
         assert set(states) <= {"suspended", "connected"}
         assert flaps == []
         assert noc.get(f"presence-{root}.x") == 1
