@@ -85,9 +85,8 @@ def test_kill_9_under_load(fleet: Fleet) -> None:
     for number in range(ROUNDS):
         kind = KINDS[number % len(KINDS)]
         print(f"round {number}: {kind}", flush=True)
-        # A program that dies with its agent can leave its node at the broker behind: docs/testing.md,
-        # "What is known to fail". So it is at the agent only in rounds in which that lives.
-        with_agent = kind != "all" and "pi1" not in kind and draw.random() < 0.5
+        # A program that dies together with its agent must not leave its node at the broker behind.
+        with_agent = "pi1" in kind or draw.random() < 0.5
         doomed = Doomed(fleet.socket("pi1") if with_agent else fleet.url, f"doomed-{number}")
         load.start()
         try:
