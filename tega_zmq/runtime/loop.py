@@ -28,6 +28,7 @@ from tega_zmq.node.effects import (
     Effect,
     Note,
     Publish,
+    ReadHistory,
     Redial,
     Reload,
     RememberUplink,
@@ -37,6 +38,7 @@ from tega_zmq.node.effects import (
     Topics,
 )
 from tega_zmq.node.state import Node
+from tega_zmq.runtime.historian import Historian
 from tega_zmq.runtime.sockets import bound, publisher_socket, router_socket
 from tega_zmq.runtime.uplink import Uplink
 from tega_zmq.tunnel.urls import Tls
@@ -52,6 +54,9 @@ _send: Any = zmq.backend.Socket.send
 
 _DRAIN = 256
 """Most messages that are taken from a socket before their effects are carried out."""
+
+_FOLLOW = 0.25
+"""Seconds after which the history thread is given the store, when little is written."""
 
 _RETRY = 0.02
 """Seconds after which a send to a congested peer is tried again."""
@@ -101,12 +106,19 @@ class Loop:
         hooks: Hooks,
         tls: Tls | None = None,
         better: float = 60.0,
+        historian: Historian | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`wake` is the eventfd that the writer thread writes to; sizes are bytes. Of `tls` see `Uplink`."""
         self.node = node
         self._writer = writer
         self._wake = wake
+        self._historian = historian
+        self._followed = node.durable
+        """What the history thread was given last."""
+        self._followed_number = node.durable_number
+        self._follow_at = 0.0
+        self._follow_after = max(1, node.durable.kept.updates // 8)
         self._queue_limit = queue
         self._snapshot_after = snapshot_after
         self._log = logger
@@ -141,6 +153,7 @@ class Loop:
         queues = self._queues.values()
         return {
             "sync": self._writer.syncs._asdict(),
+            **({"history": self._historian.status} if self._historian is not None else {}),
             "sending": {"peers": len(queues), "bytes": sum(queue.size for queue in queues)},
         }
 
@@ -190,8 +203,21 @@ class Loop:
         if self._retry_at <= now:
             self._flush(now)
         self._run_effects(now)
+        if self._historian is not None:
+            self._follow(now)
         if not ready:
             self._hooks.idle()
+
+    def _follow(self, now: float) -> None:
+        """Give the durable store to the history thread, before it lets go of what that lacks."""
+        node = self.node
+        if node.durable is not self._followed and (
+            node.durable_number - self._followed_number >= self._follow_after or now >= self._follow_at
+        ):
+            assert self._historian is not None
+            self._historian.follow(node.durable)
+            self._followed, self._followed_number = node.durable, node.durable_number
+            self._follow_at = now + _FOLLOW
 
     def _hand_over(self) -> None:
         """Give the records of the last pass to the writer.
@@ -208,6 +234,8 @@ class Loop:
             machine.uplink_close(self.node, self._now())
         self._run_effects(self._now())
         self._hand_over()
+        if self._historian is not None:
+            self._historian.follow(self.node.durable)
 
     def _close(self) -> None:
         if self._link is not None:
@@ -287,6 +315,9 @@ class Loop:
 
     def _woken(self, now: float) -> None:
         os.eventfd_read(self._wake)
+        if self._historian is not None:
+            for number, result in self._historian.poll():
+                machine.history_read(self.node, number, result, now)
         for event in self._writer.poll():
             if isinstance(event, tega_log.Durable):
                 machine.durable(self.node, event.lsn, now)
@@ -392,6 +423,9 @@ class Loop:
             self._snapshot()
         elif isinstance(effect, RememberUplink):
             self._hooks.remember_uplink(effect.session, effect.token)
+        elif isinstance(effect, ReadHistory):
+            assert self._historian is not None
+            self._historian.read(effect.number, effect.want, self.node.durable)
         elif isinstance(effect, Reload):
             self._hooks.reload()
 

@@ -25,6 +25,7 @@ from tega_zmq.errors import InvalidValue, StorageError
 from tega_zmq.log.disk import Disk
 from tega_zmq.node import Node, Settings, machine
 from tega_zmq.runtime.config import AgentConfig, BrokerConfig
+from tega_zmq.runtime.historian import Historian
 from tega_zmq.runtime.loop import Hooks, Loop
 from tega_zmq.runtime.notify import Notifier
 from tega_zmq.runtime.sockets import ListenError
@@ -99,18 +100,23 @@ class _Program(Hooks):
         )
         wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         writer: tega_log.LogThread | None = None
+        historian: Historian | None = None
         try:
             state, epochs = self._recover(opened)
             writer = tega_log.LogThread(opened.log, wake=lambda: os.eventfd_write(wake, 1))
             writer.start()
+            historian = self._historian(wake)
+            historian.start(state)
             node = self._node(state, opened.report.last, epochs)
             context = zmq.Context()
             try:
-                loop = self._loop(node, writer, wake, context)
+                loop = self._loop(node, writer, wake, context, historian)
                 self._serve(loop, ready)
             finally:
                 context.destroy(linger=500)
         finally:
+            if historian is not None:
+                historian.close()
             if writer is not None:
                 writer.close(clean=True)
             else:
@@ -118,6 +124,17 @@ class _Program(Hooks):
             os.close(wake)
         logger.info("stopped")
         return 0
+
+    def _historian(self, wake: int) -> Historian:
+        config = self._config
+        return Historian(
+            self._disk,
+            config.data_dir,
+            wake=lambda: os.eventfd_write(wake, 1),
+            note=lambda level, event, fields: self._logger.log(
+                logging.getLevelName(level.upper()), event, extra={"fields": fields}
+            ),
+        )
 
     def _recover(self, opened: tega_log.Opened) -> tuple[store.Store, bool]:
         config, report = self._config, opened.report
@@ -167,6 +184,7 @@ class _Program(Hooks):
             max_value=config.limits.value,
             max_sessions=config.limits.sessions,
             max_calls=config.limits.calls,
+            history=True,
             **names,
         )
         node = Node(settings, state, last, fresh=fresh_id, clock=time.time, uplink=uplink, now=now)
@@ -181,7 +199,14 @@ class _Program(Hooks):
             return listening or ""
         return ":" + listening.rsplit(":", 1)[1]
 
-    def _loop(self, node: Node, writer: tega_log.LogThread, wake: int, context: zmq.Context[Any]) -> Loop:
+    def _loop(
+        self,
+        node: Node,
+        writer: tega_log.LogThread,
+        wake: int,
+        context: zmq.Context[Any],
+        historian: Historian,
+    ) -> Loop:
         config = self._config
         loop = Loop(
             node,
@@ -193,6 +218,7 @@ class _Program(Hooks):
             uplink=list(config.uplink) if isinstance(config, AgentConfig) else None,
             queue=config.limits.queue,
             snapshot_after=config.log.snapshot_after,
+            historian=historian,
             tls=Tls(*(name or "" for name in (config.tls.ca, config.tls.cert, config.tls.key)))
             if isinstance(config, AgentConfig)
             else None,

@@ -1,0 +1,668 @@
+"""The history: every version of every root, on the disk.
+
+    <data folder>/history/<first 32 hex digits of the SHA-256 of the root's name>-<number>.hist
+
+Each file begins with a checkpoint, the whole tree of one version, and goes on with the updates after it;
+the next one, numbered one higher, begins with the version that it ends with. So a version is the checkpoint
+before it and the updates from there on. A file is frames: length u32, crc u32, payload; each crc is the
+CRC-32 of the payload begun at the crc before. A payload is msgpack: `[1, format, root, line, epoch, version,
+is it there, time, tega_id, message]`, then the parts of the tree `[2, entries]` and of its marks
+`[3, marks]`; `[6, update]` for each that is known of before, if the file does not go on from another; then
+`[4]`; then `[5, update]`, once a version.
+
+A `History` belongs to one thread. It never looks at the log: `follow` is given a store, and takes from what
+that keeps of each root what the files lack. What is torn at the end of the newest file of a root is cut off
+at `open_history` and taken from the store again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+from rpds import HashTrieMap
+
+from tega_zmq.errors import Compacted, StorageError, TegaError
+from tega_zmq.log.disk import Disk, File
+from tega_zmq.log.records import decode_chunk, encode_chunk
+from tega_zmq.paths import Path, format_path
+from tega_zmq.store import (
+    ABSENT,
+    Kept,
+    KeptVersion,
+    Root,
+    Store,
+    Update,
+    check_entries,
+    check_marks,
+    entries,
+    update_at,
+    update_from_plain,
+    update_to_plain,
+)
+from tega_zmq.store.applying import advanced
+from tega_zmq.store.history import NO_MARKS, NO_PATHS, new_root
+from tega_zmq.tree.node import EMPTY, Node, pairs
+
+__all__ = ["FOLDER", "History", "Policy", "open_history", "problems"]
+
+FOLDER: Final = "history"
+FORMAT: Final = 1
+
+_FRAME: Final = struct.Struct("<II")
+_PART: Final = 500
+"""Most entries of a tree in one frame."""
+_READ: Final = 1 << 18
+_COMMITS: Final = 8_000
+"""Updates after which a file ends; a version is never further than that from its checkpoint."""
+_BYTES: Final = 4 << 20
+"""Bytes of updates after which a file ends, if its checkpoint is not larger."""
+_UNSYNCED: Final = 64
+"""Updates of a root that wait for a sync, at most; fewer where less is kept in memory."""
+_ONE: Final = Kept(1, 1)
+
+
+class Policy(NamedTuple):
+    """What is kept of a root; None: no bound."""
+
+    versions: int | None = None
+    seconds: float | None = None
+    size: int | None = None
+    """Bytes."""
+
+
+class _Part(NamedTuple):
+    """One file."""
+
+    number: int
+    line: int
+    """Versions count within a line; after `clear` a new one begins."""
+    first: int
+    """Version of the checkpoint."""
+    epoch: str
+    time: float
+
+
+class _Series:
+    """The files of one root, the oldest first, and the end of the newest."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.parts: list[_Part] = []
+        self.file: File | None = None
+        self.size = 0
+        self.crc = 0
+        self.checkpoint = 0
+        """Bytes of the checkpoint of the newest file."""
+        self.last = ABSENT
+        """The newest version."""
+        self.stamp: tuple[str, float, str] = ("", 0.0, "")
+        """(epoch, time, tega_id) of its commit."""
+        self.commits = 0
+        self.unsynced = 0
+        self.buffer = bytearray()
+
+
+def _stem(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def _file_name(name: str, number: int) -> str:
+    return f"{_stem(name)}-{number:08d}.hist"
+
+
+def _damaged(file: str, offset: int, what: str) -> StorageError:
+    return StorageError(
+        f"{FOLDER}/{file} is damaged at byte {offset}: {what}; other versions can be read, `tega-check` lists"
+        " what is damaged",
+        reason="damaged",
+    )
+
+
+def _frames(disk: Disk, folder: str, file: str) -> Iterator[tuple[int, int, Any]]:
+    """Yield (offset, crc, payload) of each frame. Raises `StorageError` that names file and offset."""
+    handle = disk.open(f"{folder}/{FOLDER}/{file}")
+    try:
+        size = handle.size()
+        buffer, at, offset, crc = b"", 0, 0, 0
+        while offset < size:
+            if len(buffer) - at < _FRAME.size:
+                buffer, at = handle.read(offset, _READ), 0
+            if len(buffer) - at < _FRAME.size:
+                raise _damaged(file, offset, "the file ends within a frame")
+            length, expected = _FRAME.unpack_from(buffer, at)
+            end = _FRAME.size + length
+            if offset + end > size:
+                raise _damaged(file, offset, "the file ends within a frame")
+            if len(buffer) - at < end:
+                buffer, at = handle.read(offset, max(_READ, end)), 0
+            payload = buffer[at + _FRAME.size : at + end]
+            crc = crc32(payload, crc)
+            if crc != expected or not payload:
+                raise _damaged(file, offset, "a frame does not match its checksum")
+            try:
+                plain = decode_chunk(payload)
+            except TegaError as error:
+                raise _damaged(file, offset, error.message) from error
+            yield offset, crc, plain
+            at += end
+            offset += end
+    finally:
+        handle.close()
+
+
+def open_history(disk: Disk, folder: str, note: Callable[[str], None] = lambda _: None) -> History:
+    """Open the history in the data folder, which is made if it is not there.
+
+    `note` is told what was cut off at the end of a file, and which files cannot be used. Raises `OSError`.
+    """
+    disk.make_folder(f"{folder}/{FOLDER}")
+    history = History(disk, folder)
+    for file in disk.list(f"{folder}/{FOLDER}"):
+        if file.endswith(".tmp"):
+            disk.remove(f"{folder}/{FOLDER}/{file}")
+        elif file.endswith(".hist"):
+            try:
+                history.take_in(file)
+            except (StorageError, ValueError, TypeError, IndexError) as error:
+                note(f"{FOLDER}/{file} cannot be used: {error}")
+    for series in list(history.series.values()):
+        text = history.resume(series)
+        if text:
+            note(text)
+    return history
+
+
+class History:
+    """All versions of all roots, as far as they are kept. Made by `open_history`."""
+
+    def __init__(self, disk: Disk, folder: str) -> None:
+        self._disk = disk
+        self._folder = folder
+        self.series: dict[str, _Series] = {}
+        self._seen: dict[str, Root] = {}
+        self.clock: Callable[[], float] | None = None
+        """Unix seconds; None: nothing is dropped by age."""
+        self.policy: Callable[[str], Policy] = lambda _: Policy()
+        self.archive: Callable[[str, str, Iterator[Any]], None] | None = None
+        """Called with root, file and what is in it before it is dropped."""
+
+    # -- opening ---------------------------------------------------------------------------------------
+
+    def take_in(self, file: str) -> None:
+        """Note a file that was found. For `open_history`, in order of the names."""
+        number = int(file.rsplit("-", 1)[1][:-5])
+        for _, _, plain in _frames(self._disk, self._folder, file):
+            kind, version, name, line, epoch, first, _, time, _, _ = plain
+            if kind != 1 or version != FORMAT or file != _file_name(name, number):
+                raise StorageError("it is of another format, or not what its name says")
+            series = self.series.setdefault(name, _Series(name))
+            series.parts.append(_Part(number, line, first, epoch, time))
+            return
+        raise StorageError("it is empty")
+
+    def resume(self, series: _Series) -> str:
+        """Find the end of the newest file, and cut off what is torn there. Returns what was done, if much."""
+        part = series.parts[-1]
+        file = _file_name(series.name, part.number)
+        end, text = 0, ""
+        series.crc, series.commits, series.last = 0, 0, part.first
+        whole = False
+        try:
+            for offset, crc, plain in _frames(self._disk, self._folder, file):
+                if plain[0] == 1:
+                    series.stamp = (plain[4], plain[7], plain[8])
+                elif plain[0] == 4:
+                    whole = True
+                elif plain[0] == 5:
+                    update = update_from_plain(plain[1])
+                    series.last, series.commits = update.after, series.commits + 1
+                    series.stamp = (update.epoch, update.time, update.tega_id)
+                series.crc = crc
+                end = offset
+                series.checkpoint = offset if plain[0] == 4 else series.checkpoint
+        except TegaError as error:
+            text = f"cut off after version {series.last} of {series.name}: {error.message}"
+        handle = self._disk.open(f"{self._folder}/{FOLDER}/{file}")
+        if not whole:
+            # Only what was damaged later looks so: a checkpoint gets its name when it is whole.
+            handle.close()
+            return f"{FOLDER}/{file} is left as it is: {text or 'its checkpoint is incomplete'}"
+        head = handle.read(end, _FRAME.size)
+        series.size = end + _FRAME.size + int(_FRAME.unpack(head)[0])
+        if text:
+            self._keep_tail(handle, file, series.size)
+            handle.truncate(series.size)
+            handle.sync()
+        series.file = handle
+        return text
+
+    def _keep_tail(self, handle: File, file: str, size: int) -> None:
+        """What is cut off is kept beside the file: it may have been damaged later, not torn."""
+        tail = self._disk.create(f"{self._folder}/{FOLDER}/{file}.torn-{size}")
+        try:
+            tail.write(0, handle.read(size, handle.size() - size))
+            tail.sync()
+        finally:
+            tail.close()
+
+    def close(self) -> None:
+        """Sync and close all files. Raises `OSError`."""
+        try:
+            self.sync()
+        finally:
+            for series in self.series.values():
+                if series.file is not None:
+                    series.file.close()
+                    series.file = None
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    def follow(self, store: Store) -> None:
+        """Take from `store`, a durable one, what the files lack of the roots that are kept here.
+
+        Those are all but replicas that came from above. Raises `OSError`; what is lacking then is taken the
+        next time.
+        """
+        for name, root in pairs(store.roots):
+            if root.owner == "^" or root.version == ABSENT or self._seen.get(name) is root:
+                continue
+            self._follow(root, max(1, min(_UNSYNCED, store.kept.updates // 4)))
+            self._seen[name] = root
+
+    def _follow(self, root: Root, unsynced: int) -> None:
+        series = self.series.setdefault(root.name, _Series(root.name))
+        at = series.last
+        if not self._goes_on(series, root):
+            # What cannot go on in the file begins anew; in the same line, if the versions count on.
+            same = self._is_last(series, root)
+            first = update_at(root, 0)
+            if same and series.last in root.trees:
+                at = series.last
+            elif first is not None and first.before == ABSENT and not same:
+                at = ABSENT  # all updates from the first one on are there
+            else:
+                at = root.oldest
+            gap = at > series.last and root.epoch == series.stamp[0]
+            self._begin(series, root, at, same or gap)
+        for version in range(at + 1, root.version + 1):
+            update = update_at(root, version)
+            assert update is not None
+            self._add(series, [5, update_to_plain(update)])
+            series.last, series.commits = version, series.commits + 1
+            series.stamp = (update.epoch, update.time, update.tega_id)
+            series.unsynced += 1
+            if series.commits >= _COMMITS or series.size - series.checkpoint >= max(
+                _BYTES, series.checkpoint
+            ):
+                self._end(series, root, version)
+        self._flush(series)
+        if series.unsynced >= unsynced:
+            self._sync(series)
+
+    def _goes_on(self, series: _Series, root: Root) -> bool:
+        """Whether the versions of `root` follow on the last one in the files."""
+        if series.file is None or not root.oldest_update - 1 <= series.last <= root.version:
+            return False
+        if update_at(root, series.last) is not None:
+            return self._is_last(series, root)
+        if series.last == root.version:
+            return root.epoch == series.stamp[0]
+        following = update_at(root, series.last + 1)
+        return following is not None and following.epoch == series.stamp[0]
+
+    @staticmethod
+    def _is_last(series: _Series, root: Root) -> bool:
+        """Whether `root` keeps the update that the files end with."""
+        last = update_at(root, series.last)
+        return last is not None and (last.epoch, last.time, last.tega_id) == series.stamp
+
+    def _end(self, series: _Series, root: Root, version: int) -> None:
+        """Go on in a new file, if the tree of `version` is there; else later."""
+        if version in root.trees:
+            self._begin(series, root, version, True)
+            self.drop(root)
+
+    def _begin(self, series: _Series, root: Root, version: int, same: bool) -> None:
+        # Only the newest file may be torn.
+        self._flush(series)
+        self._sync(series)
+        number = series.parts[-1].number + 1 if series.parts else 1
+        line = series.parts[-1].line if series.parts else 1
+        if series.parts and not same:
+            line += 1
+        update = update_at(root, version)
+        if update is not None:
+            stamp = (update.epoch, update.time, update.tega_id)
+        else:
+            stamp = (root.epoch, *root.last[:2]) if version == root.version else (root.epoch, 0.0, "")
+        message = update.message if update is not None else ""
+        tree, ephemerals, born = (None, NO_MARKS, NO_PATHS) if version == ABSENT else root.trees[version]
+        file = _file_name(root.name, number)
+        path = f"{self._folder}/{FOLDER}/{file}"
+        handle = self._disk.create(path + ".tmp")
+        fresh = _Series(root.name)
+        fresh.file = handle
+        try:
+            self._add(
+                fresh, [1, FORMAT, root.name, line, stamp[0], version, tree is not None, *stamp[1:], message]
+            )
+            for part in _parts(entries(tree, root.name) if tree is not None else iter(())):
+                self._add(fresh, [2, part])
+            for part in _parts(iter([*pairs(ephemerals), *((each, "") for each, _ in pairs(born))])):
+                self._add(fresh, [3, part])
+            if not same or version != series.last:
+                for each in range(max(root.oldest_update, series.last + 1 if same else 0), version + 1):
+                    earlier = update_at(root, each)
+                    if earlier is not None:
+                        self._add(fresh, [6, update_to_plain(earlier)])
+            self._add(fresh, [4])
+            self._flush(fresh)
+            handle.sync()
+            self._disk.rename(path + ".tmp", path)
+            self._disk.sync_folder(f"{self._folder}/{FOLDER}")
+        except BaseException:
+            handle.close()
+            raise
+        if series.file is not None:
+            series.file.close()
+        series.file, series.size, series.crc = handle, fresh.size, fresh.crc
+        series.checkpoint, series.commits, series.unsynced = fresh.size, 0, 0
+        series.buffer.clear()
+        series.last, series.stamp = version, stamp
+        series.parts.append(_Part(number, line, version, stamp[0], stamp[1]))
+
+    def _add(self, series: _Series, plain: Any) -> None:
+        payload = encode_chunk(plain)
+        series.crc = crc32(payload, series.crc)
+        series.buffer += _FRAME.pack(len(payload), series.crc)
+        series.buffer += payload
+        series.size += _FRAME.size + len(payload)
+        if len(series.buffer) >= _READ:
+            self._flush(series)
+
+    def _flush(self, series: _Series) -> None:
+        if not series.buffer:
+            return
+        file = series.file
+        assert file is not None
+        try:
+            file.write(series.size - len(series.buffer), bytes(series.buffer))
+        except OSError:
+            # How much arrived is not known: look again, and take from the store what is missing.
+            self.fail(series)
+            raise
+        series.buffer.clear()
+
+    def fail(self, series: _Series) -> None:
+        """A write failed: forget what the newest file holds, and find its end again."""
+        series.buffer.clear()
+        self._seen.pop(series.name, None)
+        if series.file is not None:
+            series.file.close()
+            series.file = None
+        if series.parts:
+            self.resume(series)
+
+    def _sync(self, series: _Series) -> None:
+        if series.unsynced and series.file is not None:
+            try:
+                series.file.sync()
+            except OSError:
+                # A file whose sync failed is not written to again: what comes next goes into another.
+                series.file.close()
+                series.file = None
+                self._seen.pop(series.name, None)
+                raise
+        series.unsynced = 0
+
+    def sync(self) -> None:
+        """Make all that was followed durable. Raises `OSError`."""
+        for series in self.series.values():
+            self._flush(series)
+            self._sync(series)
+
+    # -- what is dropped -------------------------------------------------------------------------------
+
+    def drop(self, root: Root) -> None:
+        """Remove the oldest files of `root` that nothing asks to keep; no file that holds a tagged version.
+
+        Raises `OSError`.
+        """
+        series = self.series.get(root.name)
+        if series is None:
+            return
+        policy = self.policy(root.name)
+        total = 0
+        for part, after in reversed([*zip(series.parts, series.parts[1:], strict=False)]):
+            file = _file_name(root.name, part.number)
+            path = f"{self._folder}/{FOLDER}/{file}"
+            handle = self._disk.open(path)
+            total += handle.size()
+            handle.close()
+            present = part.line == series.parts[-1].line
+            old = (
+                (
+                    policy.versions is not None
+                    and (not present or after.first <= root.version - policy.versions)
+                )
+                or (policy.size is not None and total > policy.size)
+                or (
+                    policy.seconds is not None
+                    and self.clock is not None
+                    and after.time < self.clock() - policy.seconds
+                )
+            )
+            tagged = present and any(part.first <= each <= after.first for _, each in pairs(root.tags))
+            if old and not tagged:
+                if self.archive is not None:
+                    self.archive(root.name, file, self.read(file))
+                self._disk.remove(path)
+                series.parts.remove(part)
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def read(self, file: str) -> Iterator[Any]:
+        """Yield the payloads in `file`. Raises `StorageError`, `OSError`."""
+        for _, _, plain in _frames(self._disk, self._folder, file):
+            yield plain
+
+    def _parts(self, name: str) -> list[_Part]:
+        series = self.series.get(name)
+        if series is None:
+            return []
+        self._flush(series)
+        line = series.parts[-1].line if series.parts else 0
+        return [part for part in series.parts if part.line == line]
+
+    def tree(self, name: str, version: int) -> KeptVersion:
+        """Return the tree and marks of `version` of root `name`.
+
+        Raises `Compacted` (dropped), `StorageError` (damaged or missing: names file and offset), `OSError`.
+        """
+        parts = self._parts(name)
+        fits = [at for at, part in enumerate(parts) if part.first <= version]
+        if not fits:
+            raise _gone(name, version, parts[0].first if parts else None)
+        part = parts[fits[-1]]
+        file = _file_name(name, part.number)
+        root = new_root(name, "", part.epoch)
+        growing: Node | None = None
+        marks: dict[Path, str] = {}
+        born: dict[Path, bool] = {}
+        for offset, _, plain in _frames(self._disk, self._folder, file):
+            try:
+                if plain[0] == 2:
+                    growing = _grown(growing, check_entries(name, plain[1]))
+                elif plain[0] == 3:
+                    for path, session in check_marks(name, plain[1]):
+                        if session:
+                            marks[path] = session
+                        else:
+                            born[path] = True
+                elif plain[0] == 4:
+                    tree = None if growing is None else _frozen(growing)
+                    root = root._replace(
+                        version=part.first,
+                        node=tree,
+                        ephemerals=HashTrieMap(marks),
+                        born=HashTrieMap(born),
+                    )
+                elif plain[0] == 5:
+                    root, _ = advanced(root, update_from_plain(plain[1]), _ONE)
+            except TegaError as error:
+                raise _damaged(file, offset, error.message) from error
+            if plain[0] >= 4 and plain[0] != 6 and root.version == version:
+                break
+        if root.version != version:
+            after = parts[fits[-1] + 1] if fits[-1] + 1 < len(parts) else None
+            if after is not None and after.number > part.number + 1:
+                raise _gone(name, version, after.first)
+            raise StorageError(
+                f"{FOLDER}/{file}: version {version} of {name} is missing; the file ends after version"
+                f" {root.version}, at byte {offset}",
+                reason="missing",
+            )
+        return root.node, root.ephemerals, root.born
+
+    def updates(self, name: str, before: int) -> Iterator[Update]:
+        """Yield the updates of `name` to versions lower than `before`, newest first.
+
+        Raises as `tree`.
+        """
+        floor: int | None = None
+        number = 0
+        for part in reversed(self._parts(name)):
+            file = _file_name(name, part.number)
+            found = []
+            lowest, highest = part.first, part.first
+            for offset, _, plain in _frames(self._disk, self._folder, file):
+                if plain[0] >= 5:
+                    # [root, epoch, before, after, ...]
+                    lowest, highest = min(lowest, plain[1][2]), max(highest, plain[1][3])
+                    if plain[1][3] >= before:
+                        continue
+                    try:
+                        found.append(update_from_plain(plain[1]))
+                    except TegaError as error:
+                        raise _damaged(file, offset, error.message) from error
+            if floor is not None and number == part.number + 1 and highest < min(floor, before - 1):
+                raise StorageError(
+                    f"{FOLDER}/{file}: versions {highest + 1} to {floor} of {name} are missing",
+                    reason="missing",
+                )
+            yield from reversed(found)
+            floor, number = lowest, part.number
+
+    def stamps(self, name: str, versions: set[int]) -> dict[int, tuple[float, str, str]]:
+        """Return (time, tega_id, message) of `versions` of `name`, as far as they are known."""
+        found: dict[int, tuple[float, str, str]] = {}
+        parts = self._parts(name)
+        for part, after in zip(parts, [*parts[1:], None], strict=True):
+            if part is not parts[0] and not any(
+                part.first <= each and (after is None or each <= after.first) for each in versions
+            ):
+                continue
+            for plain in self.read(_file_name(name, part.number)):
+                if plain[0] == 1 and plain[5] in versions:
+                    found.setdefault(plain[5], (plain[7], plain[8], plain[9]))
+                elif plain[0] >= 5 and plain[1][3] in versions:
+                    found[plain[1][3]] = (plain[1][5], plain[1][6], plain[1][7])
+        return found
+
+    def version_at(self, name: str, time: float, before: int) -> int:
+        """Return the newest version of `name` lower than `before` that was made at `time` or earlier.
+
+        `ABSENT` if there was none. Raises as `tree`.
+        """
+        parts = self._parts(name)
+        for part in reversed(parts):
+            if part.time > time and part.number != parts[0].number:
+                continue
+            best = part.first if part.time <= time and part.first < before else ABSENT
+            for plain in self.read(_file_name(name, part.number)):
+                if plain[0] >= 5 and plain[1][3] < before and plain[1][5] <= time:
+                    best = max(best, plain[1][3])
+            if best != ABSENT:
+                return best
+        if parts and parts[0].first > 0:
+            raise _gone(name, parts[0].first - 1, parts[0].first)
+        return ABSENT
+
+
+def _gone(name: str, version: int, oldest: int | None) -> Compacted:
+    text = f"version {version} of {format_path((name,))} is no longer kept"
+    if oldest is not None:
+        text += f"; the next one on the disk is {oldest}"
+    return Compacted(text, root=name, version=version, oldest=oldest)
+
+
+def _parts(items: Iterator[Any]) -> Iterator[list[Any]]:
+    part: list[Any] = []
+    for item in items:
+        part.append(item)
+        if len(part) >= _PART:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _grown(top: Any, found: tuple[tuple[Path, int, bool, Any], ...]) -> Any:
+    """Add entries, parents first, to a tree that is mutable until it is whole."""
+    for path, version, container, value in found:
+        node = (version, {} if container else value)
+        if len(path) == 1:
+            top = node
+            continue
+        at = top
+        for oid in path[1:-1]:
+            at = at[1].get(oid) if at is not None and type(at[1]) is dict else None
+        if at is None or type(at[1]) is not dict:
+            raise StorageError(f"{format_path(path)} came before what it stands in")
+        at[1][path[-1]] = node
+    return top
+
+
+def _frozen(grown: Any) -> Node:
+    version, content = grown
+    if type(content) is not dict:
+        return (version, content)
+    made = EMPTY
+    # Not in one go: a call that makes a very wide map would hold up the loop.
+    for oid, child in content.items():
+        made = made.insert(oid, _frozen(child))
+    return (version, made)
+
+
+def problems(disk: Disk, folder: str) -> list[str]:
+    """Return what is damaged or missing in the history, a line each. Raises `OSError`."""
+    found = []
+    ends: dict[str, tuple[int, int, int]] = {}
+    for file in disk.list(f"{folder}/{FOLDER}"):
+        if not file.endswith(".hist"):
+            continue
+        name, number, line, last = "", int(file.rsplit("-", 1)[1][:-5]), 0, ABSENT
+        try:
+            for _, _, plain in _frames(disk, folder, file):
+                if plain[0] == 1:
+                    name, line, last = plain[2], plain[3], plain[5]
+                    before = ends.get(name)
+                    if before is not None and before[:2] == (number - 1, line) and before[2] < last:
+                        found.append(
+                            f"{FOLDER}/{file}: versions {before[2] + 1} to {last - 1} of {name} are missing"
+                            " before it"
+                        )
+                elif plain[0] == 5:
+                    last = plain[1][3]
+        except StorageError as error:
+            found.append(error.message)
+            ends.pop(name, None)
+            continue
+        except (ValueError, TypeError, IndexError) as error:
+            found.append(f"{FOLDER}/{file}: cannot be understood: {error!r:.100}")
+        ends[name] = (number, line, last)
+    return found

@@ -1,0 +1,256 @@
+"""The history thread: it takes from the durable store what goes to the disk, and reads what is asked for."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from tega_zmq.log.disk import Disk
+from tega_zmq.log.history import History, Policy, open_history
+from tega_zmq.node.effects import CommitsAt, TreeAt, UpdatesAt, VersionAt, Want
+from tega_zmq.paths import Path
+from tega_zmq.store import Store, Update
+
+__all__ = ["Historian", "archiver"]
+
+_REST: Final = 0.05
+"""Seconds between two looks at the store: what happened meanwhile is written together."""
+_AGAIN: Final = 5.0
+"""Seconds after which a write that failed is tried again."""
+_SYNC: Final = 10.0
+"""Seconds after which what was written is synced."""
+
+
+class _Read(NamedTuple):
+    number: int
+    want: Want
+    store: Store
+
+
+class Historian:
+    """Runs a `History` in a thread of its own. All methods are for the loop's thread, and none waits but
+    `close`."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        folder: str,
+        *,
+        wake: Callable[[], None],
+        note: Callable[[str, str, dict[str, Any]], None],
+        policy: Callable[[str], Policy] = lambda _: Policy(),
+        archive: Callable[[str, str, Iterator[Any]], None] | None = None,
+    ) -> None:
+        """`wake` is called from the thread after results were queued; `note(level, event, fields)` logs."""
+        self._disk = disk
+        self._folder = folder
+        self._wake = wake
+        self._note = note
+        self._policy = policy
+        self._archive = archive
+        self._queue: SimpleQueue[_Read | Store | None] = SimpleQueue()
+        self._results: deque[tuple[int, Any]] = deque()
+        self._history: History | None = None
+        self._failed = ""
+        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
+
+    @property
+    def status(self) -> str:
+        """`ok`, or why nothing is written at present."""
+        return f"writes nothing: {self._failed}" if self._failed else "ok"
+
+    def start(self, store: Store) -> None:
+        """Begin; `store` is what was recovered."""
+        self._queue.put(store)
+        self._thread.start()
+
+    def follow(self, store: Store) -> None:
+        """`store` is durable now."""
+        self._queue.put(store)
+
+    def read(self, number: int, want: Want, store: Store) -> None:
+        """Read `want`; `poll` gives the result under `number`. `store`: the durable one."""
+        self._queue.put(_Read(number, want, store))
+
+    def poll(self) -> list[tuple[int, Any]]:
+        """Return (number, result or error) of what was read since the last time."""
+        found = []
+        while self._results:
+            found.append(self._results.popleft())
+        return found
+
+    def close(self) -> None:
+        """Write and sync all that was followed, and end. Waits for it."""
+        self._queue.put(None)
+        self._thread.join()
+
+    # -- the thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        tried = synced = time.monotonic()
+        last: Store | None = None
+        while True:
+            wait = None if last is None and not self._failed else _AGAIN
+            try:
+                item = self._queue.get(timeout=wait)
+            except Empty:
+                if last is None:
+                    # A sync failed; what comes next finds out whether it can be done again.
+                    self._guard(self._sync)
+                    continue
+                item = last
+            if item is None:
+                if last is not None:
+                    self._guard(lambda store=last: self._follow(store))  # type: ignore[misc]
+                self._guard(self._finish)
+                return
+            store = item.store if isinstance(item, _Read) else item
+            now = time.monotonic()
+            if not self._failed or now - tried >= _AGAIN or isinstance(item, _Read):
+                tried = now
+                last = None if self._guard(lambda store=store: self._follow(store)) else store  # type: ignore[misc]
+            else:
+                last = store
+            if isinstance(item, _Read):
+                self._results.append((item.number, self._read(item.want)))
+                self._wake()
+            elif self._history is not None and now - synced >= _SYNC:
+                synced = now
+                self._guard(self._sync)
+            if not isinstance(item, _Read) and self._queue.empty():
+                time.sleep(_REST)
+
+    def _opened(self) -> History:
+        if self._history is None:
+            self._history = open_history(
+                self._disk, self._folder, lambda text: self._note("error", "history", {"what": text})
+            )
+            self._history.policy = self._policy
+            self._history.archive = self._archive
+            self._history.clock = time.time
+        return self._history
+
+    def _follow(self, store: Store) -> None:
+        self._opened().follow(store)
+
+    def _sync(self) -> None:
+        if self._history is not None:
+            self._history.sync()
+
+    def _finish(self) -> None:
+        if self._history is not None:
+            self._history.close()
+
+    def _guard(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the node goes on, and must be told
+            reason = str(error) or repr(error)
+            if reason != self._failed:
+                self._note("error", "history is not written", {"error": reason})
+            self._failed = reason
+            return False
+        if self._failed:
+            self._note("info", "history is written again", {})
+        self._failed = ""
+        return True
+
+    def _read(self, want: Want) -> Any:
+        try:
+            history = self._opened()
+            if isinstance(want, TreeAt):
+                return history.tree(want.root, want.version)
+            if isinstance(want, VersionAt):
+                return history.version_at(want.root, want.time, want.before)
+            if isinstance(want, CommitsAt):
+                return history.stamps(want.root, set(want.versions))
+            return picked(history.updates(want.root, want.before), want)
+        except Exception as error:  # noqa: BLE001  # it is answered to whoever asked
+            return error
+
+
+def picked(updates: Iterator[Update], want: UpdatesAt) -> list[Update]:
+    """Return of `updates`, newest first, the newest that `want` asks for."""
+    found: list[Update] = []
+    for update in updates:
+        if len(found) >= want.limit:
+            break
+        if (want.by and update.tega_id != want.by) or (want.since is not None and update.time < want.since):
+            continue
+        if len(want.path) == 1 or touches(update, want.path):
+            found.append(update)
+    return found
+
+
+def touches(update: Update, path: Path) -> bool:
+    """Whether `update` changed something at, below or above `path`; of a delete above it: perhaps."""
+    for change in update.changes:
+        if change.path[: len(path)] == path:
+            return True
+        if path[: len(change.path)] == change.path:
+            value = change.value
+            for oid in path[len(change.path) :]:
+                value = value.get(oid, _NOTHING) if type(value) is dict else _NOTHING
+            if value is not _NOTHING or not change.present:
+                return True
+    return False
+
+
+_NOTHING: Final = object()
+
+
+def archiver(folder: str) -> Callable[[str, str, Iterator[Any]], None]:
+    """Return the function that writes what is dropped into `folder`, as JSON lines compressed with gzip.
+
+    The first lines of a file are the checkpoint, one entry of the tree a line; then comes one update a line.
+    `zcat` and any JSON reader read it.
+    """
+
+    def archive(root: str, file: str, plains: Iterator[Any]) -> None:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        path = os.path.join(folder, f"{quote(root, safe='')[:100]}-{file[:-5]}.jsonl.gz")
+        with gzip.open(path + ".tmp", "wt", encoding="utf-8") as out:
+            for plain in plains:
+                for line in _lines(plain):
+                    out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with open(path + ".tmp", "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(path + ".tmp", path)
+
+    return archive
+
+
+def _lines(plain: Any) -> Iterator[dict[str, Any]]:
+    if plain[0] == 1:
+        keys = ("root", "line", "epoch", "version", "present", "time", "tega_id", "message")
+        yield {"checkpoint": dict(zip(keys, plain[2:], strict=True))}
+    elif plain[0] == 2:
+        for path, version, container, value in plain[1]:
+            yield {"path": path, "version": version, **({} if container else {"value": value})}
+    elif plain[0] == 3:
+        for path, session in plain[1]:
+            yield {"path": path, "ephemeral": session}
+    elif plain[0] == 5:
+        root, epoch, before, after, changes, at, tega_id, message, backto = plain[1]
+        yield {
+            "root": root,
+            "epoch": epoch,
+            "before": before,
+            "version": after,
+            "time": at,
+            "tega_id": tega_id,
+            "message": message,
+            "backto": backto,
+            "changes": [
+                {"path": [root, *each[0]], **({"value": each[1]} if len(each) > 1 else {"deleted": True})}
+                for each in changes
+            ],
+        }

@@ -1,0 +1,68 @@
+"""Versions that are only on the disk, at a real broker and an agent, and after kill -9."""
+
+from __future__ import annotations
+
+from tega_zmq import errors
+from tests.processes import Fleet, until
+
+FEW = {"history.versions": "5", "history.updates": "40"}
+
+
+def test_any_version_is_read_compared_and_restored(fleet: Fleet) -> None:
+    fleet.broker.stop()
+    fleet.broker.start(**FEW)
+    noc = fleet.client("noc")
+    for n in range(150):
+        noc.put("a.n", n, message=f"to {n}")
+    noc.tag("a", "golden", 17)
+    for _ in range(2):
+        assert [noc.get("a.n", version=version) for version in (0, 17, 99, 149, "golden")] == [
+            0,
+            17,
+            99,
+            149,
+            17,
+        ]
+        (found,) = noc.diff("a", "golden", 99)
+        assert (found.path, found.old, found.new) == ("n", 17, 99)
+        log = noc.log("a", 200)
+        assert [each.version for each in log] == list(range(149, -1, -1))
+        assert log[-1].message == "to 0"
+        assert [each.version for each in noc.log("a", 3, before=50)] == [49, 48, 47]
+        (blamed,) = noc.blame("a", "golden")
+        assert (blamed.version, blamed.tega_id, blamed.message) == (17, "noc", "to 17")
+        fleet.broker.kill()
+        fleet.broker.start(**FEW)
+    assert noc.rollback("a", "golden").version == 150
+    assert noc.get("a") == {"n": 17}
+    assert noc.undo("a").version == 151
+    assert noc.get("a") == {"n": 149}
+    assert noc.tags() == {"a": {"golden": 17}}
+    assert noc.inspect("status")["history"] == "ok"
+
+
+def test_a_replica_passes_on_what_only_the_owner_has(fleet: Fleet) -> None:
+    agent = fleet.agent("pi1", config="[config-all]")
+    agent.start()
+    noc = fleet.client("noc")
+    noc.put("config-all.n", 0)
+    local = fleet.client("local", at="pi1")
+    until(lambda: local.get("config-all.n") == 0)
+    agent.kill()
+    for n in range(1, 300):
+        noc.put("config-all.n", n)
+    noc.tag("config-all", "golden", 7)
+    agent.start()
+    until(lambda: local.get("config-all.n") == 299)
+    assert local.get("config-all.n", version=3) == 3
+    assert local.get("config-all.n", version="golden") == 7
+    fleet.broker.stop()
+
+    def refused() -> bool:
+        try:
+            local.get("config-all.n", version=3)
+        except errors.Compacted as error:
+            return "owner" in error.message
+        return False
+
+    until(refused, "the agent says that it is only at the owner")
