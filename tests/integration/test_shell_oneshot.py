@@ -85,7 +85,7 @@ def test_history(tega: Tega) -> None:
     assert tega("get", "a.b@0")[1] == "0\n"
     assert tega("get", "a.b@-2")[1] == "1\n"
     assert tega("diff", "a@0", "a@2")[1] == "- b: 0\n+ b: 2\n"
-    assert tega("diff", "a@-1")[1] == "+ c.d: 1\n"
+    assert tega("diff", "a@-1")[1] == "+ c:\n+   d: 1\n"
     assert [each["version"] for each in json.loads(tega("log", "a", "--json")[1])] == [3, 2, 1, 0]
     assert [each["version"] for each in json.loads(tega("log", "a.c", "--json")[1])] == [3]
     assert tega("rollback", "a", "0") == (0, "a@4\n", "")
