@@ -158,6 +158,8 @@ class Bridge:
     def connected(self, address: str) -> str:
         """A connection from `address` came: return why it is not taken, or nothing."""
         here = self._per_address.get(address, 0)
+        if self.stopping:
+            return "the bridge is stopping"
         if self._connections >= self.limits.connections:
             return f"{self._connections} connections are open, as many as limits.connections allows"
         if here >= self.limits.per_client:
@@ -378,6 +380,12 @@ class _Connection(RequestHandler):
         transport.write(head + body)
         self._bridge.metrics.count("connections_refused")
         self.force_close()
+
+    def close(self) -> None:
+        """See `RequestHandler`; one that has asked for nothing yet is not waited for."""
+        super().close()
+        if not self._request_in_progress and not self._messages:
+            self.force_close()
 
     def connection_lost(self, error: BaseException | None) -> None:
         if self._address is not None:
