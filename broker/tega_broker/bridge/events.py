@@ -136,6 +136,10 @@ class _Stream:
         self.response = web.StreamResponse(headers=headers)
         self._outbox = Outbox(self.response.write, bridge.limits.queue, self._give_up)
         self._over = asyncio.Event()
+        self._held: list[bytes] | None = []
+        """What is to be sent when the answer has begun."""
+        self._gap = False
+        """What lies between is not kept."""
         self._told: list[Change] = []
         """What one commit changed, as far as it has come."""
         self._from_nothing = False
@@ -165,8 +169,13 @@ class _Stream:
 
         subscription = await client._subscribe(add, None)
         try:
+            if since is not None:
+                await self._look_for_gap(client, path[0], since)
             await self.response.prepare(self._request)
             await self.response.write(f"retry: {_RETRY}\n\n".encode())
+            held, self._held = self._held, None
+            for frame in held or ():
+                self._outbox.put(frame)
             await self._wait(client)
             await self._outbox.flush()
             with suppress(ConnectionError, RuntimeError):
@@ -178,6 +187,24 @@ class _Stream:
             if client.state != "closed":
                 with suppress(NotFound):
                     await subscription.cancel()
+
+    async def _look_for_gap(self, client: Client, root: str, since: tuple[str, int]) -> None:
+        """Raise `Compacted` if the broker does not send what lies between.
+
+        It says so before it answers what it is asked next.
+        """
+        await client.inspect("channels")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if self._gap:
+            oldest = await _oldest(client, root)
+            raise Compacted(
+                f"the changes of {root} since version {since[1]} are no longer kept one by one; read it, and "
+                "follow from its version",
+                root=root,
+                version=since[1],
+                oldest=oldest,
+            )
 
     async def _wait(self, client: Client) -> None:
         loop = asyncio.get_running_loop()
@@ -199,6 +226,9 @@ class _Stream:
             return  # the root does not exist yet
         if change.reset and not self._from_nothing:
             # What lies between was dropped while this stream was cut off from the broker.
+            if self._held is not None:
+                self._gap = True
+                return
             self._outbox.put(b"event: compacted\ndata: " + dump({"version": change.version}) + b"\n\n")
             self._over.set()
             return
@@ -215,7 +245,10 @@ class _Stream:
             first = told[at]
             same = [change for change in told[at:] if change.version == first.version]
             at += len(same)
-            self._outbox.put(_event(same))
+            if self._held is None:
+                self._outbox.put(_event(same))
+            else:
+                self._held.append(_event(same))
 
 
 def _event(changes: list[Change]) -> bytes:
