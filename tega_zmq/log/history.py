@@ -36,7 +36,6 @@ from tega_zmq.store import (
     Root,
     Store,
     Update,
-    check_entries,
     check_marks,
     entries,
     update_at,
@@ -56,7 +55,7 @@ _FRAME: Final = struct.Struct("<II")
 _PART: Final = 500
 """Most entries of a tree in one frame."""
 _READ: Final = 1 << 18
-_COMMITS: Final = 8_000
+_COMMITS: Final = 4_000
 """Updates after which a file ends; a version is never further than that from its checkpoint."""
 _BYTES: Final = 4 << 20
 """Bytes of updates after which a file ends, if its checkpoint is not larger."""
@@ -496,7 +495,7 @@ class History:
         for offset, _, plain in _frames(self._disk, self._folder, file):
             try:
                 if plain[0] == 2:
-                    growing = _grown(growing, check_entries(name, plain[1]))
+                    growing = _grown(growing, plain[1])
                 elif plain[0] == 3:
                     for path, session in check_marks(name, plain[1]):
                         if session:
@@ -515,6 +514,8 @@ class History:
                     root, _ = advanced(root, update_from_plain(plain[1]), _ONE)
             except TegaError as error:
                 raise _damaged(file, offset, error.message) from error
+            except (TypeError, ValueError, LookupError) as error:
+                raise _damaged(file, offset, f"it cannot be understood: {error!r:.100}") from error
             if plain[0] >= 4 and plain[0] != 6 and root.version == version:
                 break
         if root.version != version:
@@ -611,8 +612,11 @@ def _parts(items: Iterator[Any]) -> Iterator[list[Any]]:
         yield part
 
 
-def _grown(top: Any, found: tuple[tuple[Path, int, bool, Any], ...]) -> Any:
-    """Add entries, parents first, to a tree that is mutable until it is whole."""
+def _grown(top: Any, found: Any) -> Any:
+    """Add entries, parents first, to a tree that is mutable until it is whole.
+
+    Checked no further than by their checksum: this must be fast.
+    """
     for path, version, container, value in found:
         node = (version, {} if container else value)
         if len(path) == 1:

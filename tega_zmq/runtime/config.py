@@ -155,12 +155,34 @@ class Advertise:
     )
 
 
+def _check_keep(entries: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+    for entry in entries:
+        unknown = sorted(set(entry) - {"root", "versions", "days", "size"})
+        if unknown:
+            raise ConfigError(f"unknown key {unknown[0]}; there are root, versions, days, size")
+        root = entry.get("root")
+        if not isinstance(root, str):
+            raise ConfigError("each entry needs a root, a regex for the names of roots")
+        try:
+            re.compile(root)
+        except re.error as error:
+            raise ConfigError(f"root {root!a:.64} is no regex: {error}") from None
+        for name in ("versions", "days", "size"):
+            bound = entry.get(name)
+            if bound is not None and (type(bound) not in (int, float) or not bound > 0):
+                raise ConfigError(f"{name} must be a number greater than 0, or null, not {bound!a:.64}")
+    return entries
+
+
 @dataclass(frozen=True, slots=True)
 class History:
-    """How much of the past is kept in memory, per root."""
+    """How much of the past is kept, per root."""
 
     versions: int = key(
-        100, "Versions that can be read, compared and restored.", minimum=1, maximum=1_000_000
+        100,
+        "Versions kept in memory; the others are read from the disk.",
+        minimum=1,
+        maximum=1_000_000,
     )
     updates: int | None = key(
         None,
@@ -168,6 +190,20 @@ class History:
         "gets the whole tree. null: 2,000, or as many as `versions` where that is below 100 or above 2,000.",
         minimum=1,
         maximum=10_000_000,
+    )
+    keep: tuple[Mapping[str, Any], ...] = key(
+        ({"root": ".*", "versions": None, "days": None, "size": 1 << 30},),
+        "What is kept on the disk of each root: the first entry counts whose `root`, a regex, matches the "
+        "whole name. `versions`: so many of the newest; `days`: what is younger; `size`: bytes of the files. "
+        "null or left out: no bound. What any of them does not ask to keep goes, a file of some thousand "
+        "versions at a time; a version that has a tag stays.",
+        check=_check_keep,
+    )
+    archive: str | None = key(
+        None,
+        "Folder into which goes what is dropped, as JSON lines compressed with gzip; zcat shows it. null: it "
+        "is deleted.",
+        check=_check_not_empty,
     )
 
     @property

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from tega_zmq.node.effects import CommitsAt, TreeAt, UpdatesAt, VersionAt, Want
 from tega_zmq.paths import Path
 from tega_zmq.store import Store, Update
 
-__all__ = ["Historian", "archiver"]
+__all__ = ["Historian", "archiver", "policy_of"]
 
 _REST: Final = 0.05
 """Seconds between two looks at the store: what happened meanwhile is written together."""
@@ -175,6 +176,26 @@ class Historian:
             return picked(history.updates(want.root, want.before), want)
         except Exception as error:  # noqa: BLE001  # it is answered to whoever asked
             return error
+
+
+def policy_of(keep: Sequence[Mapping[str, Any]]) -> Callable[[str], Policy]:
+    """Return the function that tells of each root what `keep`, the config's `history.keep`, asks for."""
+    entries = [
+        (
+            re.compile(entry["root"]),
+            Policy(
+                entry.get("versions"),
+                entry["days"] * 86_400 if entry.get("days") is not None else None,
+                entry.get("size"),
+            ),
+        )
+        for entry in keep
+    ]
+
+    def policy(root: str) -> Policy:
+        return next((found for pattern, found in entries if pattern.fullmatch(root)), Policy())
+
+    return policy
 
 
 def picked(updates: Iterator[Update], want: UpdatesAt) -> list[Update]:

@@ -25,7 +25,7 @@ from tega_zmq.errors import InvalidValue, StorageError
 from tega_zmq.log.disk import Disk
 from tega_zmq.node import Node, Settings, machine
 from tega_zmq.runtime.config import AgentConfig, BrokerConfig
-from tega_zmq.runtime.historian import Historian
+from tega_zmq.runtime.historian import Historian, archiver, policy_of
 from tega_zmq.runtime.loop import Hooks, Loop
 from tega_zmq.runtime.notify import Notifier
 from tega_zmq.runtime.sockets import ListenError
@@ -134,6 +134,8 @@ class _Program(Hooks):
             note=lambda level, event, fields: self._logger.log(
                 logging.getLevelName(level.upper()), event, extra={"fields": fields}
             ),
+            policy=policy_of(config.history.keep),
+            archive=archiver(config.history.archive) if config.history.archive is not None else None,
         )
 
     def _recover(self, opened: tega_log.Opened) -> tuple[store.Store, bool]:
