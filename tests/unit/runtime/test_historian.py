@@ -1,0 +1,139 @@
+"""The history thread: what it follows and reads, what it does when the disk is full, what goes where."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tega_zmq import store
+from tega_zmq.errors import Compacted
+from tega_zmq.log.history import Policy
+from tega_zmq.node.effects import CommitsAt, TreeAt, UpdatesAt, VersionAt
+from tega_zmq.runtime.config import BrokerConfig
+from tega_zmq.runtime.historian import Historian, archiver, policy_of
+from tega_zmq.runtime.schema import ConfigError, Setting, build
+from tega_zmq.store import Kept, Op, Store
+from tega_zmq.tree.node import plain
+from tests.fakedisk import FakeDisk
+from tests.processes import until
+
+
+def filled(count: int, state: Store | None = None) -> Store:
+    state = state if state is not None else store.empty(Kept(5, 100))
+    first = state.revision
+    for n in range(first, first + count):
+        state = store.write(
+            state,
+            [Op("put", ("a", "n"), n)],
+            time=float(n),
+            tega_id="noc",
+            message=f"to {n}",
+            fresh=lambda: "e",
+            max_value=99,
+        ).store
+    return state
+
+
+class Bench:
+    def __init__(self, disk: FakeDisk) -> None:
+        self.woken = threading.Event()
+        self.notes: list[str] = []
+        self.numbers = 0
+        self.historian = Historian(
+            disk, "d", wake=self.woken.set, note=lambda level, event, fields: self.notes.append(event)
+        )
+
+    def read(self, want: Any, state: Store) -> Any:
+        self.numbers += 1
+        self.historian.read(self.numbers, want, state)
+        assert self.woken.wait(20)
+        self.woken.clear()
+        ((number, result),) = self.historian.poll()
+        assert number == self.numbers
+        return result
+
+
+def test_it_follows_and_reads() -> None:
+    disk = FakeDisk()
+    bench, state = Bench(disk), filled(50)
+    bench.historian.start(store.empty())
+    bench.historian.follow(state)
+    tree = bench.read(TreeAt("a", "e", 7), state)
+    assert plain(tree[0]) == {"n": 7}
+    assert bench.read(VersionAt("a", "e", 12.5, 40), state) == 12
+    assert bench.read(CommitsAt("a", "e", (3,)), state) == {3: (3.0, "noc", "to 3")}
+    found = bench.read(UpdatesAt("a", "e", ("a", "n"), 3, 40, None, "noc"), state)
+    assert [each.after for each in found] == [39, 38, 37]
+    assert bench.read(UpdatesAt("a", "e", ("a",), 3, 40, None, "pi1"), state) == []
+    assert bench.read(UpdatesAt("a", "e", ("a",), 9, 40, 38.0, ""), state)[-1].after == 38
+    assert bench.read(UpdatesAt("a", "e", ("a", "x"), 9, 40, None, ""), state) == []
+    assert isinstance(bench.read(TreeAt("b", "e", 7), state), Compacted)
+    bench.historian.close()
+    assert bench.historian.status == "ok" and bench.notes == []
+
+
+def test_a_full_disk_is_said_and_made_up_for() -> None:
+    disk = FakeDisk()
+    bench, state = Bench(disk), filled(10)
+
+    def full(what: str, path: str) -> None:
+        if what in ("write", "create"):
+            raise OSError(28, "No space left on device")
+
+    disk.fault = full
+    bench.historian.start(state)
+    until(lambda: "No space" in bench.historian.status)
+    assert bench.notes == ["history is not written"]
+    disk.fault = lambda what, path: None
+    state = filled(10, state)
+    assert plain(bench.read(TreeAt("a", "e", 3), state)[0]) == {"n": 3}
+    bench.historian.close()
+    assert bench.historian.status == "ok"
+    assert bench.notes == ["history is not written", "history is written again"]
+
+
+def test_what_the_config_keeps() -> None:
+    policy = policy_of([{"root": "config-.*", "days": 2}, {"root": ".*", "versions": 10, "size": 500}])
+    assert policy("config-pi1") == Policy(None, 172_800.0, None)
+    assert policy("ops-pi1") == Policy(10, None, 500)
+    assert policy_of([])("a") == Policy()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"versions": 3}, "needs a root"),
+        ({"root": "("}, "no regex"),
+        ({"root": "a", "days": -1}, "days must be"),
+        ({"root": "a", "size": True}, "size must be"),
+        ({"root": "a", "weeks": 1}, "unknown key weeks"),
+    ],
+)
+def test_a_wrong_entry_is_refused(entry: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build(BrokerConfig, {"history": {"keep": Setting([entry], "test")}})
+
+
+def test_an_archive_is_lines_of_json(tmp_path: Path) -> None:
+    plains = [
+        [1, 1, "a/b", 1, "e", 3, True, 1.0, "noc", "why"],
+        [2, [[["a/b"], 3, True, None], [["a/b", "n"], 3, False, 1]]],
+        [3, [[["a/b", "n"], "s1"]]],
+        [4],
+        [5, ["a/b", "e", 3, 4, [[["n"], 2], [["m"]]], 2.0, "noc", "", None]],
+    ]
+    archiver(str(tmp_path))("a/b", "ff-00000001.hist", iter(plains))
+    (file,) = tmp_path.iterdir()
+    assert file.name == "a%2Fb-ff-00000001.jsonl.gz"
+    with gzip.open(file, "rt") as lines:
+        head, top, leaf, mark, update = map(json.loads, lines)
+    assert head["checkpoint"]["root"] == "a/b" and head["checkpoint"]["version"] == 3
+    assert top == {"path": ["a/b"], "version": 3}
+    assert leaf == {"path": ["a/b", "n"], "version": 3, "value": 1} and mark["ephemeral"] == "s1"
+    assert update["version"] == 4
+    assert update["changes"] == [{"path": ["a/b", "n"], "value": 2}, {"path": ["a/b", "m"], "deleted": True}]
