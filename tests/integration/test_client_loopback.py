@@ -296,7 +296,7 @@ def test_nobody_answers() -> None:
         with pytest.raises(errors.Disconnected, match=url) as caught:
             connect(url, timeout=0.2)
     assert caught.value.outcome == "none"
-    for url in ("ws://127.0.0.1:1", "127.0.0.1:8740"):
+    for url in ("http://127.0.0.1:1", "127.0.0.1:8740"):
         with pytest.raises(errors.InvalidValue):
             connect(url)
     with pytest.raises(errors.InvalidValue, match="tega_id"):

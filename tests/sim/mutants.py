@@ -226,8 +226,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "retry-writes-twice",
         6,
         _WRITING,
-        "    if known is not None:\n        node.gate(session, Reply(id, known))\n",
-        "    if False:\n        node.gate(session, Reply(id, known))\n",
+        "        known = outcome(node.tip, session.id, request.id)\n",
+        "        known = None\n",
         events=RARE,
     ),
     Mutant(
@@ -413,9 +413,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "own-changes-hidden",
         13,
         _WATCHING,
-        "    changes = subscriptions.select(subscription, update, old, new)\n    if not changes:\n",
-        "    changes = subscriptions.select(subscription, update, old, new)\n"
-        "    if not changes or update.tega_id == subscription.session.tega_id:\n",
+        "    if message is not None:\n        subscription.sent[update.root]",
+        "    if message is not None and update.tega_id != subscription.session.tega_id:\n"
+        "        subscription.sent[update.root]",
     ),
     Mutant(
         "answer-before-replica",
@@ -534,7 +534,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "no-handler-not-told",
         17,
         _CALLING,
-        '    raise NoHandler(f"nobody offers a handler at {format_path(path)}", path=format_path(path))\n',
+        "    _count(node, error)\n    raise error\n",
         "    session.pending[request.id] = None\n",
     ),
     Mutant(
