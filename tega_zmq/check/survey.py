@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 from tega_zmq.errors import ProtocolError, StorageError, TegaError
-from tega_zmq.log import marks, recovery, salvage, segment, snapshot
+from tega_zmq.log import history, marks, recovery, salvage, segment, snapshot
 from tega_zmq.log.disk import Disk
 from tega_zmq.log.records import decode_chunk, decode_record
 from tega_zmq.log.salvage import Run
@@ -104,7 +104,7 @@ class Survey(NamedTuple):
         return not self.refusal and not any(each.kind in ("damage", "spare") for each in self.problems)
 
 
-_OWN: Final = {"lock", "store", "clean", "log", "snapshot", marks.REPAIR}
+_OWN: Final = {"lock", "store", "clean", "log", "snapshot", history.FOLDER, marks.REPAIR}
 
 
 def survey(disk: Disk, folder: str, *, repairing: bool = False) -> Survey | None:
@@ -148,6 +148,11 @@ def survey(disk: Disk, folder: str, *, repairing: bool = False) -> Survey | None
             revision=_before(revisions, each.lsn) if each.lsn else None,
         )
         for each in bad
+    ]
+    # A node starts with a damaged history, and says so to whoever asks for what is damaged.
+    placed += [
+        Problem("note", what.split(" ", 1)[0].rstrip(":"), 0, 0, None, what)
+        for what in history.problems(disk, folder)
     ]
     lost = None
     if known > last or more:

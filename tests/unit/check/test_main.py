@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tega_zmq import store
 from tega_zmq.check.main import main
 from tega_zmq.log import OsDisk
+from tega_zmq.log.history import open_history
 from tega_zmq.runtime import yamlio
 from tests.knifekit import Written, written
 
@@ -192,3 +194,25 @@ def test_the_program_itself(folder: Path) -> None:
     assert run(str(folder)).returncode == 1
     assert run(str(folder), "--repair").returncode == 3
     assert run(str(folder)).returncode == 0
+
+
+def test_damage_in_the_history_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = store.write(
+        store.empty(),
+        [store.Op("put", ("a", "n"), 1)],
+        time=0.0,
+        tega_id="noc",
+        fresh=lambda: "e",
+        max_value=99,
+    ).store
+    history = open_history(OsDisk(), str(folder))
+    history.follow(state)
+    history.close()
+    assert main([str(folder)]) == 0
+    assert "history/" not in capsys.readouterr().out
+    (path,) = (folder / "history").iterdir()
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)
+    assert main([str(folder)]) == 0
+    assert f"history/{path.name} is damaged at byte 0" in capsys.readouterr().out
