@@ -163,10 +163,13 @@ class Sender:
 
 def sample_of(hint: Any, sender: Sender) -> Any:
     """Return a value of a compound annotation."""
-    from typing import get_args
-
-    if hint == int | None:
-        return sender.random.choice([None, *INTEGERS])
+    if isinstance(hint, UnionType) and hint != m.Maybe:
+        kind = sender.random.choice(get_args(hint))
+        return None if kind is type(None) else sender.value(kind)
+    if hint == int | str | None:
+        return sender.random.choice([None, "golden", "2026-11-20T12:00:00Z", "9999-99-99", *INTEGERS])
+    if hint == float | None:
+        return sender.random.choice([None, -1.5, 0.0, 1e300])
     if hint == dict[str, Any]:
         return {sender.random.choice(["a", "x", "path"]): sender.random.choice(STRANGE)}
     if hint == m.Maybe:
