@@ -426,8 +426,9 @@ class Engine:
             _log.warning("%d messages were dropped, because they were not read fast enough", count)
 
     def _expired(self, txid: str, text: str) -> None:
-        if self.transactions.pop(txid, None) is None:
+        if txid not in self.transactions:
             return
+        del self.transactions[txid]
         error = TransactionExpired(text, txid=txid)
         for callback in self.on_expired:
             self._host.notify(callback, (error,))
