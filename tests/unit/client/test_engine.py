@@ -461,9 +461,7 @@ def test_what_concerns_agents_only_is_ignored(lab: Lab) -> None:
     assert lab.take_told() == []
 
 
-def test_an_open_transaction_that_ends_by_itself_is_told_once() -> None:
-    lab = Lab()
-
+def test_an_open_transaction_that_ends_by_itself_is_told_once(lab: Lab) -> None:
     def told() -> list[str]:
         return [error.txid for callback, error in lab.host.notices if callback is note]
 
