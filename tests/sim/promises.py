@@ -252,7 +252,9 @@ class Ledger:
             self._expected(ops, before, tag)
 
     def _done_once(self, book: Book, tag: str, record: Commit, number: int) -> None:
-        moved = any(update.root in self.disowned for update in record.updates)
+        # A node that does not sync each record may forget in a power loss who owns a root.
+        forgetful = book.host.setup.options.sync != "always"
+        moved = forgetful or any(update.root in self.disowned for update in record.updates)
         if tag in self.done and not (moved and self.done[tag].book is not book):
             first = self.done[tag]
             where = f"record {first.number} of {first.book.host.name}"
