@@ -61,6 +61,8 @@ _BYTES: Final = 4 << 20
 """Bytes of updates after which a file ends, if its checkpoint is not larger."""
 _UNSYNCED: Final = 64
 """Updates of a root that wait for a sync, at most; fewer where less is kept in memory."""
+_OPEN: Final = 16
+"""Most files that are open at a time, about."""
 _ONE: Final = Kept(1, 1)
 
 
@@ -91,7 +93,10 @@ class _Series:
     def __init__(self, name: str) -> None:
         self.name = name
         self.parts: list[_Part] = []
+        self.usable = False
+        """Whether the newest file can be added to."""
         self.file: File | None = None
+        """The newest file, while it has what is not synced: of many roots only a few are open."""
         self.size = 0
         self.crc = 0
         self.checkpoint = 0
@@ -182,6 +187,8 @@ class History:
         self._disk = disk
         self._folder = folder
         self.series: dict[str, _Series] = {}
+        self._open: dict[str, _Series] = {}
+        """Those whose newest file is open."""
         self._seen: dict[str, Root] = {}
         self.clock: Callable[[], float] | None = None
         """Unix seconds; None: nothing is dropped by age."""
@@ -236,7 +243,8 @@ class History:
             self._keep_tail(handle, file, series.size)
             handle.truncate(series.size)
             handle.sync()
-        series.file = handle
+        handle.close()
+        series.usable = True
         return text
 
     def _keep_tail(self, handle: File, file: str, size: int) -> None:
@@ -253,10 +261,8 @@ class History:
         try:
             self.sync()
         finally:
-            for series in self.series.values():
-                if series.file is not None:
-                    series.file.close()
-                    series.file = None
+            for series in list(self._open.values()):
+                self._close(series)
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -271,6 +277,8 @@ class History:
                 continue
             self._follow(root, max(1, min(_UNSYNCED, store.kept.updates // 4)))
             self._seen[name] = root
+            if len(self._open) >= _OPEN:
+                self.sync()
 
     def _follow(self, root: Root, unsynced: int) -> None:
         series = self.series.setdefault(root.name, _Series(root.name))
@@ -304,7 +312,7 @@ class History:
 
     def _goes_on(self, series: _Series, root: Root) -> bool:
         """Whether the versions of `root` follow on the last one in the files."""
-        if series.file is None or not root.oldest_update - 1 <= series.last <= root.version:
+        if not series.usable or not root.oldest_update - 1 <= series.last <= root.version:
             return False
         if update_at(root, series.last) is not None:
             return self._is_last(series, root)
@@ -366,9 +374,8 @@ class History:
         except BaseException:
             handle.close()
             raise
-        if series.file is not None:
-            series.file.close()
-        series.file, series.size, series.crc = handle, fresh.size, fresh.crc
+        handle.close()
+        series.usable, series.size, series.crc = True, fresh.size, fresh.crc
         series.checkpoint, series.commits, series.unsynced = fresh.size, 0, 0
         series.buffer.clear()
         series.last, series.stamp = version, stamp
@@ -386,10 +393,12 @@ class History:
     def _flush(self, series: _Series) -> None:
         if not series.buffer:
             return
-        file = series.file
-        assert file is not None
         try:
-            file.write(series.size - len(series.buffer), bytes(series.buffer))
+            if series.file is None:
+                file = _file_name(series.name, series.parts[-1].number)
+                series.file = self._disk.open(f"{self._folder}/{FOLDER}/{file}")
+                self._open[series.name] = series
+            series.file.write(series.size - len(series.buffer), bytes(series.buffer))
         except OSError:
             # How much arrived is not known: look again, and take from the store what is missing.
             self.fail(series)
@@ -400,9 +409,8 @@ class History:
         """A write failed: forget what the newest file holds, and find its end again."""
         series.buffer.clear()
         self._seen.pop(series.name, None)
-        if series.file is not None:
-            series.file.close()
-            series.file = None
+        series.usable = False
+        self._close(series)
         if series.parts:
             self.resume(series)
 
@@ -412,15 +420,22 @@ class History:
                 series.file.sync()
             except OSError:
                 # A file whose sync failed is not written to again: what comes next goes into another.
-                series.file.close()
-                series.file = None
+                series.usable = False
+                self._close(series)
                 self._seen.pop(series.name, None)
                 raise
         series.unsynced = 0
+        self._close(series)
+
+    def _close(self, series: _Series) -> None:
+        self._open.pop(series.name, None)
+        if series.file is not None:
+            series.file.close()
+            series.file = None
 
     def sync(self) -> None:
         """Make all that was followed durable. Raises `OSError`."""
-        for series in self.series.values():
+        for series in list(self._open.values()):
             self._flush(series)
             self._sync(series)
 
