@@ -367,7 +367,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "    if root is None:\n        return _tree_chunk(pull,",
         "    if root is None or updates_since(root, pull.epoch, pull.version) is None:\n"
         "        return _tree_chunk(pull,",
-        events=RARE,
+        events=2 * RARE,
     ),
     Mutant(
         "chunk-dropped",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tega_zmq.store import ABSENT
 from tests.sim import model
 from tests.sim.host import Host
+from tests.sim.program import Program
 from tests.sim.world import Broken
 
 if TYPE_CHECKING:
@@ -114,6 +115,17 @@ def mirrors(story: Story) -> None:
             )
 
 
+def _known_above(program: Program) -> None:
+    """What a program offers at an agent is offered at the broker too."""
+    host, above = program.to, program.to.to
+    if above is None or not host.node.online:
+        return
+    beyond = above.node.sessions.by_id.get(program.session.session)
+    for path in program.engine.belongings.handlers:
+        if beyond is None or path not in beyond.handlers:
+            raise Broken(16, f"{program.name} offers {path} at {host.name}; {above.name} does not know")
+
+
 def sessions(story: Story) -> None:
     """Promise 16: every program is back, with its handlers, its presence and its subscriptions."""
     for program in story.programs:
@@ -127,6 +139,7 @@ def sessions(story: Story) -> None:
         for path in program.engine.belongings.handlers:
             if path not in session.handlers:
                 raise Broken(16, f"{program.name} offers {path}, and {program.to.name} does not know")
+        _known_above(program)
         if len(session.subscriptions) != len(program.engine.subscriptions):
             raise Broken(
                 16,
