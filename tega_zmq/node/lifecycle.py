@@ -299,15 +299,16 @@ def _tell_ended(node: Node, session: Session, to: str) -> None:
 
 def reconcile(node: Node) -> None:
     """The log takes writes again: make the leases in the store match the sessions."""
-    for session in [*node.sessions, *node.below.values()]:
-        if session.id not in node.tip.leases:
-            node.append(Opened(session.id, session.tega_id, session.token, _lease_via(session)))
+    # First those that are over: a crash in between must not leave two of one tega_id.
     for lease in sorted(node.tip.leases.values(), key=lambda lease: lease.session):
         if lease.session not in node.sessions.by_id and lease.session not in node.below:
             commit = end_session(node.tip, lease.session, time=node.clock(), tega_id=lease.tega_id)
             if commit is not None:
                 node.append(commit)
             node.append(Ended(lease.session))
+    for session in [*node.sessions, *node.below.values()]:
+        if session.id not in node.tip.leases:
+            node.append(Opened(session.id, session.tega_id, session.token, _lease_via(session)))
     replication.claim_again(node)
 
 

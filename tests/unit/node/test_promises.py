@@ -89,6 +89,19 @@ def test_new_epochs_that_the_log_lost_are_begun_when_it_is_mended() -> None:
     assert not lab.node.renewing
 
 
+def test_a_mended_log_ends_sessions_before_it_opens_others() -> None:
+    lab = Lab(durable=False)
+    lab.join("noc")
+    lab.sync()
+    lab.fail()
+    lab.join("noc")
+    lab.mend()
+    lab.sync()
+    kinds = [type(record).__name__ for record in lab.disk]
+    assert kinds == ["Opened", "Ended", "Opened"]
+    assert [lease.tega_id for lease in lab.node.durable.leases.values()] == ["noc"]
+
+
 def test_a_snapshot_that_was_begun_before_the_log_failed_mends_nothing() -> None:
     lab = Lab()
     peer = lab.join("noc")
