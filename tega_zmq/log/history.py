@@ -256,6 +256,11 @@ class History:
         finally:
             tail.close()
 
+    @property
+    def unsynced(self) -> bool:
+        """Whether anything was followed since the last `sync`."""
+        return bool(self._open)
+
     def close(self) -> None:
         """Sync and close all files. Raises `OSError`."""
         try:

@@ -99,12 +99,17 @@ class Historian:
         tried = synced = time.monotonic()
         last: Store | None = None
         while True:
-            wait = None if last is None and not self._failed else _AGAIN
+            wait = None
+            if last is not None or self._failed:
+                wait = _AGAIN
+            elif self._history is not None and self._history.unsynced:
+                wait = _SYNC  # what came last is synced too, and its files closed
             try:
                 item = self._queue.get(timeout=wait)
             except Empty:
                 if last is None:
-                    # A sync failed; what comes next finds out whether it can be done again.
+                    # If a sync failed: what comes next finds out whether it can be done again.
+                    synced = time.monotonic()
                     self._guard(self._sync)
                     continue
                 item = last
