@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(config, logger, OsDisk(), ready=ready, closing=closing, reload=reload)
     finally:
         for child in children:
-            child.stop()
+            child.stop(config.bridge.limits.stop + 5.0)
 
 
 if __name__ == "__main__":

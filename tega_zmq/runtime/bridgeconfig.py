@@ -78,6 +78,13 @@ class BridgeLimits:
         minimum=0.1,
         maximum=86_400,
     )
+    stop: float = key(
+        5.0,
+        "How long requests in flight may still take when the bridge stops.",
+        unit="seconds",
+        minimum=0,
+        maximum=3600,
+    )
     connections: int = key(
         4096, "Most connections at a time, tunnels and WebSockets among them.", minimum=1, maximum=1_000_000
     )

@@ -172,7 +172,7 @@ def test_alone_it_says_when_it_is_ready_and_stops_in_order(fleet: Fleet) -> None
 
 def test_a_request_in_flight_ends_before_it_stops(fleet: Fleet) -> None:
     fleet.broker.start()
-    bridge, url = alone(fleet)
+    bridge, url = alone(fleet, **{"limits.stop": "60"})
     bridge.spawn()
     until(lambda: ready(url))
     handler, go = fleet.client("handler"), threading.Event()

@@ -24,9 +24,6 @@ from tega_zmq.runtime.schema import ConfigError
 
 __all__ = ["Serving", "main", "serve"]
 
-_GRACE = 3.0
-"""Seconds that requests may still take when the bridge stops."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bridge with the command line `argv`; return its exit status."""
@@ -88,7 +85,7 @@ async def serve(config: BridgeConfig, logger: logging.Logger) -> Serving:
     secure = tls.context(config.tls)
     bridge = Bridge(config, logger)
     add_parts(bridge)
-    runner = web.ServerRunner(bridge.server(), shutdown_timeout=_GRACE)
+    runner = web.ServerRunner(bridge.server(), shutdown_timeout=config.limits.stop)
     await runner.setup()
     at = urlsplit(config.listen)
     try:
