@@ -1,6 +1,6 @@
 """The history: every version of every root, on the disk.
 
-    <data folder>/history/<first 32 hex digits of the SHA-256 of the root's name>-<number>.hist
+    <data folder>/history/<the root's name, as `_stem` writes it>-<number>.hist
 
 Each file begins with a checkpoint, the whole tree of one version, and goes on with the updates after it;
 the next one, numbered one higher, begins with the version that it ends with. So a version is the checkpoint
@@ -8,7 +8,7 @@ before it and the updates from there on. A file is frames: length u32, crc u32, 
 CRC-32 of the payload begun at the crc before. A payload is msgpack: `[1, format, root, line, epoch, version,
 is it there, time, tega_id, message]`, then the parts of the tree `[2, entries]` and of its marks
 `[3, marks]`; `[6, update]` for each that is known of before, if the file does not go on from another; then
-`[4]`; then `[5, update]`, once a version.
+`[4]`; then `[5, update, ...]`, an update for each version.
 
 A `History` belongs to one thread. It never looks at the log: `follow` is given a store, and takes from what
 that keeps of each root what the files lack. What is torn at the end of the newest file of a root is cut off
@@ -17,9 +17,8 @@ at `open_history` and taken from the store again.
 
 from __future__ import annotations
 
-import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -27,7 +26,7 @@ from rpds import HashTrieMap
 
 from tega_zmq.errors import Compacted, StorageError, TegaError
 from tega_zmq.log.disk import Disk, File
-from tega_zmq.log.records import decode_chunk, encode_chunk
+from tega_zmq.log.records import decode_chunk, encode_chunk, encode_list
 from tega_zmq.paths import Path, format_path
 from tega_zmq.store import (
     ABSENT,
@@ -38,6 +37,7 @@ from tega_zmq.store import (
     Update,
     check_marks,
     entries,
+    plain_update_at,
     update_at,
     update_from_plain,
     update_to_plain,
@@ -59,11 +59,17 @@ _COMMITS: Final = 4_000
 """Updates after which a file ends; a version is never further than that from its checkpoint."""
 _BYTES: Final = 4 << 20
 """Bytes of updates after which a file ends, if its checkpoint is not larger."""
+_TOGETHER: Final = 64
+"""Most updates in one frame."""
 _UNSYNCED: Final = 64
 """Updates of a root that wait for a sync, at most; fewer where less is kept in memory."""
 _OPEN: Final = 16
 """Most files that are open at a time, about."""
 _ONE: Final = Kept(1, 1)
+_UPDATES: Final = encode_chunk(5)
+_PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+_LONGEST: Final = 100
+"""Most characters of a root's name in the name of a file."""
 
 
 class Policy(NamedTuple):
@@ -111,7 +117,19 @@ class _Series:
 
 
 def _stem(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:32]
+    """Return the name of root `name` for a file: what is no small letter, digit, - or _ as `%XX`, in UTF-8.
+
+    Capitals too, since some file systems do not tell them apart; so no two roots share a file. One that
+    becomes longer than 100 characters is told by the first 32 hex digits of its SHA-256, after a `+`.
+    """
+    stem = "".join(
+        each if each in _PLAIN else "".join(f"%{byte:02X}" for byte in each.encode()) for each in name
+    )
+    if len(stem) <= _LONGEST:
+        return stem
+    import hashlib  # here: it loads a library of 3 MB, which a small device does without
+
+    return "+" + hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def _file_name(name: str, number: int) -> str:
@@ -224,8 +242,8 @@ class History:
                 elif plain[0] == 4:
                     whole = True
                 elif plain[0] == 5:
-                    update = update_from_plain(plain[1])
-                    series.last, series.commits = update.after, series.commits + 1
+                    update = update_from_plain(plain[-1])
+                    series.last, series.commits = update.after, series.commits + len(plain) - 1
                     series.stamp = (update.epoch, update.time, update.tega_id)
                 series.crc = crc
                 end = offset
@@ -300,17 +318,12 @@ class History:
                 at = root.oldest
             gap = at > series.last and root.epoch == series.stamp[0]
             self._begin(series, root, at, same or gap)
-        for version in range(at + 1, root.version + 1):
-            update = update_at(root, version)
-            assert update is not None
-            self._add(series, [5, update_to_plain(update)])
-            series.last, series.commits = version, series.commits + 1
-            series.stamp = (update.epoch, update.time, update.tega_id)
-            series.unsynced += 1
+        while at < root.version:
+            at = self._add_updates(series, root, at + 1)
             if series.commits >= _COMMITS or series.size - series.checkpoint >= max(
                 _BYTES, series.checkpoint
             ):
-                self._end(series, root, version)
+                self._end(series, root, at)
         self._flush(series)
         if series.unsynced >= unsynced:
             self._sync(series)
@@ -386,8 +399,26 @@ class History:
         series.last, series.stamp = version, stamp
         series.parts.append(_Part(number, line, version, stamp[0], stamp[1]))
 
+    def _add_updates(self, series: _Series, root: Root, version: int) -> int:
+        """Add a frame of updates from the one to `version` on; return the last version in it."""
+        parts, size, plain = [_UPDATES], 0, None
+        most = min(_TOGETHER, max(1, _COMMITS - series.commits), root.version - version + 1)
+        while len(parts) <= most and size < _READ:
+            plain = plain_update_at(root, version + len(parts) - 1)
+            part = encode_chunk(plain)
+            parts.append(part)
+            size += len(part)
+        assert plain is not None
+        self._add_payload(series, encode_list(parts))
+        series.last, series.commits = version + len(parts) - 2, series.commits + len(parts) - 1
+        series.stamp = (plain[1], plain[5], plain[6])
+        series.unsynced += len(parts) - 1
+        return series.last
+
     def _add(self, series: _Series, plain: Any) -> None:
-        payload = encode_chunk(plain)
+        self._add_payload(series, encode_chunk(plain))
+
+    def _add_payload(self, series: _Series, payload: bytes) -> None:
         series.crc = crc32(payload, series.crc)
         series.buffer += _FRAME.pack(len(payload), series.crc)
         series.buffer += payload
@@ -531,7 +562,10 @@ class History:
                         born=HashTrieMap(born),
                     )
                 elif plain[0] == 5:
-                    root, _ = advanced(root, update_from_plain(plain[1]), _ONE)
+                    for each in plain[1:]:
+                        root, _ = advanced(root, update_from_plain(each), _ONE)
+                        if root.version == version:
+                            break
             except TegaError as error:
                 raise _damaged(file, offset, error.message) from error
             except (TypeError, ValueError, LookupError) as error:
@@ -561,13 +595,13 @@ class History:
             found = []
             lowest, highest = part.first, part.first
             for offset, _, plain in _frames(self._disk, self._folder, file):
-                if plain[0] >= 5:
+                for each in _updates(plain):
                     # [root, epoch, before, after, ...]
-                    lowest, highest = min(lowest, plain[1][2]), max(highest, plain[1][3])
-                    if plain[1][3] >= before:
+                    lowest, highest = min(lowest, each[2]), max(highest, each[3])
+                    if each[3] >= before:
                         continue
                     try:
-                        found.append(update_from_plain(plain[1]))
+                        found.append(update_from_plain(each))
                     except TegaError as error:
                         raise _damaged(file, offset, error.message) from error
             if floor is not None and number == part.number + 1 and highest < min(floor, before - 1):
@@ -590,8 +624,9 @@ class History:
             for plain in self.read(_file_name(name, part.number)):
                 if plain[0] == 1 and plain[5] in versions:
                     found.setdefault(plain[5], (plain[7], plain[8], plain[9]))
-                elif plain[0] >= 5 and plain[1][3] in versions:
-                    found[plain[1][3]] = (plain[1][5], plain[1][6], plain[1][7])
+                for each in _updates(plain):
+                    if each[3] in versions:
+                        found[each[3]] = (each[5], each[6], each[7])
         return found
 
     def version_at(self, name: str, time: float, before: int) -> int:
@@ -605,8 +640,9 @@ class History:
                 continue
             best = part.first if part.time <= time and part.first < before else ABSENT
             for plain in self.read(_file_name(name, part.number)):
-                if plain[0] >= 5 and plain[1][3] < before and plain[1][5] <= time:
-                    best = max(best, plain[1][3])
+                for each in _updates(plain):
+                    if each[3] < before and each[5] <= time:
+                        best = max(best, each[3])
             if best != ABSENT:
                 return best
         if parts and parts[0].first > 0:
@@ -619,6 +655,11 @@ def _gone(name: str, version: int, oldest: int | None) -> Compacted:
     if oldest is not None:
         text += f"; the next one on the disk is {oldest}"
     return Compacted(text, root=name, version=version, oldest=oldest)
+
+
+def _updates(plain: Any) -> Sequence[Any]:
+    """Return the updates in a payload."""
+    return plain[1:] if plain[0] >= 5 else ()
 
 
 def _parts(items: Iterator[Any]) -> Iterator[list[Any]]:
@@ -681,7 +722,7 @@ def problems(disk: Disk, folder: str) -> list[str]:
                             " before it"
                         )
                 elif plain[0] == 5:
-                    last = plain[1][3]
+                    last = plain[-1][3]
         except StorageError as error:
             found.append(error.message)
             ends.pop(name, None)

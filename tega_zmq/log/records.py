@@ -6,6 +6,7 @@ one item of `store.snapshot.dump`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -19,6 +20,7 @@ __all__ = [
     "decode_chunk",
     "decode_record",
     "encode_chunk",
+    "encode_list",
     "encode_record",
     "revision_of_commit",
     "revision_of_snapshot",
@@ -39,6 +41,12 @@ def encode_chunk(item: Any) -> bytes:
     """Return the plain value `item` as bytes."""
     data: bytes = msgpack.packb(item)
     return data
+
+
+def encode_list(items: Sequence[bytes]) -> bytes:
+    """Return the list of `items`, each encoded already, as `encode_chunk` would."""
+    header: bytes = msgpack.Packer().pack_array_header(len(items))
+    return header + b"".join(items)
 
 
 def decode_chunk(data: bytes) -> Any:

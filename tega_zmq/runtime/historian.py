@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import re
 import threading
@@ -241,6 +239,9 @@ def archiver(folder: str) -> Callable[[str, str, Iterator[Any]], None]:
     """
 
     def archive(root: str, file: str, plains: Iterator[Any]) -> None:
+        import gzip
+        import json  # both here: an agent that archives nothing does without
+
         os.makedirs(folder, mode=0o700, exist_ok=True)
         path = os.path.join(folder, f"{quote(root, safe='')[:100]}-{file[:-5]}.jsonl.gz")
         with gzip.open(path + ".tmp", "wt", encoding="utf-8") as out:
@@ -265,18 +266,18 @@ def _lines(plain: Any) -> Iterator[dict[str, Any]]:
         for path, session in plain[1]:
             yield {"path": path, "ephemeral": session}
     elif plain[0] == 5:
-        root, epoch, before, after, changes, at, tega_id, message, backto = plain[1]
-        yield {
-            "root": root,
-            "epoch": epoch,
-            "before": before,
-            "version": after,
-            "time": at,
-            "tega_id": tega_id,
-            "message": message,
-            "backto": backto,
-            "changes": [
-                {"path": [root, *each[0]], **({"value": each[1]} if len(each) > 1 else {"deleted": True})}
-                for each in changes
-            ],
-        }
+        for root, epoch, before, after, changes, at, tega_id, message, backto in plain[1:]:
+            yield {
+                "root": root,
+                "epoch": epoch,
+                "before": before,
+                "version": after,
+                "time": at,
+                "tega_id": tega_id,
+                "message": message,
+                "backto": backto,
+                "changes": [
+                    {"path": [root, *each[0]], **({"value": each[1]} if len(each) > 1 else {"deleted": True})}
+                    for each in changes
+                ],
+            }

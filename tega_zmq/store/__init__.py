@@ -15,7 +15,7 @@ from tega_zmq.store.encoding import (
     update_to_plain,
 )
 from tega_zmq.store.graph import edges
-from tega_zmq.store.history import update_at, with_trees
+from tega_zmq.store.history import plain_update_at, update_at, with_trees
 from tega_zmq.store.model import (
     ABSENT,
     MAX_OUTCOMES,
@@ -106,6 +106,7 @@ __all__ = [
     "lookup",
     "outcome",
     "owned_roots",
+    "plain_update_at",
     "record_from_plain",
     "record_to_plain",
     "replay",

@@ -20,6 +20,7 @@ __all__ = [
     "changed_between",
     "keep",
     "new_root",
+    "plain_update_at",
     "update_at",
     "with_trees",
 ]
@@ -103,6 +104,23 @@ def update_at(root: Root, version: int) -> Update | None:
         message,
         backto,
     )
+
+
+def plain_update_at(root: Root, version: int) -> list[Any] | None:
+    """Return `update_to_plain(update_at(root, version))`, straight from what is kept, or None."""
+    kept = root.updates.get(version)
+    if kept is None:
+        return None
+    epoch, before, changes, time, tega_id, message, backto = kept
+    told: list[Any] = []
+    for path, node, session in changes:
+        if node is None:
+            told.append([path[1:]])
+        elif session:
+            told.append([path[1:], plain(node), session])
+        else:
+            told.append([path[1:], plain(node)])
+    return [root.name, epoch, before, version, told, time, tega_id, message, backto]
 
 
 def changed_between(root: Root, low: int, high: int) -> Iterable[Path]:

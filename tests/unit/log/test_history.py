@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tega_zmq import store
 from tega_zmq.errors import Compacted, StorageError, TegaError
+from tega_zmq.log import history as history_module
 from tega_zmq.log import history as past
 from tega_zmq.log.history import History, Policy, open_history, problems
 from tega_zmq.store import Cleared, Kept, Op, Store
@@ -229,3 +230,11 @@ def test_a_crash_at_any_step() -> None:
         if done:
             return
     raise AssertionError("it never came to its end")
+
+
+def test_files_are_named_so_that_no_two_roots_share_one_anywhere() -> None:
+    names = ["config-pi1", "Config-pi1", "a.b", "a%2Eb", "é", "x" * 100, "x" * 101, "X" * 101, "+a", "_a"]
+    stems = [history_module._stem(name) for name in names]
+    assert stems[0] == "config-pi1" and stems[1] == "%43onfig-pi1" and stems[4] == "%C3%A9"
+    assert len({stem.lower() for stem in stems}) == len(names)
+    assert max(len(stem) for stem in stems) <= 100
