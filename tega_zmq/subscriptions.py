@@ -1,19 +1,24 @@
 """Who hears of what: subscriptions to changes and to channels.
 
 Subscriptions to a path are found through a trie of oids, so that a change costs O(depth) however many there
-are. What a subscription has been sent last is noted with it, per root; one that could not be sent
-everything is `lagging` and catches up from there.
+are. Those by pattern are found by the plain characters that the pattern of the root begins with, and each
+different pattern is tried once, however many have subscribed by it. What a subscription has been sent last is
+noted with it, per root; one that could not be sent everything is `lagging` and catches up from there.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Final
 
+from tega_zmq.matching import matching_below, reaches
 from tega_zmq.paths import Path
 from tega_zmq.patterns import ChannelPattern, OidPattern
 from tega_zmq.sessions import Session
 from tega_zmq.store import Root, Store, Update
-from tega_zmq.tree import Node, get, is_container, plain
+from tega_zmq.tree import Node, get, plain
 from tega_zmq.wire.messages import ChangeField, Maybe
 
 __all__ = ["ChangeSubscription", "ChannelSubscription", "Channels", "Subscriptions", "select"]
@@ -22,7 +27,7 @@ __all__ = ["ChangeSubscription", "ChannelSubscription", "Channels", "Subscriptio
 class ChangeSubscription:
     """One subscription of a session to a path, or to paths by pattern."""
 
-    __slots__ = ("lagging", "number", "path", "pattern", "sent", "session", "text")
+    __slots__ = ("lagging", "number", "partial", "path", "pattern", "sent", "session", "text")
 
     def __init__(
         self, session: Session, number: int, path: Path, pattern: OidPattern | None, text: str
@@ -37,6 +42,8 @@ class ChangeSubscription:
         self.sent: dict[str, tuple[str, int]] = {}
         """Up to where it has been told, per root: (epoch, version)."""
         self.lagging = False
+        self.partial = False
+        """It lags, and its session asks for what it lacks piece by piece."""
 
     def concerns(self, root: str) -> bool:
         """Whether anything in `root` can be of interest."""
@@ -63,12 +70,66 @@ class _Branch:
         self.subscriptions: list[ChangeSubscription] = []
 
 
+_LITERAL: Final = re.compile(r"[A-Za-z0-9_-]*")
+
+
+class _Patterns:
+    """The subscriptions by pattern."""
+
+    def __init__(self) -> None:
+        self._by_text: dict[str, list[ChangeSubscription]] = {}
+        self._by_start: dict[str, dict[str, OidPattern]] = {}
+        """By what a root must begin with: the patterns, by text."""
+        self._lengths: Counter[int] = Counter()
+        """Of the keys of `_by_start`, how often each length is there."""
+
+    def add(self, pattern: OidPattern, subscription: ChangeSubscription) -> None:
+        same = self._by_text.setdefault(pattern.text, [])
+        same.append(subscription)
+        if len(same) == 1:
+            start = _start_of(pattern)
+            if start not in self._by_start:
+                self._lengths[len(start)] += 1
+            self._by_start.setdefault(start, {})[pattern.text] = pattern
+
+    def remove(self, pattern: OidPattern, subscription: ChangeSubscription) -> None:
+        same = self._by_text[pattern.text]
+        same.remove(subscription)
+        if not same:
+            del self._by_text[pattern.text]
+            start = _start_of(pattern)
+            del self._by_start[start][pattern.text]
+            if not self._by_start[start]:
+                del self._by_start[start]
+                self._lengths[len(start)] -= 1
+                self._lengths += Counter()  # drops what is zero
+
+    def of_root(self, root: str) -> Iterator[OidPattern]:
+        """Yield each different pattern that may match something in `root`."""
+        for length in [each for each in self._lengths if each <= len(root)]:
+            yield from self._by_start.get(root[:length], {}).values()
+
+    def by(self, pattern: OidPattern) -> list[ChangeSubscription]:
+        """Return the subscriptions by `pattern`."""
+        return self._by_text[pattern.text]
+
+
+def _start_of(pattern: OidPattern) -> str:
+    """Return the plain characters that every root which `pattern` matches begins with."""
+    text = pattern.oids[0].pattern
+    literal = _LITERAL.match(text)
+    if literal is None or "|" in text:
+        return ""
+    start = literal.group()
+    return start[:-1] if text[len(start) : len(start) + 1] in ("*", "+", "?", "{") else start
+
+
 class Subscriptions:
     """All subscriptions to changes at a node."""
 
     def __init__(self) -> None:
         self._top = _Branch()
-        self._patterns: list[ChangeSubscription] = []
+        self._patterns = _Patterns()
         self._count = 0
 
     def __len__(self) -> int:
@@ -78,7 +139,7 @@ class Subscriptions:
         """Take `subscription` in."""
         self._count += 1
         if subscription.pattern is not None:
-            self._patterns.append(subscription)
+            self._patterns.add(subscription.pattern, subscription)
             return
         branch = self._top
         for oid in subscription.path:
@@ -89,7 +150,7 @@ class Subscriptions:
         """Forget `subscription` (which must be in)."""
         self._count -= 1
         if subscription.pattern is not None:
-            self._patterns.remove(subscription)
+            self._patterns.remove(subscription.pattern, subscription)
             return
         trail = [self._top]
         for oid in subscription.path:
@@ -104,7 +165,7 @@ class Subscriptions:
 
     def of_root(self, root: str) -> list[ChangeSubscription]:
         """Return every subscription that anything in `root` can be of interest to."""
-        found = list(self._patterns)
+        found = [each for pattern in self._patterns.of_root(root) for each in self._patterns.by(pattern)]
         top = self._top.children.get(root)
         waiting = [] if top is None else [top]
         while waiting:
@@ -121,8 +182,10 @@ class Subscriptions:
             for change in update.changes:
                 for subscription in _along(top, change.path):
                     found[id(subscription)] = subscription
-        for subscription in self._patterns:
-            found[id(subscription)] = subscription
+        for pattern in self._patterns.of_root(update.root):
+            if any(reaches(pattern, change.path) for change in update.changes):
+                for subscription in self._patterns.by(pattern):
+                    found[id(subscription)] = subscription
         return list(found.values())
 
 
@@ -171,8 +234,8 @@ def select(
         if pattern.match_prefix(at) is not None:
             _tell(found, at, before, after, change.session)
         elif len(at) < len(pattern.oids):
-            matching = dict.fromkeys(_matching_below(pattern, at, before))
-            matching.update(dict.fromkeys(_matching_below(pattern, at, after)))
+            matching = dict.fromkeys(matching_below(pattern, at, before))
+            matching.update(dict.fromkeys(matching_below(pattern, at, after)))
             for path in matching:
                 _tell(found, path, before, after, change.session)
     return tuple(found)
@@ -187,21 +250,6 @@ def _tell(
         found.append((path, _maybe(old), _maybe(new), session))
 
 
-def _matching_below(pattern: OidPattern, path: Path, tree: Node | None) -> Iterable[Path]:
-    """Yield the paths of `tree` (of a root) at and below `path` that `pattern` matches."""
-    top = get(tree, path[1:]) if tree is not None else None
-    if top is None:
-        return
-    waiting = [(path, top)]
-    while waiting:
-        at, node = waiting.pop()
-        if len(at) == len(pattern.oids):
-            if pattern.match(at) is not None:
-                yield at
-        elif is_container(node):
-            waiting.extend(((*at, oid), child) for oid, child in node[1].items())
-
-
 def present(
     subscription: ChangeSubscription, root: str, tree: Node | None, before: Node | None
 ) -> tuple[ChangeField, ...]:
@@ -213,8 +261,8 @@ def present(
     if subscription.pattern is None:
         paths: Iterable[Path] = (subscription.path,)
     else:
-        paths = dict.fromkeys(_matching_below(subscription.pattern, (root,), tree))
-        paths.update(dict.fromkeys(_matching_below(subscription.pattern, (root,), before)))
+        paths = dict.fromkeys(matching_below(subscription.pattern, (root,), tree))
+        paths.update(dict.fromkeys(matching_below(subscription.pattern, (root,), before)))
         if tree is None and before is None and subscription.pattern.step(0, root) is not None:
             paths = ((root,),)
     return tuple((path, (), _maybe(get(tree, path[1:]) if tree is not None else None), "") for path in paths)

@@ -374,20 +374,26 @@ class Client:
         scope: str = "local",
         *,
         regex: bool = False,
+        from_version: Version = None,
         timeout: float | None = None,
     ) -> Subscription:
         """Call `callback` with every change at, below and above `path` (with `regex`: of what matches).
 
         `scope` "global": forwarded up an agent's uplink. No change is missed or told twice, across lost
         connections too; where the node does not keep what lay between, one `Change` says `reset`.
+
+        With `from_version` (a number, a tag, a time) every change since that version of the root is told
+        first, then what comes, without a gap. Raises `Compacted`, which says the oldest version there is,
+        and `NotFound` if there is no such root or version.
         """
         requests.check_scope(scope)
+        begin = requests.to_begin(from_version, regex)
         subscriptions = self._driver.engine.subscriptions
         if regex:
             text = requests.to_text(path, "a regex")
             return await self._subscribe(lambda: subscriptions.to_regex(text, scope, callback), timeout)
         oids = requests.to_path(path)
-        return await self._subscribe(lambda: subscriptions.to_path(oids, scope, callback), timeout)
+        return await self._subscribe(lambda: subscriptions.to_path(oids, scope, callback, begin), timeout)
 
     async def listen(
         self,

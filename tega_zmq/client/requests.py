@@ -190,6 +190,16 @@ def _utc(time: datetime) -> str:
     return there.replace(tzinfo=None).isoformat(timespec="auto") + "Z"
 
 
+def to_begin(version: Version, regex: bool) -> tuple[str, int] | None:
+    """Return the version that a subscription begins from as a position has it. Raises `InvalidValue`."""
+    meant = to_version(version)
+    if meant is None:
+        return None
+    if regex:
+        raise InvalidValue("from_version goes with a path: each root counts its own versions")
+    return ("@" + meant, 0) if isinstance(meant, str) else ("@", meant)
+
+
 def to_moment(time: Any) -> float | None:
     """Return `time` as Unix seconds: such a number itself, a `datetime`, or text as `to_version` takes it.
 

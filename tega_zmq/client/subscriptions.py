@@ -25,6 +25,9 @@ MAX_SUBSCRIPTIONS: Final = 10_000
 Ask = tuple[type[Any], tuple[Any, ...]]
 """A request: its class and its own fields."""
 
+Begin = tuple[str, int]
+"""A version to begin from, as a position has it: `("@", number)`, or `("@" + tag or time, 0)`."""
+
 _NOTHING: Final = ("", -1)
 """The position of who has heard nothing of a root: the node sends all of it."""
 
@@ -32,10 +35,27 @@ _NOTHING: Final = ("", -1)
 class Subscribed:
     """One subscription. Its owner may read `number`, `what`, `scope` and `callback`."""
 
-    __slots__ = ("asking", "callback", "cls", "number", "replied", "scope", "seen", "standing", "what")
+    __slots__ = (
+        "asking",
+        "begin",
+        "callback",
+        "cls",
+        "number",
+        "replied",
+        "scope",
+        "seen",
+        "standing",
+        "what",
+    )
 
     def __init__(
-        self, number: int, cls: type[Any], what: Any, scope: str, callback: Callable[[Any], Any]
+        self,
+        number: int,
+        cls: type[Any],
+        what: Any,
+        scope: str,
+        callback: Callable[[Any], Any],
+        begin: Begin | None = None,
     ) -> None:
         self.number = number
         self.cls = cls
@@ -44,6 +64,8 @@ class Subscribed:
         """A path, a regex, or (channel, is it a regex)."""
         self.scope = scope
         self.callback = callback
+        self.begin = begin
+        """From where the node is asked for the past next; None: it has told all of that."""
         self.seen: dict[str, tuple[str, int]] = {}
         """By root: epoch and version of the last change passed on, or where the subscription began."""
         self.replied: dict[str, tuple[str, int]] = {}
@@ -58,6 +80,8 @@ class Subscribed:
         if self.cls is messages.Listen:
             channel, regex = self.what
             return messages.Listen, (self.number, channel, regex, self.scope)
+        if self.begin is not None:
+            return self.cls, (self.number, self.what, self.scope, ((self.what[0], *self.begin),))
         if self.standing and self.cls is messages.Subscribe:
             self.seen.setdefault(self.what[0], _NOTHING)  # a root that came into being meanwhile
         since: tuple[Position, ...] = tuple(
@@ -76,9 +100,11 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._by_number)
 
-    def to_path(self, path: Path, scope: str, callback: Callable[[Change], Any]) -> Subscribed:
+    def to_path(
+        self, path: Path, scope: str, callback: Callable[[Change], Any], begin: Begin | None = None
+    ) -> Subscribed:
         """Add a subscription to changes at, below and above `path`. Raises `InvalidValue`: too many."""
-        return self._add(messages.Subscribe, path, scope, callback)
+        return self._add(messages.Subscribe, path, scope, callback, begin)
 
     def to_regex(self, regex: str, scope: str, callback: Callable[[Change], Any]) -> Subscribed:
         """Add a subscription to changes at and below every path that matches `regex`. Raises as `to_path`."""
@@ -88,11 +114,18 @@ class Subscriptions:
         """Add a subscription to the messages of `channel`. Raises as `to_path`."""
         return self._add(messages.Listen, (channel, regex), scope, callback)
 
-    def _add(self, cls: type[Any], what: Any, scope: str, callback: Callable[[Any], Any]) -> Subscribed:
+    def _add(
+        self,
+        cls: type[Any],
+        what: Any,
+        scope: str,
+        callback: Callable[[Any], Any],
+        begin: Begin | None = None,
+    ) -> Subscribed:
         if len(self._by_number) >= MAX_SUBSCRIPTIONS:
             raise InvalidValue(f"{MAX_SUBSCRIPTIONS} subscriptions stand, as many as one session may have")
         self._last += 1
-        subscribed = Subscribed(self._last, cls, what, scope, callback)
+        subscribed = Subscribed(self._last, cls, what, scope, callback, begin)
         self._by_number[self._last] = subscribed
         return subscribed
 
@@ -127,7 +160,7 @@ class Subscriptions:
         """The node said yes to subscription `number`, and from where on it sends changes.
 
         Returns whether it must be asked for again: it stood before, follows a regex, and meanwhile roots came
-        into being of which it has heard nothing.
+        into being of which it has heard nothing; or the node tells the past in pieces, and more is to come.
         """
         subscribed = self._by_number.get(number)
         if subscribed is None:
@@ -137,14 +170,19 @@ class Subscriptions:
         subscribed.asking = False
         if subscribed.cls is messages.Listen:
             return False
-        subscribed.replied = {root: (epoch, version) for root, epoch, version in positions}
+        subscribed.begin = next(
+            ((epoch, version) for _, epoch, version in positions if epoch.startswith("@")), None
+        )
+        subscribed.replied = {
+            root: (epoch, version) for root, epoch, version in positions if not epoch.startswith("@")
+        }
         fresh = subscribed.replied.keys() - subscribed.seen.keys()
         for root in fresh:
             # Of one that came into being meanwhile, what the node sends from there on is not all.
             subscribed.seen[root] = _NOTHING if stood else subscribed.replied[root]
             if stood:
                 del subscribed.replied[root]
-        if stood and fresh:
+        if (stood and fresh) or subscribed.begin is not None:
             subscribed.asking = True
             return True
         return False

@@ -20,12 +20,14 @@ from tega_zmq.node.state import Node
 from tega_zmq.paths import Path, format_path
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Op, Root, Store, Tagged, Update
+from tega_zmq.store.history import new_root
 from tega_zmq.wire.messages import CommitTransaction, Reply, Tag, Untag, Write
 
 __all__ = [
     "Deep",
     "Elsewhere",
     "ask",
+    "at_version",
     "commits",
     "drain",
     "log",
@@ -35,6 +37,7 @@ __all__ = [
     "tag",
     "take",
     "untag",
+    "updates",
 ]
 
 TAG: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
@@ -292,6 +295,33 @@ def commits(node: Node, root: Root, versions: set[int]) -> dict[int, tuple[float
         except Compacted:
             return found
     return found
+
+
+def at_version(node: Node, root: Root, version: int) -> Root:
+    """Return `root` as it was at `version`, keeping nothing from before. Raises `Deep`, `Compacted`."""
+    state = recalled(node, node.durable, root.name, version)
+    kept = state.roots[root.name].trees.get(version)
+    assert kept is not None
+    tree, ephemerals, born = kept
+    then = new_root(root.name, "", root.epoch)
+    return then._replace(version=version, node=tree, ephemerals=ephemerals, born=born)
+
+
+def updates(node: Node, root: Root, after: int, to: int) -> list[Update]:
+    """Return the updates that led from version `after` to `to`, read from the disk, the oldest first.
+
+    Raises `Deep`, `Compacted`, `Elsewhere`.
+    """
+    want = UpdatesAt(root.name, root.epoch, (root.name,), to - after, to + 1, None, "")
+    found: list[Update] = _lacking(node, root, after, want)
+    if [each.after for each in reversed(found)] != list(range(after + 1, to + 1)):
+        raise Compacted(
+            f"not all commits of {format_path((root.name,))} after version {after} are kept any more",
+            root=root.name,
+            version=after,
+            oldest=root.oldest,
+        )
+    return found[::-1]
 
 
 # -- tags ------------------------------------------------------------------------------------------

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from tega_zmq import paths, subscriptions
-from tega_zmq.errors import InvalidPath, InvalidValue, NotFound, TooLarge
+from tega_zmq.errors import Compacted, InvalidPath, InvalidValue, NotFound, StorageError, TooLarge
+from tega_zmq.node import past
 from tega_zmq.node.calling import announce, forward_up, retract
 from tega_zmq.node.state import Node
 from tega_zmq.patterns import compile_channel, compile_oids
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Root, Store, Update, updates_since
+from tega_zmq.store import ABSENT, Kept, Root, Store, Update, update_at, updates_since
+from tega_zmq.store.applying import advanced
 from tega_zmq.store.history import new_root
 from tega_zmq.subscriptions import ChangeSubscription, ChannelSubscription
 from tega_zmq.wire.messages import (
@@ -31,6 +33,9 @@ MAX_SUBSCRIPTIONS = 10_000
 MAX_UNKNOWN = 1000
 """Most roots that a subscription says to know and that are not there (any more)."""
 
+PIECE = 500
+"""Most commits of the past that a subscriber is told at a time; it asks for more when it has them."""
+
 MAX_CHANNEL = 255
 """Longest channel name, in characters."""
 
@@ -46,19 +51,94 @@ def subscribe(node: Node, session: Session, request: Subscribe | SubscribeRegex)
     else:
         path, pattern, text = (), compile_oids(request.regex), request.regex
     subscription = ChangeSubscription(session, request.subscription, path, pattern, text)
-    subscription.sent = _start(subscription, node.durable, request.since)
+    since, steps = _from_past(node, subscription, request.since)
+    subscription.sent = _start(subscription, node.durable, since)
     _make_room(node, session, request.subscription)
     if request.scope == "global":
-        announce(node, session, ("subscription", request.subscription), request)
+        above = request if since == request.since else request._replace(since=())
+        announce(node, session, ("subscription", request.subscription), above)
     node.subscriptions.add(subscription)
     session.subscriptions[request.subscription] = subscription
-    node.reply(
-        session,
-        request.id,
-        [[root, epoch, version] for root, (epoch, version) in subscription.sent.items()],
-    )
-    if request.since:
+    positions = [[root, epoch, version] for root, (epoch, version) in subscription.sent.items()]
+    if steps and steps[-1][0].after < node.durable.roots[steps[-1][0].root].version:
+        subscription.lagging = subscription.partial = True
+        positions.append([steps[-1][0].root, "@", steps[-1][0].after])
+    node.reply(session, request.id, positions)
+    for update, before, after in steps:
+        _tell_one(node, subscription, update, before, after, {})
+    if since and not subscription.partial:
         catch_up(node, subscription)
+
+
+Step: TypeAlias = tuple[Update, Any, Any]
+"""A commit of the past, and the trees before and after it."""
+
+
+def _from_past(
+    node: Node, subscription: ChangeSubscription, since: tuple[Position, ...]
+) -> tuple[tuple[Position, ...], list[Step]]:
+    """Return `since` with a reference to a version settled, and the first commits after it.
+
+    A reference is a position whose epoch begins with `@`: the version stands beside it, or a tag or time
+    after it. There are no steps if what is lacking is in memory, or nothing is known of what lies between.
+    Raises `NotFound`, `InvalidValue`, `Compacted`, `Deep`.
+    """
+    if len(since) != 1 or subscription.pattern is not None or since[0][0] != subscription.path[0]:
+        if any(epoch.startswith("@") for _, epoch, _ in since):
+            raise InvalidValue("a subscription begins from a version of the root that its path lies in")
+        return since, []
+    name, epoch, version = since[0]
+    root = node.durable.roots.get(name)
+    referred = epoch.startswith("@")
+    if referred:
+        try:
+            meant = past.reference(node, node.durable, name, epoch[1:] or version)
+        except past.Elsewhere:
+            raise NotFound(
+                f"what {epoch[1:64]} of {name} is, only its owner knows; give the number of the version, or"
+                " subscribe there"
+            ) from None
+        assert root is not None
+        assert meant is not None
+        version = meant
+    elif root is None or epoch != root.epoch or not 0 <= version < root.oldest:
+        return since, []
+    settled = ((name, root.epoch, version),)
+    try:
+        return settled, _steps(node, root, version)
+    except past.Elsewhere as lacking:
+        if referred:
+            raise Compacted(
+                f"version {version} of {name} is no longer kept here; the oldest is {root.oldest}; its owner"
+                " may have it",
+                root=name,
+                version=version,
+                oldest=root.oldest,
+            ) from lacking
+        return since, []
+    except (Compacted, StorageError):
+        if referred:
+            raise
+        return since, []
+
+
+def _steps(node: Node, root: Root, version: int) -> list[Step]:
+    """Return the first `PIECE` commits after `version`. Raises `Compacted`, `Deep`, `Elsewhere`."""
+    steps: list[Step] = []
+    end = min(root.version, version + PIECE)
+    if version < root.oldest:
+        at = past.at_version(node, root, version)
+        for update in past.updates(node, root, version, min(end, root.oldest)):
+            after, _ = advanced(at, update, Kept(1, 1))
+            steps.append((update._replace(epoch=root.epoch), at.node, after.node))
+            at = after
+    for number in range(max(version, root.oldest) + 1, end + 1):
+        kept = update_at(root, number)
+        assert kept is not None
+        # Versions count on through epochs; the subscriber needs but one to count by.
+        update = kept._replace(epoch=root.epoch)
+        steps.append((update, root.trees[number - 1][0], root.trees[number][0]))
+    return steps
 
 
 def _start(
@@ -330,5 +410,5 @@ def resume(node: Node, session: Session) -> None:
     while session.backlog:
         node.send(session, session.take_message())
     for subscription in list(session.subscriptions.values()):
-        if isinstance(subscription, ChangeSubscription) and subscription.lagging:
+        if isinstance(subscription, ChangeSubscription) and subscription.lagging and not subscription.partial:
             catch_up(node, subscription)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tega_zmq import errors
 from tests.processes import Fleet, until
 
@@ -66,3 +68,28 @@ def test_a_replica_passes_on_what_only_the_owner_has(fleet: Fleet) -> None:
         return False
 
     until(refused, "the agent says that it is only at the owner")
+
+
+def test_a_subscription_begins_at_a_version_on_the_disk_and_goes_on(fleet: Fleet) -> None:
+    fleet.broker.stop()
+    fleet.broker.start(**FEW)
+    noc = fleet.client("noc")
+    for n in range(1300):
+        noc.put("a.n", n)
+    noc.tag("a", "golden", 900)
+    heard: list[tuple[int, int, int]] = []
+    later: list[int] = []
+    noc.subscribe(
+        "a.n", lambda change: heard.append((change.version, change.old, change.new)), from_version=2
+    )
+    noc.subscribe("a", lambda change: later.append(change.version), from_version="golden")
+    for n in range(1300, 1400):
+        noc.put("a.n", n)
+    until(lambda: len(heard) >= 1397 and len(later) >= 499, "all is told")
+    assert heard == [(n, n - 1, n) for n in range(3, 1400)]
+    assert later == list(range(901, 1400))
+    for root, version in (("a", 5000), ("b", 0), ("a", "silver")):
+        with pytest.raises(errors.NotFound):
+            noc.subscribe(root, print, from_version=version)
+    with pytest.raises(errors.InvalidValue, match="each root"):
+        noc.subscribe("a", print, regex=True, from_version=3)

@@ -184,6 +184,17 @@ def test_sub_goes_on_until_a_signal(tega: Tega, number: signal.Signals) -> None:
     assert (process.returncode, out, err) == (0, "", "")
 
 
+def test_sub_from_a_version_tells_what_came_since(tega: Tega) -> None:
+    writer = tega.fleet.client("writer")
+    for n in range(3):
+        writer.put("a.b", n)
+    process = tega.spawn("sub", "a.b", "--from", "0", "--json")
+    assert process.stdout is not None
+    assert [json.loads(process.stdout.readline())["new"] for _ in range(2)] == [1, 2]
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+
+
 def test_sub_survives_the_broker_and_tells(tega: Tega) -> None:
     process = tega.spawn("sub", "a")
     assert process.stdout is not None and process.stderr is not None

@@ -14,6 +14,9 @@ import tega_zmq
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"tega_zmq": ROOT, "tega_broker": ROOT / "broker", "tega_agent": ROOT / "agents"}
 
+MATCHING = ("tega_zmq.matching",)
+"""Patterns and trees together."""
+
 BASE = ("tega_zmq.errors", "tega_zmq.paths", "tega_zmq.values", "tega_zmq.patterns", "tega_zmq.version")
 """Layer 0."""
 
@@ -34,13 +37,14 @@ STORE = (*BASE, "tega_zmq.tree", "tega_zmq.store")
 PURE = ("tega_zmq.client.results", "tega_zmq.client.subscriptions")
 """Parts of the client that do no I/O either."""
 
-CORE = (*STORE, *STATE, *WIRE, *PROTOCOL, "tega_zmq.node")
+CORE = (*STORE, *MATCHING, *STATE, *WIRE, *PROTOCOL, "tega_zmq.node")
 
 ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(BASE, BASE),
     "tega_zmq.tree": (*BASE, "tega_zmq.tree"),
     "tega_zmq.store": STORE,
-    **dict.fromkeys(STATE, (*STORE, *WIRE, *STATE)),
+    **dict.fromkeys(MATCHING, (*BASE, "tega_zmq.tree")),
+    **dict.fromkeys(STATE, (*STORE, *WIRE, *MATCHING, *STATE)),
     "tega_zmq.wire": (*BASE, *WIRE),
     **dict.fromkeys(PROTOCOL, (*BASE, *WIRE, *PROTOCOL)),
     "tega_zmq.node": CORE,

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tega_zmq import store, subscriptions
+from tega_zmq.matching import reaches
 from tega_zmq.patterns import compile_channel, compile_oids
 from tega_zmq.sessions import Session
 from tega_zmq.store import Change, Op, Store, Update
@@ -98,10 +99,12 @@ def test_only_those_concerned_are_found_each_once() -> None:
         "r", "e1", 0, 1, (Change(("r", "net", "eth0"), False), Change(("r", "net", "a"), False)), 1.0, "x"
     )
     found = table.concerned(update)
-    assert set(found) == {made["r"], made["r.net"], made["r.net.eth0.mtu"], by_regex}
-    assert len(found) == 4
-    assert set(table.of_root("r")) == {*list(made.values())[:5], by_regex}
-    assert table.of_root("none") == [by_regex]
+    assert set(found) == {made["r"], made["r.net"], made["r.net.eth0.mtu"]}
+    assert len(found) == 3
+    assert set(table.of_root("r")) == set(list(made.values())[:5])
+    assert set(table.of_root("s")) == {made["s"], made["s.net"], by_regex}
+    assert table.of_root("s1") == [by_regex]
+    assert table.of_root("none") == []
     for each in (*made.values(), by_regex):
         table.remove(each)
     assert len(table) == 0
@@ -181,3 +184,72 @@ def test_channels_by_name_and_pattern() -> None:
         table.remove(each)
     assert table.listeners("alerts.cpu") == {}
     assert table.listing() == {}
+
+
+REGEXES = (
+    "a",
+    "b",
+    "ab",
+    "a.*",
+    "ab?",
+    "a|b",
+    r"a\.b",
+    r"[ab]\.c",
+    r".*\.a",
+    r"(?i)A\.B",
+    r"a{2}",
+    r"a\.b\.c",
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.sampled_from(REGEXES), max_size=12),
+    st.sampled_from(["a", "b", "aa", "ab", "A", "c"]),
+    st.lists(PATH, min_size=1, max_size=3),
+    st.data(),
+)
+def test_the_index_of_patterns_finds_what_a_scan_finds(texts: Any, root: str, below: Any, data: Any) -> None:
+    table = Subscriptions()
+    made = [to_regex(text, number) for number, text in enumerate(texts)]
+    for each in made:
+        table.add(each)
+    for each in data.draw(st.lists(st.sampled_from(made), unique=True) if made else st.just([])):
+        table.remove(each)
+        made.remove(each)
+    update = Update(root, "e", 0, 1, tuple(Change((root, *path), False) for path in below), 1.0, "x")
+    found = table.concerned(update)
+    expected = [
+        each
+        for each in made
+        if each.pattern is not None and any(reaches(each.pattern, at.path) for at in update.changes)
+    ]
+    assert sorted(found, key=made.index) == expected
+    of_root = table.of_root(root)
+    assert all(
+        each in of_root
+        for each in made
+        if each.pattern is not None and each.pattern.step(0, root) is not None
+    )
+    for each in made:
+        table.remove(each)
+    assert len(table) == 0 and table.of_root(root) == [] and not table._patterns._lengths
+
+
+def test_what_a_change_costs_does_not_grow_with_the_subscriptions_by_pattern(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+
+    def counted(pattern: Any, path: Any) -> bool:
+        tried.append(pattern.text)
+        return reaches(pattern, path)
+
+    monkeypatch.setattr(subscriptions, "reaches", counted)
+    table = Subscriptions()
+    for number in range(1000):
+        table.add(to_regex(rf"other-{number}\.net", number))
+        table.add(to_regex(r"r\.net\.eth[0-9]", number))
+    update = Update("r", "e1", 0, 1, (Change(("r", "net", "lo"), False),), 1.0, "x")
+    assert table.concerned(update) == []
+    assert tried == [r"r\.net\.eth[0-9]"]

@@ -24,6 +24,9 @@ from tega_zmq.runtime.schema import ConfigError
 
 __all__ = ["Serving", "main", "serve"]
 
+_SETTLE = 0.05
+"""Seconds between the end of listening and that of the connections."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bridge with the command line `argv`; return its exit status."""
@@ -76,6 +79,10 @@ class Serving:
     async def stop(self, reason: str = "the bridge is stopping") -> None:
         """End everything in order: what lasts hears `reason`, requests may end, then the sessions close."""
         await self.bridge.stop(reason)
+        for site in list(self._runner.sites):
+            await site.stop()
+        # A connection that was accepted last must have begun, or aiohttp would neither serve nor close it.
+        await asyncio.sleep(_SETTLE)
         await self._runner.cleanup()
         await self.bridge.close()
 

@@ -24,7 +24,8 @@ _LOCAL = Argument(
 def sub(session: Session, args: argparse.Namespace) -> Result:
     """Follow a path, and the channel of that name."""
     path_of(args.path)
-    return _subscribe(session, args.path, regex=False, local=args.local, as_json=args.json)
+    begin = getattr(args, "from")
+    return _subscribe(session, args.path, regex=False, local=args.local, as_json=args.json, begin=begin)
 
 
 def subr(session: Session, args: argparse.Namespace) -> Result:
@@ -32,7 +33,9 @@ def subr(session: Session, args: argparse.Namespace) -> Result:
     return _subscribe(session, args.regex, regex=True, local=args.local, as_json=args.json)
 
 
-def _subscribe(session: Session, what: str, *, regex: bool, local: bool, as_json: bool) -> Result:
+def _subscribe(
+    session: Session, what: str, *, regex: bool, local: bool, as_json: bool, begin: Any = None
+) -> Result:
     key = (what, regex)
     if key in session.subscriptions:
         raise UsageError(f"{what} is subscribed to already; {_undo(regex)} {what} ends that")
@@ -46,7 +49,8 @@ def _subscribe(session: Session, what: str, *, regex: bool, local: bool, as_json
         session.around.show(to_json(message_event(message)) if as_json else message_text(message, paint))
 
     scope = "local" if local else "global"
-    tree = session.client.subscribe(what, changed, regex=regex, scope=scope)
+    since = {} if begin is None else {"from_version": begin}
+    tree = session.client.subscribe(what, changed, regex=regex, scope=scope, **since)
     try:
         channel = session.client.listen(what, heard, regex=regex, scope=scope)
     except BaseException:
@@ -158,9 +162,13 @@ COMMANDS = (
         CATEGORY,
         "Show changes at, below and above a path, and messages on the channel of that name",
         sub,
-        (Argument("PATH", "path", "the path, and the channel"), _LOCAL),
+        (
+            Argument("PATH", "path", "the path, and the channel"),
+            Argument("--from", "version", "show first every change since that version, tag or time"),
+            _LOCAL,
+        ),
         "What comes is shown above the prompt. As a single command it goes on until Ctrl-C.",
-        ("sub config-pi1", "sub alerts"),
+        ("sub config-pi1", "sub config-pi1 --from golden", "sub alerts"),
     ),
     Command(
         "subr",

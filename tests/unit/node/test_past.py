@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tega_zmq import errors, store
-from tega_zmq.node import Settings, machine
+from tega_zmq.node import Settings, machine, watching
 from tega_zmq.node.effects import CommitsAt, ReadHistory, TreeAt, UpdatesAt, VersionAt
 from tega_zmq.store import Kept
 from tega_zmq.wire import messages as m
@@ -199,3 +199,100 @@ def test_without_a_history_on_the_disk() -> None:
         peer.ask(m.Tag, "a", 1, "golden")
     assert [each[0] for each in peer.ask(m.Log, ("a",), 20, None, None, "")] == [9, 8, 7]
     assert peer.ask(m.Blame, ("a",), None) == [[["a", "n"], 9, EPOCH + lab.now, "noc", ""]]
+
+
+# -- subscriptions that begin in the past ------------------------------------------------------------
+
+
+def begin(lab: Deep, peer: Peer, *since: tuple[str, str, int], failure: Exception | None = None) -> Any:
+    number = peer.start(m.Subscribe, 1, ("a", "n"), "local", since)
+    lab.read(failure)
+    return peer.answer(number)
+
+
+def told(peer: Peer) -> list[tuple[Any, ...]]:
+    """(previous, version, old, new) of each change; () for a value that was not told."""
+    found = []
+    for each in peer.take(m.Changed):
+        ((path, old, new, _),) = each.changes
+        assert path == ("a", "n")
+        found.append((each.previous, each.version, *old, *new) if not each.reset else ("reset", *new))
+    return found
+
+
+def epoch(lab: Deep) -> str:
+    return lab.node.durable.roots["a"].epoch
+
+
+@pytest.mark.parametrize("first", [0, 2, 7, 8])
+def test_a_subscription_begins_at_a_version(lab: Deep, peer: Peer, first: int) -> None:
+    assert begin(lab, peer, ("a", "@", first)) == [["a", epoch(lab), first]]
+    assert told(peer) == [(n - 1, n, n - 1, n) for n in range(first + 1, 10)]
+    peer.put("a.n", 10)
+    assert told(peer) == [(9, 10, 9, 10)]
+
+
+def test_a_subscription_begins_at_a_tag_or_a_time_or_counts_back(lab: Deep, peer: Peer) -> None:
+    ask(lab, peer, m.Tag, "a", 4, "golden")
+    for text, number in (("@golden", 0), ("@" + time(lab, 301), 0), ("@", -5)):
+        answer = begin(lab, peer, ("a", text, number))
+        first = answer[0][2]
+        assert first in (3, 4)
+        assert told(peer) == [(n - 1, n, n - 1, n) for n in range(first + 1, 10)]
+    assert begin(lab, peer, ("a", "@", 9)) == [["a", epoch(lab), 9]]
+    assert told(peer) == []
+
+
+def test_much_of_the_past_is_told_in_pieces(lab: Deep, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "PIECE", 3)
+    heard = []
+    answer = begin(lab, peer, ("a", "@", 0))
+    while len(answer) == 2:
+        heard += told(peer)
+        if len(heard) == 3:
+            peer.put("a.n", 10)  # is told in its turn
+        assert told(peer) == []
+        answer = begin(lab, peer, tuple(answer[1]))
+    heard += told(peer)
+    assert heard == [(n - 1, n, n - 1, n) for n in range(1, 11)]
+    peer.put("a.n", 11)
+    assert told(peer) == [(10, 11, 10, 11)]
+
+
+def test_what_the_past_lacks_is_said(lab: Deep, peer: Peer) -> None:
+    gone = errors.Compacted("gone", root="a", version=0, oldest=4)
+    with pytest.raises(errors.Compacted) as caught:
+        begin(lab, peer, ("a", "@", 0), failure=gone)
+    assert caught.value.oldest == 4
+    with pytest.raises(errors.NotFound):
+        begin(lab, peer, ("a", "@", 10))
+    with pytest.raises(errors.NotFound, match="no tag"):
+        begin(lab, peer, ("a", "@golden", 0))
+    for wrong in ((("b", "@", 0),), (("a", "@", 0), ("b", "@", 0))):
+        with pytest.raises(errors.InvalidValue, match="path lies in"):
+            begin(lab, peer, *wrong)
+    with pytest.raises(errors.InvalidValue):
+        peer.ask(m.SubscribeRegex, 2, "a", "local", (("a", "@", 0),))
+    assert told(peer) == []
+    assert peer.ask(m.Inspect, "subscribers") == {}
+
+
+def test_who_comes_back_is_told_from_the_disk_each_commit(lab: Deep, peer: Peer) -> None:
+    assert begin(lab, peer, ("a", epoch(lab), 3)) == [["a", epoch(lab), 3]]
+    assert told(peer) == [(n - 1, n, n - 1, n) for n in range(4, 10)]
+    begin(lab, peer, ("a", epoch(lab), 3), failure=errors.Compacted("gone", root="a"))
+    assert told(peer) == [("reset", 9)]
+    begin(lab, peer, ("a", "of another life", 3))
+    assert told(peer) == [("reset", 9)]
+
+
+def test_without_a_history_on_the_disk_the_oldest_version_in_memory_is_named() -> None:
+    lab = Lab(state=store.empty(Kept(3, 3)))
+    peer = lab.join("noc")
+    for n in range(10):
+        peer.put("a.n", n)
+    with pytest.raises(errors.Compacted) as caught:
+        peer.ask(m.Subscribe, 1, ("a",), "local", (("a", "@", 6),))
+    assert caught.value.oldest == 7
+    peer.ask(m.Subscribe, 1, ("a",), "local", (("a", "@", 7),))
+    assert [each.version for each in peer.take(m.Changed)] == [8, 9]
