@@ -13,7 +13,17 @@ from typing import Any
 
 from tega_zmq.errors import InvalidPath
 
-__all__ = ["MAX_DEPTH", "MAX_OID", "Path", "check", "check_oid", "format_oid", "format_path", "parse"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_OID",
+    "SCHEMAS",
+    "Path",
+    "check",
+    "check_oid",
+    "format_oid",
+    "format_path",
+    "parse",
+]
 
 Path = tuple[str, ...]
 
@@ -22,6 +32,9 @@ MAX_OID = 255
 
 MAX_DEPTH = 64
 """Most oids in a path."""
+
+SCHEMAS = "_schema"
+"""The root of the schemas: the one reserved name that users write to."""
 
 _PLAIN = re.compile(r'[^\s."\\@\x00-\x1f\x7f]+')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
@@ -72,7 +85,7 @@ def _check_tuple(path: Path) -> Path:
     if len(path) > MAX_DEPTH:
         raise InvalidPath(f"a path of {len(path)} oids; at most {MAX_DEPTH} are allowed", path=path[0][:64])
     whole = ".".join(path)
-    for oid in path:
+    for oid in path[1:] if path[0] == SCHEMAS else path:
         check_oid(oid, whole)
     return path
 

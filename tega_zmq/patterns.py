@@ -29,8 +29,10 @@ __all__ = [
     "MAX_TEXT",
     "ChannelPattern",
     "OidPattern",
+    "Search",
     "compile_channel",
     "compile_oids",
+    "compile_search",
 ]
 
 MAX_REGEX: Final = 256
@@ -116,6 +118,26 @@ def compile_channel(regex: str) -> ChannelPattern:
     if not regex:
         raise InvalidValue("a regex must not be empty; `.*` matches every channel")
     return ChannelPattern(regex, _compile(regex, 0, regex, whole=True))
+
+
+class Search(NamedTuple):
+    """A regex that is to be found anywhere in a text."""
+
+    pattern: re.Pattern[str]
+    """To be used with `match`."""
+    cost: int
+    """The most steps on a text of `MAX_TEXT` characters."""
+
+
+@lru_cache(maxsize=1024)
+def compile_search(regex: str) -> Search:
+    """Return the pattern that finds `regex` anywhere in a text, as JSON Schema has it. Raises likewise."""
+    _check_text(regex)
+    before = r"[\s\S]*?(?:"
+    part = f"{before}{regex})"
+    pattern = _compile(regex, -len(before), part, whole=False)
+    _, follow = _sequence(list(_parse(part, 0)), _Follow(_ALL, False, 0, 1))
+    return Search(pattern, follow.cost + follow.once)
 
 
 def _check_text(regex: str) -> None:

@@ -26,7 +26,7 @@ BEACON_DELAY = 0.02
 
 def check_root(name: str) -> str:
     """Return `name` if it can be a root. Raises `InvalidPath`."""
-    return paths.check_oid(name, name)
+    return paths.check((name,))[0]
 
 
 # -- owners below ----------------------------------------------------------------------------------

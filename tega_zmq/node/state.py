@@ -17,6 +17,7 @@ from tega_zmq.client.protocol import ClientSession
 from tega_zmq.errors import StorageError, TegaError
 from tega_zmq.node.effects import Append, Effect, Note, RememberUplink, Send, SendUp
 from tega_zmq.replica import Follower
+from tega_zmq.schemas import Schema
 from tega_zmq.sessions import Session, Sessions
 from tega_zmq.store import Record, Root, Store, apply
 from tega_zmq.subscriptions import Channels, Subscriptions
@@ -160,6 +161,8 @@ class Node:
         """Writes that wait behind such a one of their session."""
         self.known: dict[Any, Any] = {}
         """What was read for the request that is being carried out."""
+        self.schemas: tuple[Schema, ...] = ()
+        """Those of the commit that was looked at last, so that each is compiled once."""
         self.deadlines: list[tuple[float, int, Session, int]] = []
         """Heap of the deadlines of forwarded requests: (deadline, tie, session, id)."""
         self.idle: list[tuple[float, int, Session, str]] = []

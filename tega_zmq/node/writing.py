@@ -6,14 +6,14 @@ import heapq
 from collections.abc import Sequence
 from typing import Any, cast
 
-from tega_zmq import errors, paths, transactions
+from tega_zmq import errors, paths, schemas, transactions
 from tega_zmq.errors import Collision, InvalidPath, InvalidValue, TegaError, TooLarge
 from tega_zmq.node import past
 from tega_zmq.node.passing import pass_on
 from tega_zmq.node.reading import changes_between, tree_value
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Op, Store, expect, outcome
+from tega_zmq.store import ABSENT, Op, Store, Written, expect, outcome
 from tega_zmq.store import write as write_store
 from tega_zmq.transactions import MAX_OPEN, MAX_OPS, Transaction
 from tega_zmq.wire.messages import (
@@ -173,7 +173,7 @@ def _problems(node: Node, session: Session, ops: tuple[Op, ...]) -> list[TegaErr
                     return found
     try:
         tip, ops = past.recalled_ops(node, node.tip, ops)
-        write_store(
+        written = write_store(
             tip,
             [op._replace(expected=None) for op in ops],
             time=node.clock(),
@@ -182,9 +182,19 @@ def _problems(node: Node, session: Session, ops: tuple[Op, ...]) -> list[TegaErr
             fresh=node.fresh,
             max_value=node.settings.max_value,
         )
+        found.extend(_broken(node, written))
     except TegaError as error:
         found.append(error)
-    return found
+    return found[:MAX_PROBLEMS]
+
+
+def _broken(node: Node, written: Written) -> list[InvalidValue]:
+    """Return how `written` breaks schemas. Raises `InvalidValue`: it sets one that is none."""
+    root = written.store.roots.get(paths.SCHEMAS)
+    if root is None or written.commit is None:
+        return []
+    node.schemas = schemas.table(root.node, node.schemas)
+    return schemas.broken(node.schemas, written.store, written.commit.updates)
 
 
 # -- transactions that nobody touches --------------------------------------------------------------
@@ -355,6 +365,9 @@ def _commit_here(node: Node, session: Session, request: Write, ops: tuple[Op, ..
             fresh=node.fresh,
             max_value=node.settings.max_value,
         )
+        broken = _broken(node, written)
+        if broken:
+            raise schemas.refusal(broken)
     except TegaError as error:
         code, message, fields = errors.encode(error)
         failure = Failure(id, code, message, fields)

