@@ -61,8 +61,9 @@ _BYTES: Final = 4 << 20
 """Bytes of updates after which a file ends, if its checkpoint is not larger."""
 _TOGETHER: Final = 64
 """Most updates in one frame."""
-_UNSYNCED: Final = 64
-"""Updates of a root that wait for a sync, at most; fewer where less is kept in memory."""
+_UNSYNCED: Final = 1_000
+"""Updates of a root that wait for a sync, at most; and no more than half of those that the store keeps, from
+which they are taken again after a crash."""
 _OPEN: Final = 16
 """Most files that are open at a time, about."""
 _ONE: Final = Kept(1, 1)
@@ -298,7 +299,7 @@ class History:
         for name, root in pairs(store.roots):
             if root.owner == "^" or root.version == ABSENT or self._seen.get(name) is root:
                 continue
-            self._follow(root, max(1, min(_UNSYNCED, store.kept.updates // 4)))
+            self._follow(root, max(1, min(_UNSYNCED, store.kept.updates // 2)))
             self._seen[name] = root
             if len(self._open) >= _OPEN:
                 self.sync()

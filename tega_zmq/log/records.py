@@ -6,7 +6,7 @@ one item of `store.snapshot.dump`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -22,6 +22,7 @@ __all__ = [
     "encode_chunk",
     "encode_list",
     "encode_record",
+    "record_encoder",
     "revision_of_commit",
     "revision_of_snapshot",
 ]
@@ -30,6 +31,17 @@ __all__ = [
 def encode_record(record: Record) -> bytes:
     """Return the payload for `record`."""
     return encode_chunk(record_to_plain(record))
+
+
+def record_encoder() -> Callable[[Record], bytes]:
+    """Return a function that does what `encode_record` does, faster. For one thread at a time."""
+    pack = msgpack.Packer().pack
+
+    def encode(record: Record) -> bytes:
+        data: bytes = pack(record_to_plain(record))
+        return data
+
+    return encode
 
 
 def decode_record(payload: bytes) -> Record:

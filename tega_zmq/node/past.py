@@ -247,7 +247,10 @@ def recalled(node: Node, state: Store, name: str, *versions: int | None) -> Stor
 
 def recalled_ops(node: Node, state: Store, ops: tuple[Op, ...]) -> tuple[Store, tuple[Op, ...]]:
     """Return `state` and `ops` with the versions that rollbacks name as numbers, and kept."""
-    if not any(op.kind == "rollback" for op in ops):
+    for op in ops:
+        if op[0] == "rollback":
+            break
+    else:
         return state, ops
     made = []
     for op in ops:

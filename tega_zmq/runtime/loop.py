@@ -21,7 +21,7 @@ from tega_zmq import log as tega_log
 from tega_zmq import store
 from tega_zmq.client.link import readable
 from tega_zmq.errors import ProtocolError, TegaError
-from tega_zmq.log.records import encode_chunk, encode_record
+from tega_zmq.log.records import encode_chunk, record_encoder
 from tega_zmq.node import machine
 from tega_zmq.node.effects import (
     Append,
@@ -139,6 +139,7 @@ class Loop:
         self._peers: dict[bytes, int] = {}
         self._by_fd: dict[int, bytes] = {}
         self._queues: dict[bytes, _Queue] = {}
+        self._encode = record_encoder()
         self._records: list[bytes] = []
         """What goes to the log's writer at the end of this pass."""
         self._retry_at = float("inf")
@@ -393,7 +394,7 @@ class Loop:
                     else:
                         outgoing[effect.peer] = [data]  # type: ignore[union-attr]
                 elif kind is Append:
-                    self._records.append(encode_record(effect.record))  # type: ignore[union-attr]
+                    self._records.append(self._encode(effect.record))  # type: ignore[union-attr]
                 elif kind is Publish:
                     self._publish(effect)  # type: ignore[arg-type]
                 elif kind is Note:
