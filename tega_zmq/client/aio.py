@@ -471,6 +471,13 @@ class Client:
         """Return a listing of the node, e.g. "sessions" or "status"; docs/protocol.md has the names."""
         return await self._ask(requests.inspect(what), timeout)
 
+    async def request(self, cls: type[Any], *fields: Any, timeout: float | None = None) -> Any:
+        """Send a request of the protocol that has no method here, and return the value of its answer.
+
+        `cls` is one of `tega_zmq.wire.messages`, `fields` are its own ones, as docs/protocol.md has them.
+        """
+        return await self._ask((cls, fields), timeout)
+
     async def manage(self, what: str, argument: str = "", *, timeout: float | None = None) -> Any:
         """Act on the node, e.g. "snapshot"; docs/protocol.md has the names. Returns what was done."""
         return await self._ask(requests.manage(what, argument), timeout)

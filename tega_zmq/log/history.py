@@ -596,6 +596,8 @@ class History:
             found = []
             lowest, highest = part.first, part.first
             for offset, _, plain in _frames(self._disk, self._folder, file):
+                if plain[0] == 4 and part.first >= before:
+                    break  # all that follows is newer
                 for each in _updates(plain):
                     # [root, epoch, before, after, ...]
                     lowest, highest = min(lowest, each[2]), max(highest, each[3])

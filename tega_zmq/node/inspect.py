@@ -93,6 +93,7 @@ def _old(node: Node, _: Session) -> list[dict[str, Any]]:
         found.append(
             {
                 "root": root.name,
+                "owner": _owner_name(node, root.owner),
                 "deleted": root.node is None,
                 "versions": [root.oldest, root.version],
                 "updates": [root.oldest_update, root.version] if len(root.updates) else [],

@@ -18,6 +18,7 @@ from tega_zmq.node import (
     past,
     reading,
     replication,
+    restoring,
     unsendable,
     uplink,
     watching,
@@ -97,6 +98,8 @@ REQUESTS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
     messages.Blame: reading.blame_request,
     messages.Tag: past.tag,
     messages.Untag: past.untag,
+    messages.Updates: restoring.updates_request,
+    messages.Restore: restoring.restore,
 }
 
 

@@ -161,6 +161,8 @@ class Node:
         """Writes that wait behind such a one of their session."""
         self.known: dict[Any, Any] = {}
         """What was read for the request that is being carried out."""
+        self.restoring: tuple[str, frozenset[str]] = ("", frozenset())
+        """The session that restores a backup, and the roots that it has begun."""
         self.schemas: tuple[Schema, ...] = ()
         """Those of the commit that was looked at last, so that each is compiled once."""
         self.deadlines: list[tuple[float, int, Session, int]] = []

@@ -259,6 +259,29 @@ class Untag(NamedTuple):
     name: str
 
 
+class Updates(NamedTuple):
+    """The commits of `root` after version `after`, `limit` at most, whole."""
+
+    id: Count
+    ack: Count
+    timeout: Count
+    root: str
+    after: int
+    limit: Count
+
+
+class Restore(NamedTuple):
+    """Carry out `updates` of a backup, which follow `version` of `root`; `first`: it begins with them."""
+
+    id: Count
+    ack: Count
+    timeout: Count
+    root: str
+    first: bool
+    version: int
+    updates: tuple[UpdateField, ...]
+
+
 class Subscribe(NamedTuple):
     """Hear of changes at, below and above `path`; `since`: positions up to which they are known."""
 
@@ -550,6 +573,8 @@ Request: TypeAlias = (
     | Blame
     | Tag
     | Untag
+    | Updates
+    | Restore
 )
 
 Answer: TypeAlias = Reply | Failure
@@ -615,6 +640,8 @@ CODES: dict[int, type[Any]] = {
     44: Blame,
     45: Tag,
     46: Untag,
+    47: Updates,
+    48: Restore,
     50: Check,
     60: Welcome,
     61: Refused,

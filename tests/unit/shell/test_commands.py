@@ -602,7 +602,7 @@ def test_every_command_is_told_well(command: Any) -> None:
 EXPECTED = """
     put pute patch get geta getr del schema begin cand check commit cancel use transactions roots old log diff
     rollback undo tag untag tags blame edges
-    sub subr unsub unsubr pub agents status import export id ids plugins reload sync ss
+    sub subr unsub unsubr pub agents status import export backup restore id ids plugins reload sync ss
     clear disown channels subscribers forwarders global
 """.split()
 

@@ -1,0 +1,186 @@
+"""A backup of a running broker, and back into an empty one: equal in every version."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tega_zmq import errors
+from tega_zmq.client.backup import backup, restore
+from tega_zmq.client.blocking import Client
+from tests.processes import Fleet, until
+
+FEW = {"history.versions": "5", "history.updates": "40"}
+
+
+def everything(client: Client) -> dict[str, Any]:
+    """All versions and the log of each root, and the tags."""
+    found: dict[str, Any] = {"tags": client.tags()}
+    for each in client.inspect("old"):
+        root, last = each["root"], each["versions"][1]
+        values: list[Any] = []
+        for version in range(last + 1):
+            try:
+                values.append(client.get(root, version=version))
+            except (errors.NotFound, errors.Compacted) as error:
+                values.append(type(error))
+        found[root] = (values, [entry._replace() for entry in client.log(root, 10_000)])
+    return found
+
+
+def fill(fleet: Fleet) -> Client:
+    noc = fleet.client("noc")
+    for n in range(700):
+        noc.put("a.n", n, message=f"to {n}")
+    noc.put("b", {"x": {"y": [1, None, "ü"]}}, message="first")
+    noc.delete("b")
+    noc.put("b.z", 2.5)
+    noc.put("gone.x", 1)
+    noc.delete("gone")
+    with noc.transaction("both") as tx:
+        tx.put("a.m", {"k": True})
+        tx.patch("b", {"z": None, "w": 1})
+    noc.rollback("a", 17, message="back")
+    noc.tag("a", "golden", 300)
+    noc.put(("_schema", r"b\.w"), {"type": "integer"})
+    return noc
+
+
+def test_a_restored_backup_is_equal_in_every_version(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.broker.stop()
+    fleet.broker.start(**FEW)
+    noc = fill(fleet)
+    before = everything(noc)
+    file = str(tmp_path / "site.tega")
+    summary = backup(noc, file)
+    assert (summary.roots, summary.tags) == (4, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["site.tega"]
+    epochs = {each["root"]: each["epoch"] for each in noc.inspect("roots")}
+    with pytest.raises(errors.InvalidValue, match="not empty"):
+        restore(noc, file)
+    noc.manage("clear")
+    assert restore(noc, file) == summary
+    for _ in range(2):
+        assert everything(noc) == before
+        assert all(each["epoch"] != epochs[each["root"]] for each in noc.inspect("roots"))
+        fleet.broker.kill()
+        fleet.broker.start(**FEW)
+    with pytest.raises(errors.InvalidValue, match="integer"):
+        noc.put("b.w", "text")
+    assert noc.put("a.n", 0).version == before["a"][1][0].version + 1
+
+
+def test_what_a_busy_broker_writes_meanwhile_is_of_no_backup_in_part(fleet: Fleet, tmp_path: Path) -> None:
+    noc = fleet.client("noc")
+    for n in range(50):
+        noc.put("a.n", n)
+    beside = fleet.client("beside")
+    stop: list[int] = []
+
+    import threading
+
+    def write() -> None:
+        n = 50
+        while not stop:
+            beside.put("a.n", n)
+            n += 1
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        until(lambda: noc.get("a.n") > 60)
+        file = str(tmp_path / "site.tega")
+        summary = backup(noc, file)
+    finally:
+        stop.append(1)
+        thread.join()
+    noc.manage("clear")
+    restore(noc, file)
+    values = everything(noc)["a"][0]
+    assert [each["n"] for each in values] == list(range(summary.commits))
+
+
+def test_ephemeral_nodes_are_gone_and_their_past_is_there(fleet: Fleet, tmp_path: Path) -> None:
+    noc = fleet.client("noc")
+    noc.put("a.x", 1)
+    noc.put("a.live", {"since": 5}, ephemeral=True)
+    noc.put("a.x", 2)
+    file = str(tmp_path / "site.tega")
+    backup(noc, file)
+    noc.manage("clear")
+    restore(noc, file)
+    assert noc.get("a") == {"x": 2}
+    assert noc.get("a", version=2) == {"x": 2, "live": {"since": 5}}
+
+
+def test_versions_that_are_not_kept_any_more_are_left_out(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.broker.stop()
+    keep = '[{root: ".*", versions: 10}]'
+    fleet.broker.start(**FEW, **{"history.keep": keep})
+    noc = fleet.client("noc")
+    for n in range(8_500):
+        noc.put("a.n", n)
+    with pytest.raises(errors.Compacted) as caught:
+        noc.get("a", version=0)
+    oldest = caught.value.oldest
+    assert oldest is not None and oldest > 100
+    versions = [oldest, oldest + 1, oldest + 100, 8_490, 8_499]
+    before = [noc.get("a", version=version) for version in versions]
+    log = noc.log("a", 300)
+    file = str(tmp_path / "site.tega")
+    backup(noc, file)
+    noc.manage("clear")
+    restore(noc, file)
+    assert [noc.get("a", version=version) for version in versions] == before
+    assert noc.log("a", 300) == log
+    with pytest.raises(errors.Compacted):
+        noc.get("a", version=oldest - 1)
+
+
+def test_a_file_that_is_not_whole_is_refused_before_anything_is_sent(fleet: Fleet, tmp_path: Path) -> None:
+    noc = fleet.client("noc")
+    for n in range(300):
+        noc.put("a.n", {"text": f"value {n}" * 3})
+    file = tmp_path / "site.tega"
+    backup(noc, str(file))
+    noc.manage("clear")
+    whole = file.read_bytes()
+    wrong = tmp_path / "wrong.tega"
+    for at in range(10, len(whole), max(1, len(whole) // 40)):
+        for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :]):
+            wrong.write_bytes(data)
+            with pytest.raises(errors.InvalidValue, match=r"wrong\.tega: "):
+                restore(noc, str(wrong))
+    lines = gzip.decompress(whole).splitlines(keepends=True)
+    for picked in (lines[:-1], lines[:5] + lines[6:], lines[1:], [b'{"tega_backup": 9}\n'], [b"[]\n"], []):
+        wrong.write_bytes(gzip.compress(b"".join(picked)))
+        with pytest.raises(errors.InvalidValue):
+            restore(noc, str(wrong))
+    assert noc.inspect("roots") == []
+    restore(noc, str(file))
+    assert noc.get("a.n", version=299) == {"text": "value 299" * 3}
+    with pytest.raises(errors.StorageError, match="cannot be written"):
+        backup(noc, str(tmp_path / "no" / "folder"))
+    with pytest.raises(errors.InvalidValue, match="cannot be read"):
+        restore(noc, str(tmp_path / "missing"))
+
+
+def test_at_the_shell(fleet: Fleet, tmp_path: Path) -> None:
+    def tega(*words: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "tega_zmq.shell.main", "-s", fleet.url, *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    fleet.client("noc").put("a.x", 1)
+    file = str(tmp_path / "site.tega")
+    assert tega("backup", file) == (0, f"1 root, 1 commit written to {file}\n", "")
+    status, _, err = tega("restore", file)
+    assert status == 1 and err.startswith("InvalidValue: this broker is not empty, it has a:")
+    assert tega("clear", "--yes")[0] == 0
+    assert tega("restore", file) == (0, f"1 root, 1 commit restored from {file}\n", "")
+    assert fleet.client("reader").get("a.x") == 1
