@@ -58,7 +58,7 @@ def restore(node: Node, session: Session, request: Restore) -> None:
     node.check_log()
     updates = [_lasting(name, update_from_plain(each)) for each in request.updates]
     # No more at once than the history thread can take before the store lets go of them.
-    updates = updates[: max(1, node.tip.kept.updates // 4)]
+    updates = updates[: 1 if request.first else max(1, node.tip.kept.updates // 4)]
     last = request.version
     for update in updates:
         if update.before != last or update.after != last + 1:
@@ -86,6 +86,8 @@ def restore(node: Node, session: Session, request: Restore) -> None:
             raise InvalidValue(
                 f"version {update.after} of {name} cannot be restored: {error.message}"
             ) from error
+    if request.first:
+        node.take_in = node.number
     session.last_lsn = node.number
     node.gate(session, Reply(request.id, last))
 

@@ -161,6 +161,8 @@ class Node:
         """Writes that wait behind such a one of their session."""
         self.known: dict[Any, Any] = {}
         """What was read for the request that is being carried out."""
+        self.take_in = 0
+        """The history on the disk is to take in the store as it is after this record, before it goes on."""
         self.restoring: tuple[str, frozenset[str]] = ("", frozenset())
         """The session that restores a backup, and the roots that it has begun."""
         self.schemas: tuple[Schema, ...] = ()

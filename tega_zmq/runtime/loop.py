@@ -213,7 +213,9 @@ class Loop:
         """Give the durable store to the history thread, before it lets go of what that lacks."""
         node = self.node
         if node.durable is not self._followed and (
-            node.durable_number - self._followed_number >= self._follow_after or now >= self._follow_at
+            node.durable_number - self._followed_number >= self._follow_after
+            or now >= self._follow_at
+            or self._followed_number < node.take_in <= node.durable_number
         ):
             assert self._historian is not None
             self._historian.follow(node.durable)
