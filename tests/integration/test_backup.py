@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ def everything(client: Client) -> dict[str, Any]:
                 values.append(type(error))
         found[root] = (values, [entry._replace() for entry in client.log(root, 10_000)])
     return found
+
+
+def _holds(data: bytes) -> bytes | None:
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error):
+        return None
 
 
 def fill(fleet: Fleet) -> Client:
@@ -138,7 +146,7 @@ def test_versions_that_are_not_kept_any_more_are_left_out(fleet: Fleet, tmp_path
     restore(noc, file)
     assert [noc.get("a", version=version) for version in versions] == before
     assert noc.log("a", 300) == log
-    with pytest.raises(errors.Compacted):
+    with pytest.raises(errors.NotFound):  # before what the backup holds, there was nothing
         noc.get("a", version=oldest - 1)
 
 
@@ -153,6 +161,8 @@ def test_a_file_that_is_not_whole_is_refused_before_anything_is_sent(fleet: Flee
     wrong = tmp_path / "wrong.tega"
     for at in range(10, len(whole), max(1, len(whole) // 40)):
         for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :]):
+            if _holds(data) == _holds(whole):
+                continue  # the bits between the data and the checksum mean nothing
             wrong.write_bytes(data)
             with pytest.raises(errors.InvalidValue, match=r"wrong\.tega: "):
                 restore(noc, str(wrong))
