@@ -356,14 +356,14 @@ class Client:
         tx = await self.begin(message, timeout=timeout)
         try:
             yield tx
+            if not tx.ended:
+                await tx.commit(timeout=timeout)
         except BaseException:
             if not tx.ended:
-                # What the block raised matters more; the node cancels what is idle.
+                # What was raised matters more; the node cancels what is idle.
                 with suppress(TegaError):
                     await tx.cancel(timeout=timeout)
             raise
-        if not tx.ended:
-            await tx.commit(timeout=timeout)
 
     # -- changes and messages -----------------------------------------------------------------------
 
@@ -523,6 +523,11 @@ class Transaction:
         self.ended = True
         self._open.pop(self.txid, None)
 
+    def _reopen(self, error: TegaError) -> None:
+        if requests.leaves_open(error):
+            self.ended = False
+            self._open[self.txid] = None
+
     async def _add(self, op: OpField, timeout: float | None) -> None:
         await self._client._ask(requests.write((op,), "", self.txid), timeout)
         self._ops.append(op)
@@ -588,13 +593,23 @@ class Transaction:
         return requests.as_problems(reply)
 
     async def commit(self, message: str | None = None, *, timeout: float | None = None) -> Committed:
-        """Make the changes. Raises `Collision` and all that a write may raise; nothing is changed then."""
+        """Make the changes. Raises `Collision` and all that a write may raise; nothing is changed then.
+
+        The transaction is over, unless the owner of the roots could not be asked (`Offline`, `OwnerAway`) or
+        its log takes no writes (`StorageError`): then it may be committed later.
+        """
         driver = self._client._driver
         self._end()
         ask = requests.commit(self.txid, self._message if message is None else message)
         wait = self._client._timeout if timeout is None else timeout
-        async with self._client._writes:
-            return requests.as_committed(await driver.run(driver.engine.write, ask, tuple(self._ops), wait))
+        try:
+            async with self._client._writes:
+                return requests.as_committed(
+                    await driver.run(driver.engine.write, ask, tuple(self._ops), wait)
+                )
+        except TegaError as error:
+            self._reopen(error)
+            raise
 
     async def cancel(self, *, timeout: float | None = None) -> None:
         """Make none of the changes."""

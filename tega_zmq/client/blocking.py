@@ -326,14 +326,14 @@ class Client:
         tx = self.begin(message, timeout=timeout)
         try:
             yield tx
+            if not tx.ended:
+                tx.commit(timeout=timeout)
         except BaseException:
             if not tx.ended:
-                # What the block raised matters more; the node cancels what is idle.
+                # What was raised matters more; the node cancels what is idle.
                 with suppress(TegaError):
                     tx.cancel(timeout=timeout)
             raise
-        if not tx.ended:
-            tx.commit(timeout=timeout)
 
     # -- changes and messages -----------------------------------------------------------------------
 
@@ -487,6 +487,11 @@ class Transaction:
         self.ended = True
         self._open.pop(self.txid, None)
 
+    def _reopen(self, error: TegaError) -> None:
+        if requests.leaves_open(error):
+            self.ended = False
+            self._open[self.txid] = None
+
     def _add(self, op: OpField, timeout: float | None) -> None:
         self._client._ask(requests.write((op,), "", self.txid), timeout)
         self._ops.append(op)
@@ -550,12 +555,20 @@ class Transaction:
         return requests.as_problems(reply)
 
     def commit(self, message: str | None = None, *, timeout: float | None = None) -> Committed:
-        """Make the changes. Raises `Collision` and all that a write may raise; nothing is changed then."""
+        """Make the changes. Raises `Collision` and all that a write may raise; nothing is changed then.
+
+        The transaction is over, unless the owner of the roots could not be asked (`Offline`, `OwnerAway`) or
+        its log takes no writes (`StorageError`): then it may be committed later.
+        """
         driver = self._client._driver
         self._end()
         ask = requests.commit(self.txid, self._message if message is None else message)
         wait = self._client._timeout if timeout is None else timeout
-        return requests.as_committed(driver.run(driver.engine.write, ask, tuple(self._ops), wait))
+        try:
+            return requests.as_committed(driver.run(driver.engine.write, ask, tuple(self._ops), wait))
+        except TegaError as error:
+            self._reopen(error)
+            raise
 
     def cancel(self, *, timeout: float | None = None) -> None:
         """Make none of the changes."""

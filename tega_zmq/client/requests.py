@@ -30,7 +30,17 @@ from tega_zmq.client.results import (
     difference,
 )
 from tega_zmq.client.subscriptions import Ask
-from tega_zmq.errors import HandlerError, InvalidPath, InvalidValue, NotFound, ProtocolError, TegaError
+from tega_zmq.errors import (
+    HandlerError,
+    InvalidPath,
+    InvalidValue,
+    NotFound,
+    Offline,
+    OwnerAway,
+    ProtocolError,
+    StorageError,
+    TegaError,
+)
 from tega_zmq.errors import decode as decode_error
 from tega_zmq.paths import Path, check, format_path, parse
 from tega_zmq.tunnel.urls import address_of, is_tunnel
@@ -325,6 +335,13 @@ def rollback(root: str, version: Version) -> OpField:
     if meant is None:
         raise InvalidValue("rollback needs the version to restore")
     return ("rollback", path, meant, None, False)
+
+
+def leaves_open(error: TegaError) -> bool:
+    """Whether a transaction whose commit failed with `error` is still open: nobody was there to commit it."""
+    return isinstance(error, (Offline, OwnerAway)) or (
+        isinstance(error, StorageError) and error.outcome == "none"
+    )
 
 
 def commit(txid: str, message: str) -> Ask:

@@ -331,3 +331,27 @@ def test_orderly_stop_is_quick_and_clean(fleet: Fleet) -> None:
     assert fleet.broker.stop() == 0
     fleet.broker.start()
     assert fleet.broker.lines("clean=true") >= 1
+
+
+def test_a_transaction_waits_for_an_owner_that_is_away(fleet: Fleet) -> None:
+    agent = fleet.agent("pi1", operational="[ops-pi1]")
+    agent.start()
+    noc = fleet.client("noc")
+    until(lambda: noc.put("ops-pi1.x", 1), "the agent takes writes")
+    tx = noc.begin("when it is back")
+    tx.put("ops-pi1.x", 2, version=0)
+    assert tx.check() == []
+    agent.kill()
+    until(lambda: noc.inspect("agents")[0]["state"] != "connected", "the broker sees it gone")
+    with pytest.raises(errors.OwnerAway):
+        tx.commit()
+    assert not tx.ended
+    with pytest.raises(errors.OwnerAway), noc.transaction() as other:
+        other.put("ops-pi1.x", 3)
+    agent.start()
+    until(lambda: noc.inspect("agents")[0]["state"] == "connected", "it is back")
+    until(lambda: not any(isinstance(each, errors.OwnerAway) for each in tx.check()), "it can be asked")
+    tx.commit()
+    assert tx.ended
+    assert noc.get("ops-pi1.x") == 2
+    assert noc.log("ops-pi1", 1)[0].message == "when it is back"

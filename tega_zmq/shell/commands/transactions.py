@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from tega_zmq.errors import Disconnected, Timeout
+from tega_zmq.errors import Disconnected, Offline, OwnerAway, StorageError, Timeout
 from tega_zmq.shell.commands.data import MESSAGE, written
 from tega_zmq.shell.commands.showing import FORMS, shown
 from tega_zmq.shell.differences import change_data, leaf_text
@@ -99,7 +99,7 @@ def commit(session: Session, args: argparse.Namespace) -> Result:
     transaction = session.need_transaction()
     try:
         committed = transaction.commit(**({} if args.message is None else {"message": args.message}))
-    except (Timeout, Disconnected):
+    except (Timeout, Disconnected, Offline, OwnerAway, StorageError):
         raise  # the transaction may still be open: `commit` can be typed again
     except BaseException:
         session.closed()
