@@ -29,6 +29,13 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 MAX_WORK: Final = 1_000_000
 """The most that one value may cost to check; applying one keyword costs `_KEYWORD`. About half a second."""
 
+MAX_NESTED: Final = 32
+"""Most containers within one another in a schema."""
+
+MAX_DEPTH: Final = 128
+"""Most keywords that are applied within one another. Far from the interpreter's own limit: to meet that within
+a library may be more than an exception."""
+
 MAX_SHOWN: Final = 20
 """Most violations that are told."""
 
@@ -55,10 +62,7 @@ class Schema:
         """Return what yields the errors of a value. Raises `InvalidValue`: the document is no schema."""
         if self._check is None:
             where = format_path((SCHEMAS, self.name))
-            try:
-                self._check = _compiled(plain(self.node), where)
-            except RecursionError:
-                raise InvalidValue(f"{where}: too deep", path=where) from None
+            self._check = _compiled(plain(self.node), where)
         return self._check
 
     def problems(self, path: Path, value: Any) -> list[InvalidValue]:
@@ -67,10 +71,8 @@ class Schema:
         try:
             found = [self._problem(path, error) for error in islice(check(value), MAX_SHOWN)]
             return sorted(found, key=lambda each: (each.path or "", each.message))
-        except _TooMuch:
-            why = "takes too much work"
-        except RecursionError:
-            why = "refers to itself without end"
+        except _TooMuch as error:
+            why = str(error)
         except InvalidValue as error:
             why = f"cannot be applied: {error.message}"
         except Exception as error:  # noqa: BLE001  # what a library makes of a hostile schema is no reason to stop
@@ -172,15 +174,23 @@ class _TooMuch(Exception):
 
 
 class _Work:
-    """What is left of the work that one check may be."""
+    """What is left of the work that one check may be, and how deep it is in."""
 
     def __init__(self) -> None:
-        self.left = 0
+        self.left = self.depth = 0
+
+    def begin(self) -> None:
+        self.left, self.depth = MAX_WORK, 0
 
     def spend(self, amount: int) -> None:
         self.left -= amount
         if self.left < 0:
-            raise _TooMuch
+            raise _TooMuch("takes too much work")
+
+    def enter(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _TooMuch("goes too deep, or refers to itself without end")
 
 
 def _compiled(document: Any, where: str) -> Callable[[Any], Iterator[Any]]:
@@ -200,7 +210,7 @@ def _compiled(document: Any, where: str) -> Callable[[Any], Iterator[Any]]:
             raise InvalidValue(f"{where}: $schema {dialect!a:.80}: only {DIALECT} is understood", path=where)
     elif type(document) is not bool:
         raise InvalidValue(f"{where}: a schema is a map, or true or false", path=where)
-    _look_through(document, where)
+    _look_through(document, where, 0)
     try:
         Draft202012Validator.check_schema(document)
     except SchemaError as error:
@@ -239,7 +249,11 @@ def _compiled(document: Any, where: str) -> Callable[[Any], Iterator[Any]]:
             if keyword in _BY_PATTERN and type(value) is dict:
                 regexes = schema.get("patternProperties", {})
                 work.spend(len(value) * (1 + sum(compile_search(each).cost // 200 for each in regexes)))
-            yield from check(validator, limit, value, schema) or ()
+            work.enter()
+            try:
+                yield from check(validator, limit, value, schema) or ()
+            finally:
+                work.depth -= 1
 
         return run
 
@@ -255,21 +269,23 @@ def _compiled(document: Any, where: str) -> Callable[[Any], Iterator[Any]]:
     validator = cls(document, registry=Registry(), format_checker=FormatChecker(_FORMATS))
 
     def check(value: Any) -> Iterator[Any]:
-        work.left = MAX_WORK
+        work.begin()
         found: Iterator[Any] = validator.iter_errors(value)
         return found
 
     return check
 
 
-def _look_through(part: Any, where: str) -> None:
+def _look_through(part: Any, where: str, depth: int) -> None:
     """Raise `InvalidValue` for what could reach out of the document or take long, wherever it stands in it.
 
     A reference may lead to any place in the document, so what only looks like a keyword counts as one.
     """
+    if depth > MAX_NESTED:
+        raise InvalidValue(f"{where}: more than {MAX_NESTED} containers within one another", path=where)
     if type(part) is list:
         for each in part:
-            _look_through(each, where)
+            _look_through(each, where, depth + 1)
     if type(part) is not dict:
         return
     for key, value in part.items():
@@ -295,7 +311,7 @@ def _look_through(part: Any, where: str) -> None:
                     compile_search(each)
         except InvalidValue as error:
             raise InvalidValue(f"{where}: {key}: {error.message}", path=where) from None
-        _look_through(value, where)
+        _look_through(value, where, depth + 1)
 
 
 def _hashable(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -163,6 +164,32 @@ def test_a_schema_that_would_take_forever_refuses_instead(peer: Peer, document: 
     put(peer, (SCHEMAS, r"a\.x"), document)
     assert "to check it by the schema" in refused(peer, ("a", "x"), 1).message
     assert "to check it by the schema" in refused(peer, ("a",), {"x": 1}).message
+
+
+def nested(depth: int, leaf: Any, *keys: str) -> Any:
+    for _ in range(depth):
+        for key in keys:
+            leaf = {key: leaf}
+    return leaf
+
+
+def test_depth_is_bounded_before_the_interpreter_bounds_it(peer: Peer) -> None:
+    put(peer, (SCHEMAS, r"a\.x"), nested(30, {"type": "string"}, "not"))
+    peer.put("a.x", "text")
+    assert "containers within one another" in refused(peer, (SCHEMAS, r"a\.x"), nested(33, {}, "not")).message
+    put(peer, (SCHEMAS, "b"), {"additionalProperties": {"$ref": "#"}, "type": "object"})
+    deep = nested(50, {"x": {}}, "k")
+    peer.put("b", deep)
+    assert peer.get("b") == deep
+    for frames in range(0, 300, 50):
+        assert _under(frames, lambda: refused(peer, ("b", "y"), 1).path) == "b.y"
+    put(peer, (SCHEMAS, "c"), {"$ref": "#"})
+    assert _under(300, lambda: refused(peer, ("c",), {}).path) == "c"
+
+
+def _under(frames: int, call: Callable[[], Any]) -> Any:
+    """Call with so many frames of Python below, which a program that embeds a node may have."""
+    return _under(frames - 1, call) if frames else call()
 
 
 def test_what_each_keyword_of_ours_means(peer: Peer) -> None:
