@@ -33,8 +33,8 @@ MAX_NESTED: Final = 32
 """Most containers within one another in a schema."""
 
 MAX_DEPTH: Final = 128
-"""Most keywords that are applied within one another. Far from the interpreter's own limit: to meet that within
-a library may be more than an exception."""
+"""Most keywords that are applied within one another. Far from the interpreter's own limit, which a library may
+meet with more than an exception."""
 
 MAX_SHOWN: Final = 20
 """Most violations that are told."""

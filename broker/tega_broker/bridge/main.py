@@ -25,7 +25,7 @@ from tega_zmq.runtime.schema import ConfigError
 __all__ = ["Serving", "main", "serve"]
 
 _SETTLE = 0.05
-"""Seconds between the end of listening and that of the connections."""
+"""Seconds that what was accepted has to begin, before connections are closed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,12 +76,21 @@ class Serving:
         else:
             logger.info("certificate read again")
 
+    def _accept_no_more(self) -> None:
+        """Leave new connections to the system, which refuses them when the socket closes.
+
+        One that asyncio accepts in the pass in which its server closes would be neither served nor closed.
+        """
+        loop = asyncio.get_running_loop()
+        for site in self._runner.sites:
+            server = getattr(site, "_server", None)
+            for listening in server.sockets if isinstance(server, asyncio.Server) else ():
+                loop.remove_reader(listening.fileno())
+
     async def stop(self, reason: str = "the bridge is stopping") -> None:
         """End everything in order: what lasts hears `reason`, requests may end, then the sessions close."""
         await self.bridge.stop(reason)
-        for site in list(self._runner.sites):
-            await site.stop()
-        # A connection that was accepted last must have begun, or aiohttp would neither serve nor close it.
+        self._accept_no_more()
         await asyncio.sleep(_SETTLE)
         await self._runner.cleanup()
         await self.bridge.close()
