@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from tega_zmq.errors import InvalidValue
 from tega_zmq.matching import matching_below, reaches
@@ -33,8 +33,11 @@ MAX_NESTED: Final = 32
 """Most containers within one another in a schema."""
 
 MAX_DEPTH: Final = 128
-"""Most keywords that are applied within one another. Far from the interpreter's own limit, which a library may
-meet with more than an exception."""
+"""Most keywords that are applied within one another. Far from the interpreter's own limit, which a library
+may meet with more than an exception."""
+
+MAX_COMMIT: Final = 4_000_000
+"""The most that all values of one commit may cost to check."""
 
 MAX_SHOWN: Final = 20
 """Most violations that are told."""
@@ -49,25 +52,28 @@ _BY_PATTERN: Final = frozenset({"patternProperties", "additionalProperties"})
 class Schema:
     """One schema. Compiled when it is used first."""
 
-    __slots__ = ("_check", "name", "node", "pattern")
+    __slots__ = ("_check", "name", "node", "pattern", "spent")
 
     def __init__(self, name: str, node: Node) -> None:
         """`name`: the regex of the paths, `node`: the document in the tree. Raises `InvalidValue`."""
         self.name = name
         self.node = node
         self.pattern = compile_oids(name)
-        self._check: Callable[[Any], Iterator[Any]] | None = None
+        self.spent = 0
+        """What the last check has cost."""
+        self._check: _Check | None = None
 
-    def compile(self) -> Callable[[Any], Iterator[Any]]:
+    def compile(self) -> _Check:
         """Return what yields the errors of a value. Raises `InvalidValue`: the document is no schema."""
         if self._check is None:
             where = format_path((SCHEMAS, self.name))
             self._check = _compiled(plain(self.node), where)
         return self._check
 
-    def problems(self, path: Path, value: Any) -> list[InvalidValue]:
-        """Return how `value`, at `path`, breaks the schema. Raises as `compile`."""
-        check = self.compile()
+    def problems(self, path: Path, value: Any, most: int = MAX_WORK) -> list[InvalidValue]:
+        """Return how `value`, at `path`, breaks the schema; it may cost `most`. Raises as `compile`."""
+        check, work = self.compile()
+        work.begin(most)
         try:
             found = [self._problem(path, error) for error in islice(check(value), MAX_SHOWN)]
             return sorted(found, key=lambda each: (each.path or "", each.message))
@@ -77,6 +83,8 @@ class Schema:
             why = f"cannot be applied: {error.message}"
         except Exception as error:  # noqa: BLE001  # what a library makes of a hostile schema is no reason to stop
             why = f"cannot be applied: {type(error).__name__}: {error!s:.200}"
+        finally:
+            self.spent = most - work.left
         where = format_path(path)
         return [InvalidValue(f"{where}: to check it by the schema {self.name} {why}", path=where)]
 
@@ -111,6 +119,7 @@ def broken(schemas: Iterable[Schema], state: Store, updates: Sequence[Update]) -
     At most `MAX_SHOWN`. Raises `InvalidValue`: a schema that `updates` sets is none.
     """
     found: list[InvalidValue] = []
+    left = MAX_COMMIT
     changed = {
         change.path[1] if len(change.path) > 1 else None
         for update in updates
@@ -127,7 +136,8 @@ def broken(schemas: Iterable[Schema], state: Store, updates: Sequence[Update]) -
             root = state.roots[path[0]]
             node = get(root.node, path[1:]) if root.node is not None else None
             if node is not None:
-                found += schema.problems(path, plain(node))
+                found += schema.problems(path, plain(node), max(0, min(MAX_WORK, left)))
+                left -= schema.spent + _KEYWORD
             if len(found) >= MAX_SHOWN:
                 return found[:MAX_SHOWN]
     return found
@@ -179,8 +189,8 @@ class _Work:
     def __init__(self) -> None:
         self.left = self.depth = 0
 
-    def begin(self) -> None:
-        self.left, self.depth = MAX_WORK, 0
+    def begin(self, most: int) -> None:
+        self.left, self.depth = most, 0
 
     def spend(self, amount: int) -> None:
         self.left -= amount
@@ -193,7 +203,11 @@ class _Work:
             raise _TooMuch("goes too deep, or refers to itself without end")
 
 
-def _compiled(document: Any, where: str) -> Callable[[Any], Iterator[Any]]:
+_Check: TypeAlias = tuple[Callable[[Any], Iterator[Any]], _Work]
+"""What yields the errors of a value, and what it may cost."""
+
+
+def _compiled(document: Any, where: str) -> _Check:
     try:
         # Here, since most nodes have no schemas, and some not the library.
         from jsonschema import Draft202012Validator, FormatChecker, validators
@@ -268,12 +282,7 @@ def _compiled(document: Any, where: str) -> Callable[[Any], Iterator[Any]]:
     )
     validator = cls(document, registry=Registry(), format_checker=FormatChecker(_FORMATS))
 
-    def check(value: Any) -> Iterator[Any]:
-        work.begin()
-        found: Iterator[Any] = validator.iter_errors(value)
-        return found
-
-    return check
+    return validator.iter_errors, work
 
 
 def _look_through(part: Any, where: str, depth: int) -> None:

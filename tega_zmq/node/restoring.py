@@ -13,6 +13,9 @@ from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Commit, Root, Update, WentOn, update_at, update_from_plain, update_to_plain
 from tega_zmq.wire.messages import Reply, Restore, Updates
 
+MAX_VERSION: Final = 1 << 53
+"""Versions of a backup are lower."""
+
 MAX_UPDATES: Final = 500
 """Most commits in one answer, or one request."""
 
@@ -29,9 +32,9 @@ def updates_request(node: Node, session: Session, request: Updates) -> None:
             root=name,
             owner=root.owner,
         )
-    end = min(root.version, request.after + min(request.limit, MAX_UPDATES))
-    found: list[Update] = []
     after = max(request.after, ABSENT)
+    end = min(root.version, after + max(1, min(request.limit, MAX_UPDATES)))
+    found: list[Update] = []
     if after + 1 < root.oldest_update:
         found = past.updates(node, root, after, min(end, root.oldest_update - 1))
         after = found[-1].after
@@ -55,6 +58,8 @@ def restore(node: Node, session: Session, request: Restore) -> None:
         raise InvalidValue("a backup is restored at a broker, not at an agent")
     if len(request.updates) > MAX_UPDATES:
         raise InvalidValue(f"{len(request.updates)} commits at once; at most {MAX_UPDATES}")
+    if not ABSENT <= request.version < MAX_VERSION:
+        raise InvalidValue(f"{request.version} is no version")
     node.check_log()
     updates = [_lasting(name, update_from_plain(each)) for each in request.updates]
     # No more at once than the history thread can take before the store lets go of them.
@@ -70,7 +75,7 @@ def restore(node: Node, session: Session, request: Restore) -> None:
         node.gate(session, Reply(request.id, last))  # it was done before; the answer was lost
         return
     if request.first:
-        _check_empty(node, restored)
+        _check_empty(node, restored if known is None else restored - {name})
         node.restoring = (session.id, restored | {name})
         epoch = node.fresh()[:16]
         if request.version != ABSENT:

@@ -166,6 +166,14 @@ def test_a_schema_that_would_take_forever_refuses_instead(peer: Peer, document: 
     assert "to check it by the schema" in refused(peer, ("a",), {"x": 1}).message
 
 
+def test_the_work_of_a_whole_commit_is_bounded(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(peer, (SCHEMAS, r"a\..*"), {"items": {"type": "integer"}})
+    peer.put("a", {f"k{n}": [1] * 100 for n in range(20)})
+    monkeypatch.setattr(schemas, "MAX_COMMIT", 10_000)
+    assert "too much work" in refused(peer, ("a",), {f"k{n}": [3] * 100 for n in range(20)}).message
+    peer.put("a.k0", [2] * 100)
+
+
 def nested(depth: int, leaf: Any, *keys: str) -> Any:
     for _ in range(depth):
         for key in keys:
