@@ -201,6 +201,8 @@ class _Builder:
                 self.event(parser.get_event())
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            if error.problem and "nesting depth" in error.problem:  # newer libyaml has a bound of its own
+                raise self.too_deep(mark.line + 1 if mark else 1) from None
             what = ", ".join(part for part in (error.context, error.problem) if part)
             raise self.error(mark.line + 1 if mark else 1, f"no YAML: {what}") from None
         except yaml.YAMLError as error:
@@ -211,6 +213,9 @@ class _Builder:
 
     def error(self, line: int, what: str) -> InvalidValue:
         return InvalidValue(f"{self.name}:{line}: {what}")
+
+    def too_deep(self, line: int) -> InvalidValue:
+        return self.error(line, f"more than {MAX_NESTING} containers inside one another")
 
     def event(self, event: Any) -> None:
         line = event.start_mark.line + 1
@@ -253,7 +258,7 @@ class _Builder:
         if self.wants_key():
             raise self.error(line, "a key must be text")
         if len(self.stack) >= MAX_NESTING:
-            raise self.error(line, f"more than {MAX_NESTING} containers inside one another")
+            raise self.too_deep(line)
         self.add(value, line)
         self.stack.append(_Open(value, event.anchor, [], self.count))
         self.count += 1

@@ -110,15 +110,21 @@ def test_one_event_a_commit(bridge: Site, root: str) -> None:
         assert it.told() == [(1, "PUT", f"{root}.a", 2), (1, "PUT", f"{root}.b", 2)]
 
 
-def test_what_is_not_kept_any_more_is_gone(bridge: Site, root: str) -> None:
+def test_versions_that_are_only_on_the_disk_are_told_too(bridge: Site, root: str) -> None:
     noc = bridge.client("noc-h")
     for number in range(150):
         noc.put(f"{root}.n", number)
-    answer = bridge.ask("GET", f"/{root}/?watch=1&from_version=3")
-    assert (answer.status, answer.error) == (410, "Compacted")
-    assert answer.json["version"] == 3
+    with follow(bridge, f"/{root}/?watch=1&from_version=3") as it:
+        assert [it.told()[0][3] for _ in range(4, 150)] == list(range(4, 150))
+        noc.put(f"{root}.n", 150)
+        assert it.told() == [(150, "PUT", f"{root}.n", 150)]
+
+
+def test_who_followed_another_life_of_the_root_reads_it_anew(bridge: Site, root: str) -> None:
+    bridge.client("noc-h2").put(f"{root}.n", 1)
     answer = bridge.ask("GET", f"/{root}/?watch=1", headers={"Last-Event-ID": "another-149"})
     assert (answer.status, answer.error) == (410, "Compacted")
+    assert answer.json["version"] == 149
 
 
 def test_what_is_refused(bridge: Site, root: str) -> None:
