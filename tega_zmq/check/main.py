@@ -157,7 +157,7 @@ def _run(disk: Disk, folder: str, args: argparse.Namespace) -> int:
     text = "a repair that was interrupted was undone\n" if undone else ""
     text += report.as_text(found) + "\n" + report.repaired_as_text(done) + "\n"
     _tell(args, {**plain, "undone": undone, "repaired": report.repaired_as_plain(done)}, text)
-    return LOST if found.lost is not None else WHOLE
+    return LOST if found.lost is not None or done.versions else WHOLE
 
 
 def _export(disk: Disk, found: Survey, args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 What can be used is all up to the first record that is gone (`survey`). Files that are whole and in their
 place stay as they are; others are written anew from the records in them. If something is lost, the log goes
 on in a new generation, whose first record begins new epochs, so that replicas that saw more start over.
+Of a damaged file of the history, what stands before the damage is kept.
 
 A repair that is interrupted is undone by the next one. While it is going on, the file `repair` says so, and
 no node starts:
@@ -23,7 +24,7 @@ from typing import Final, NamedTuple
 
 from tega_zmq.check.survey import Survey, survey
 from tega_zmq.errors import StorageError
-from tega_zmq.log import marks, salvage, segment, snapshot
+from tega_zmq.log import history, marks, salvage, segment, snapshot
 from tega_zmq.log.commitlog import Options
 from tega_zmq.log.disk import Disk
 from tega_zmq.log.fileheader import SEGMENT, Header, check_store, pack
@@ -39,7 +40,8 @@ __all__ = ["Repaired", "repair", "undo"]
 
 _NEW: Final = ".new"
 _TITLE: Final = "tega-zmq repair"
-_FOLDERS: Final = ("", f"{segment.LOG}/", f"{snapshot.FOLDER}/")
+_LOG_FOLDERS: Final = ("", f"{segment.LOG}/", f"{snapshot.FOLDER}/")
+_FOLDERS: Final = (*_LOG_FOLDERS, f"{history.FOLDER}/")
 
 
 class Repaired(NamedTuple):
@@ -53,6 +55,8 @@ class Repaired(NamedTuple):
     """Files that were taken away."""
     epochs: tuple[tuple[str, str], ...]
     """(root, its new epoch)."""
+    versions: tuple[str, ...]
+    """Which old versions are lost, in words."""
 
 
 def undo(disk: Disk, folder: str) -> bool:
@@ -103,17 +107,25 @@ def repair(
     undone, if the disk lets it be, or else by the next repair.
     """
     if found.whole:
-        return Repaired("", (), (), ())
-    final, epochs = _plan(disk, folder, found, fresh)
+        return Repaired("", (), (), (), ())
     there = {each.file for each in found.found}
     for name in (marks.STORE, marks.CLEAN):
         if name in disk.list(folder):
             there.add(name)
+    final: dict[str, bytes | None] = dict.fromkeys(there)
+    epochs: tuple[tuple[str, str], ...] = ()
+    if not found.log_whole:
+        final, epochs = _plan(disk, folder, found, fresh)
+    broken = [each for each in found.flaws if each.kind == "history"]
+    for flaw in broken:
+        there.add(flaw.file)
+        if flaw.usable:
+            final[flaw.file] = _content(disk, f"{folder}/{flaw.file}")[: flaw.usable]
     contents = {name: content for name, content in final.items() if content is not None}
     removed = sorted(there - final.keys())
     moved = sorted((contents.keys() & there) | set(removed))
     kept = _free(disk, folder)
-    for where in _FOLDERS:
+    for where in _FOLDERS if broken else _LOG_FOLDERS:
         disk.make_folder(f"{folder}/{kept}/{where}".rstrip("/"))
         disk.make_folder(f"{folder}/{where}".rstrip("/"))
     lines = [_TITLE, f"kept {kept}"]
@@ -137,7 +149,9 @@ def repair(
         raise
     disk.remove(f"{folder}/{marks.REPAIR}")
     disk.sync_folder(folder)
-    return Repaired(kept, tuple(sorted(contents)), tuple(removed), epochs)
+    return Repaired(
+        kept, tuple(sorted(contents)), tuple(removed), epochs, tuple(flaw.lost for flaw in broken)
+    )
 
 
 def _is_there(disk: Disk, path: str) -> bool:
@@ -177,6 +191,7 @@ def _prove(disk: Disk, folder: str, before: Survey, epochs: bool) -> None:
     good = (
         after is not None
         and not after.refusal
+        and not any(each.kind == "history" for each in after.flaws)
         and after.last == before.last + epochs
         and after.state.revision == before.state.revision
         and after.state.leases == before.state.leases

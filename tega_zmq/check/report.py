@@ -143,6 +143,7 @@ def repaired_as_plain(done: Repaired) -> dict[str, Any]:
         "changed": list(done.changed),
         "removed": list(done.removed),
         "epochs": dict(done.epochs),
+        "old_versions_lost": list(done.versions),
     }
 
 
@@ -190,6 +191,10 @@ def _lines(found: Survey) -> Iterator[str]:
         yield f"and {len(found.problems) - MAX_LINES} problems more: see --json"
     if found.whole:
         yield "whole: a node starts with all of it"
+    elif found.log_whole:
+        yield "the history is damaged: a node starts, with all of its present; --repair keeps the old"
+        yield "versions that can be read, and takes away:"
+        yield from (_safe(f"  {each.lost}") for each in found.flaws if each.kind == "history")
     elif not found.refusal:
         yield "damaged, but a node starts, and nothing is lost; --repair takes away what is damaged"
     else:
@@ -258,6 +263,7 @@ def repaired_as_text(done: Repaired) -> str:
     lines += [f"  written anew: {name}" for name in done.changed]
     lines += [f"  taken away: {name}" for name in done.removed]
     lines += [_safe(f"  new epoch of {format_path((root,))}: {epoch}") for root, epoch in done.epochs]
+    lines += [_safe(f"  lost of the history: {what}") for what in done.versions]
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
+from tega_zmq.check.oldversions import Flaw, flaws
 from tega_zmq.errors import ProtocolError, StorageError, TegaError
 from tega_zmq.log import history, marks, recovery, salvage, segment, snapshot
 from tega_zmq.log.disk import Disk
@@ -27,9 +28,10 @@ Found = FoundSnapshot | FoundSegment
 class Problem(NamedTuple):
     """Something that is wrong."""
 
-    kind: Literal["damage", "spare", "torn", "note"]
+    kind: Literal["damage", "spare", "history", "torn", "note"]
     """damage: a node does not start. spare: it starts and nothing is lost, but something that it could fall
-    back on is gone. torn: a write that was interrupted; a start cuts it off. note: good to know."""
+    back on is gone. history: old versions cannot be read; a node starts with all else. torn: a write that
+    was interrupted; a start cuts it off. note: good to know."""
     file: str
     """Within the data folder."""
     offset: int
@@ -83,6 +85,8 @@ class Survey(NamedTuple):
     """The last record when the node was stopped in order; -1: it was not, or the mark is not valid."""
     problems: tuple[Problem, ...]
     lost: Lost | None
+    flaws: tuple[Flaw, ...]
+    """Of the history; they stand among the problems too."""
     unfinished: bool
     """A repair was begun and did not end."""
     others: tuple[str, ...]
@@ -99,9 +103,14 @@ class Survey(NamedTuple):
         return [each for each in self.found if isinstance(each, FoundSnapshot)]
 
     @property
+    def log_whole(self) -> bool:
+        """Whether a node starts with it and all files but those of the history are good."""
+        return not self.refusal and not any(each.kind in ("damage", "spare") for each in self.problems)
+
+    @property
     def whole(self) -> bool:
         """Whether a node starts with it and all files are good."""
-        return not self.refusal and not any(each.kind in ("damage", "spare") for each in self.problems)
+        return self.log_whole and not any(each.kind == "history" for each in self.flaws)
 
 
 _OWN: Final = {"lock", "store", "clean", "log", "snapshot", history.FOLDER, marks.REPAIR}
@@ -150,10 +159,8 @@ def survey(disk: Disk, folder: str, *, repairing: bool = False) -> Survey | None
         for each in bad
     ]
     # A node starts with a damaged history, and says so to whoever asks for what is damaged.
-    placed += [
-        Problem("note", what.split(" ", 1)[0].rstrip(":"), 0, 0, None, what)
-        for what in history.problems(disk, folder)
-    ]
+    past = flaws(disk, folder)
+    placed += [Problem(each.kind, each.file, each.offset, 0, None, each.what) for each in past]
     lost = None
     if known > last or more:
         readable = tuple(_readable(disk, folder, found, store, last, base))
@@ -170,6 +177,7 @@ def survey(disk: Disk, folder: str, *, repairing: bool = False) -> Survey | None
         clean=stopped,
         problems=tuple(sorted(placed, key=_where)),
         lost=lost,
+        flaws=past,
         unfinished=marks.REPAIR in top,
         others=tuple(_others(disk, folder, found, top)),
     )

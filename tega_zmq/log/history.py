@@ -46,7 +46,7 @@ from tega_zmq.store.applying import advanced
 from tega_zmq.store.history import NO_MARKS, NO_PATHS, new_root
 from tega_zmq.tree.node import EMPTY, Node, pairs
 
-__all__ = ["FOLDER", "History", "Policy", "open_history", "problems"]
+__all__ = ["FOLDER", "History", "Policy", "frames", "open_history"]
 
 FOLDER: Final = "history"
 FORMAT: Final = 1
@@ -145,8 +145,11 @@ def _damaged(file: str, offset: int, what: str) -> StorageError:
     )
 
 
-def _frames(disk: Disk, folder: str, file: str) -> Iterator[tuple[int, int, Any]]:
-    """Yield (offset, crc, payload) of each frame. Raises `StorageError` that names file and offset."""
+def frames(disk: Disk, folder: str, file: str) -> Iterator[tuple[int, int, Any]]:
+    """Yield (offset, crc, payload) of each frame of `file` in the history of the data folder.
+
+    Raises `StorageError` that names file and offset, `OSError`.
+    """
     handle = disk.open(f"{folder}/{FOLDER}/{file}")
     try:
         size = handle.size()
@@ -220,7 +223,7 @@ class History:
     def take_in(self, file: str) -> None:
         """Note a file that was found. For `open_history`, in order of the names."""
         number = int(file.rsplit("-", 1)[1][:-5])
-        for _, _, plain in _frames(self._disk, self._folder, file):
+        for _, _, plain in frames(self._disk, self._folder, file):
             kind, version, name, line, epoch, first, _, time, _, _ = plain
             if kind != 1 or version != FORMAT or file != _file_name(name, number):
                 raise StorageError("it is of another format, or not what its name says")
@@ -237,7 +240,7 @@ class History:
         series.crc, series.commits, series.last = 0, 0, part.first
         whole = False
         try:
-            for offset, crc, plain in _frames(self._disk, self._folder, file):
+            for offset, crc, plain in frames(self._disk, self._folder, file):
                 if plain[0] == 1:
                     series.stamp = (plain[4], plain[7], plain[8])
                 elif plain[0] == 4:
@@ -518,7 +521,7 @@ class History:
 
     def read(self, file: str) -> Iterator[Any]:
         """Yield the payloads in `file`. Raises `StorageError`, `OSError`."""
-        for _, _, plain in _frames(self._disk, self._folder, file):
+        for _, _, plain in frames(self._disk, self._folder, file):
             yield plain
 
     def _parts(self, name: str) -> list[_Part]:
@@ -544,7 +547,7 @@ class History:
         growing: Node | None = None
         marks: dict[Path, str] = {}
         born: dict[Path, bool] = {}
-        for offset, _, plain in _frames(self._disk, self._folder, file):
+        for offset, _, plain in frames(self._disk, self._folder, file):
             try:
                 if plain[0] == 2:
                     growing = _grown(growing, plain[1])
@@ -595,7 +598,7 @@ class History:
             file = _file_name(name, part.number)
             found = []
             lowest, highest = part.first, part.first
-            for offset, _, plain in _frames(self._disk, self._folder, file):
+            for offset, _, plain in frames(self._disk, self._folder, file):
                 if plain[0] == 4 and part.first >= before:
                     break  # all that follows is newer
                 for each in _updates(plain):
@@ -704,33 +707,3 @@ def _frozen(grown: Any) -> Node:
     for oid, child in content.items():
         made = made.insert(oid, _frozen(child))
     return (version, made)
-
-
-def problems(disk: Disk, folder: str) -> list[str]:
-    """Return what is damaged or missing in the history, a line each. Raises `OSError`."""
-    found = []
-    ends: dict[str, tuple[int, int, int]] = {}
-    for file in disk.list(f"{folder}/{FOLDER}"):
-        if not file.endswith(".hist"):
-            continue
-        name, number, line, last = "", int(file.rsplit("-", 1)[1][:-5]), 0, ABSENT
-        try:
-            for _, _, plain in _frames(disk, folder, file):
-                if plain[0] == 1:
-                    name, line, last = plain[2], plain[3], plain[5]
-                    before = ends.get(name)
-                    if before is not None and before[:2] == (number - 1, line) and before[2] < last:
-                        found.append(
-                            f"{FOLDER}/{file}: versions {before[2] + 1} to {last - 1} of {name} are missing"
-                            " before it"
-                        )
-                elif plain[0] == 5:
-                    last = plain[-1][3]
-        except StorageError as error:
-            found.append(error.message)
-            ends.pop(name, None)
-            continue
-        except (ValueError, TypeError, IndexError) as error:
-            found.append(f"{FOLDER}/{file}: cannot be understood: {error!r:.100}")
-        ends[name] = (number, line, last)
-    return found

@@ -57,8 +57,20 @@ def _run(arguments: list[str]) -> int:
     if given.version:
         oneshot.say(f"tega {__version__}")
         return DONE
+    if (given.ca or given.cert or given.key) and not given.server.startswith("wss://"):
+        raise UsageError(f"--ca, --cert and --key are for wss://, and the node is {given.server}")
+    ca, cert, key = (
+        flag or os.environ.get(name, "")
+        for flag, name in ((given.ca, "TEGA_CA"), (given.cert, "TEGA_CERT"), (given.key, "TEGA_KEY"))
+    )
     options = Options(
-        given.server, given.tega_id, given.timeout, given.json, given.programs, not given.no_pager
+        given.server,
+        given.tega_id,
+        given.timeout,
+        given.json,
+        given.programs,
+        not given.no_pager,
+        (ca, cert, key),
     )
     if given.file is not None:
         if words:
@@ -93,6 +105,15 @@ def _parser() -> Parser:
         default=os.environ.get("TEGA_SERVER") or DEFAULT_SERVER,
         help=f"the node (TEGA_SERVER in the environment; default {DEFAULT_SERVER})",
     )
+    parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        help="of wss://: whom to trust, PEM (TEGA_CA; default: whom the system trusts)",
+    )
+    parser.add_argument(
+        "--cert", metavar="FILE", help="of wss://: the certificate of this client, PEM (TEGA_CERT)"
+    )
+    parser.add_argument("--key", metavar="FILE", help="its key, if it does not stand in --cert (TEGA_KEY)")
     parser.add_argument("-t", "--tega-id", metavar="ID", help="who this is (default: a fresh name)")
     parser.add_argument("-f", "--file", metavar="FILE", help="run the commands in FILE; - is standard input")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -111,7 +132,9 @@ def _parser() -> Parser:
     return parser
 
 
-_TAKE_A_VALUE = frozenset(("-s", "--server", "-t", "--tega-id", "-f", "--file", "--timeout"))
+_TAKE_A_VALUE = frozenset(
+    ("-s", "--server", "-t", "--tega-id", "-f", "--file", "--timeout", "--ca", "--cert", "--key")
+)
 
 
 def _split(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

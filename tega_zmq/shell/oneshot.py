@@ -50,6 +50,8 @@ class Options(NamedTuple):
     """Pipes, redirection and `!` in the interactive shell."""
     pager: bool = True
     """Long results page, in the interactive shell."""
+    tls: tuple[str, str, str] = ("", "", "")
+    """Files for `wss://`: as the fields of `Tls`."""
 
 
 def dial(options: Options) -> Any:
@@ -60,7 +62,12 @@ def dial(options: Options) -> Any:
 
     # What the client would log, the shell says itself.
     logging.getLogger("tega_zmq").addHandler(logging.NullHandler())
-    return connect(options.server, tega_id=options.tega_id, timeout=options.timeout, kind="shell")
+    tls = None
+    if options.server.startswith("wss://"):
+        from tega_zmq import Tls
+
+        tls = Tls(*options.tls)
+    return connect(options.server, tega_id=options.tega_id, timeout=options.timeout, kind="shell", tls=tls)
 
 
 def complain(text: str) -> None:

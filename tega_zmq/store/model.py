@@ -208,7 +208,8 @@ KeptUpdate: TypeAlias = tuple[str, int, tuple[KeptChange, ...], float, str, str,
 """(epoch, before, changes, time, tega_id, message, backto): an `Update` as history keeps it.
 
 An exact tuple of exact tuples, whose values are tree nodes: so the garbage collector does not see it, and
-what was put is not held twice. `history.update_at` makes an `Update` of it.
+what was put is not held twice. `history.update_at` makes an `Update` of it. Of the nodes the values alone
+count: after a snapshot their versions may be others.
 """
 
 KeptVersion: TypeAlias = "tuple[Node | None, HashTrieMap[Path, str], HashTrieMap[Path, bool]]"

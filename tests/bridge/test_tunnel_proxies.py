@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -153,6 +154,20 @@ def test_a_client_certificate(bridge: Site, tmp_path: Path, files: Certificates)
     with nginx(tmp_path, "{}:{}".format(*bridge.address), files, ask=True) as url:
         assert "400" in why_not(url, Tls(ca=files.ca))
         works(url, bridge, tls=Tls(files.ca, files.client, files.client_key))
+        bridge.client("noc-tls").put("tls.n", 7)
+        flags = ("--ca", files.ca, "--cert", files.client, "--key", files.client_key)
+        assert shell("-s", url, *flags, "get", "tls.n") == (0, "7\n", "")
+        status, _, error = shell("-s", url, "get", "tls.n", "--timeout", "3")
+        assert status and error
+    assert shell("-s", "tcp://127.0.0.1:1", *flags, "get", "tls.n")[0] == 2
+
+
+def shell(*words: str) -> tuple[int, str, str]:
+    """Run the `tega` command; return its status, output and errors."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tega_zmq.shell.main", *words], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_what_is_no_bridge(tmp_path: Path) -> None:

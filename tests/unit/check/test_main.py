@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tega_zmq import store
+from tega_zmq import errors, store
 from tega_zmq.check.main import main
 from tega_zmq.log import OsDisk
 from tega_zmq.log.history import open_history
 from tega_zmq.runtime import yamlio
+from tega_zmq.tree import plain
 from tests.knifekit import Written, written
 
 
@@ -214,5 +216,56 @@ def test_damage_in_the_history_is_told(folder: Path, capsys: pytest.CaptureFixtu
     data = bytearray(path.read_bytes())
     data[20] ^= 1
     path.write_bytes(data)
+    assert main([str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert f"history/{path.name} is damaged at byte 0" in out
+    assert "the history is damaged: a node starts" in out
+    assert main([str(folder), "--repair"]) == 3
+    assert f"taken away: history/{path.name}" in capsys.readouterr().out
+    assert (folder / "repair-1" / "history" / path.name).read_bytes() == data
     assert main([str(folder)]) == 0
-    assert f"history/{path.name} is damaged at byte 0" in capsys.readouterr().out
+
+
+def test_what_stands_before_the_damage_stays(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tega_zmq.log.history._COMMITS", 8)
+    state = store.empty()
+    history = open_history(OsDisk(), str(folder))
+    for number in range(30):
+        state = store.write(
+            state,
+            [store.Op("put", ("a", "n"), number)],
+            time=0.0,
+            tega_id="noc",
+            fresh=lambda: "e",
+            max_value=99,
+        ).store
+        history.follow(state)
+        history.sync()
+    history.close()
+    first, second, *_, newest = sorted((folder / "history").iterdir())
+    data = bytearray(second.read_bytes())
+    data[-100] ^= 1
+    second.write_bytes(data)
+    newest.write_bytes(newest.read_bytes()[:-3])
+    assert main([str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "torn: history/" in out
+    assert re.search(r"  versions \d+ to 14 of a\n", out)
+    assert main([str(folder), "--repair", "--json"]) == 3
+    done = json.loads(capsys.readouterr().out)["repaired"]
+    assert done["changed"] == [f"history/{second.name}"]
+    assert re.fullmatch(r"versions \d+ to 14 of a", done["old_versions_lost"][0])
+    assert data.startswith(second.read_bytes())
+    assert first.exists() and len(second.read_bytes()) > 100
+    assert main([str(folder)]) == 0
+    assert re.search(
+        r"note: history/.*: versions \d+ to 14 of a are missing before it", capsys.readouterr().out
+    )
+    history = open_history(OsDisk(), str(folder))
+    assert plain(history.tree("a", 9)[0]) == {"n": 9}
+    with pytest.raises(errors.StorageError, match="is missing"):
+        history.tree("a", 14)
+    assert plain(history.tree("a", 17)[0]) == {"n": 17}
+    history.close()

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tega_zmq import store
+from tega_zmq.check.oldversions import flaws
 from tega_zmq.errors import Compacted, StorageError, TegaError
 from tega_zmq.log import history as history_module
 from tega_zmq.log import history as past
-from tega_zmq.log.history import History, Policy, open_history, problems
+from tega_zmq.log.history import History, Policy, open_history
 from tega_zmq.store import Cleared, Kept, Op, Store
 from tega_zmq.tree.node import plain
 from tests.fakedisk import Crashed, FakeDisk
@@ -92,7 +93,7 @@ def test_every_version_is_what_it_was(steps: list[Any], commits: int, random: An
             told = list(history.updates("a", len(versions)))
             assert [each.after for each in told] == list(range(len(versions) - 1, -1, -1))
         history.sync()
-        assert problems(disk, "d") == []
+        assert not flaws(disk, "d")
 
 
 def filled(count: int = 30, commits: int = 8) -> tuple[FakeDisk, History, Store, dict[int, Any]]:
@@ -131,8 +132,9 @@ def test_damage_is_said_and_the_rest_is_read() -> None:
     with pytest.raises(StorageError, match=rf"history/{file} is damaged at byte \d+"):
         history.tree("a", 14)
     expect(history, {n: versions[n] for n in (0, 6, 7, 8, 15, 17, 29)})
-    (line,) = problems(disk, "d")
-    assert file in line and "byte" in line
+    (flaw,) = flaws(disk, "d")
+    assert (flaw.kind, flaw.file) == ("history", f"history/{file}")
+    assert 0 < flaw.usable == flaw.offset < len(data)
 
 
 def test_what_was_cut_and_is_no_longer_kept_is_missing_and_said() -> None:
@@ -150,7 +152,7 @@ def test_what_was_cut_and_is_no_longer_kept_is_missing_and_said() -> None:
     assert len(list(history.updates("a", 20))) == 20
     expect(history, versions)
     assert shown(history.tree("a", 59)) == {"n": 59}
-    assert any("are missing" in line for line in problems(disk, "d"))
+    assert any("are missing" in each.what for each in flaws(disk, "d"))
 
 
 def test_what_is_dropped_and_what_a_tag_keeps() -> None:
@@ -165,7 +167,7 @@ def test_what_is_dropped_and_what_a_tag_keeps() -> None:
         with pytest.raises(Compacted):
             history.tree("a", version)
     expect(history, {n: versions[n] for n in range(25, 30)})
-    assert len(archived) == 2 and problems(disk, "d") == []
+    assert len(archived) == 2 and not flaws(disk, "d")
     history.drop(store.apply(state, store.Tagged("a", "golden", store.ABSENT)).roots["a"])
     with pytest.raises(Compacted):
         history.tree("a", 3)
