@@ -20,7 +20,7 @@ import zmq
 
 from tega_zmq.client import requests
 from tega_zmq.client.engine import Engine
-from tega_zmq.client.link import AnyLink, Carrier, link_to, readable
+from tega_zmq.client.link import AnyLink, Carrier, link_to, readable, receive
 from tega_zmq.client.notices import Notices
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.workers import Workers
@@ -308,11 +308,7 @@ class AsyncDriver:
         engine = self.engine
         try:
             for _ in range(_BURST):
-                frame = link.recv(zmq.NOBLOCK)
-                while link.getsockopt(zmq.RCVMORE):
-                    link.recv(zmq.NOBLOCK)
-                    frame = b""  # no message of the protocol has several frames
-                engine.received(frame, now)
+                engine.received(receive(link), now)
                 if self._link.socket is not link or not readable(link):
                     return
         except zmq.Again:

@@ -28,7 +28,7 @@ import zmq
 from tega_zmq.client import requests
 from tega_zmq.client.crew import Crew, Work
 from tega_zmq.client.engine import Engine
-from tega_zmq.client.link import AnyLink, link_to, readable
+from tega_zmq.client.link import AnyLink, link_to, readable, receive
 from tega_zmq.client.notices import Notices
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.workers import Workers
@@ -48,6 +48,9 @@ _JOIN: Final = 2.0
 
 _LEAD: Final = 0.005
 """Seconds for which a caller reads for itself before it leaves that to the helm."""
+
+_BRIEF: Final = 0.0005
+"""Seconds of work for which it does not pay to hand over the helm."""
 
 _BURST: Final = 500
 """Frames that are read before callers get their turn again."""
@@ -105,6 +108,9 @@ class Driver:
         self._eventfd = -1
         self._epoll: select.epoll | None = None
         self._outbox: deque[bytes] = deque()
+        self._dry = False
+        """Whether the socket was found empty, and nothing was done with it since: its descriptor tells of
+        what comes. Changed with the turn."""
         self._dial_at: float | None = None
         self._up = False
         self._monitor_ready = False
@@ -118,6 +124,8 @@ class Driver:
         self._workers = Workers(f"tega-{tega_id}-handler")
         self._jobs: deque[tuple[messages.Invoke, Work]] = deque()
         """Handlers that are to be run."""
+        self._took = float("inf")
+        """Seconds that the last work of the crew took: the next is thought to be alike."""
         self._own = 0
         """How many of them run in the crew."""
         self._own_lock = threading.Lock()
@@ -168,7 +176,7 @@ class Driver:
         """
         waiter = _Waiter()
         try:
-            if self._directly(function, waiter, *args):
+            if self._directly(function, waiter, *args, leads=True):
                 self._lead(waiter)
             else:
                 self._queue(function, waiter, *args)
@@ -188,8 +196,11 @@ class Driver:
         if not self._directly(function, *args):
             self._queue(function, *args)
 
-    def _directly(self, function: Callable[..., Any], *args: Any) -> bool:
-        """Call `function(*args, now)` and send what it leads to, if the turn is free."""
+    def _directly(self, function: Callable[..., Any], *args: Any, leads: bool = False) -> bool:
+        """Call `function(*args, now)` and send what it leads to, if the turn is free.
+
+        `leads`: this thread will look at the socket next, by `_lead`.
+        """
         if not self._asleep or self._pid != os.getpid() or not self._turn.acquire(blocking=False):
             return False
         try:
@@ -204,7 +215,7 @@ class Driver:
             due = self.engine.session.next_deadline()
             socket = self._link.socket
             if (due is not None and due < self._due) or (
-                not self._led and socket is not None and readable(socket)
+                not self._led and not leads and socket is not None and not self._dry and readable(socket)
             ):
                 self._wake()
             return True
@@ -229,13 +240,14 @@ class Driver:
                     if now >= until or self._ended or self._stop or self._link.fd != fd:
                         break
                     socket = self._link.socket
-                    if socket is not None and readable(socket):
+                    if socket is not None and not self._dry and readable(socket):
                         self._receive(now)
                         self.engine.process(now)
                         self._leave_work()
                         self._transmit(now)
                         self._wake_waiters()
                         continue
+                    self._dry = False
                 poll.poll(max(1, int((until - now) * 1000)))
         finally:
             with self._turn:
@@ -244,7 +256,7 @@ class Driver:
                     with contextlib.suppress(OSError, ValueError):
                         epoll.modify(fd, select.EPOLLIN)
                     socket = self._link.socket
-                    if socket is not None and readable(socket):
+                    if socket is not None and not self._dry and readable(socket):
                         self._wake()
 
     def _queue(self, function: Callable[..., Any], *args: Any) -> None:
@@ -429,7 +441,7 @@ class Driver:
                 work = self._loop()
                 if work is not None:
                     self._hand_over()
-                    return work
+                    return partial(self._timed, work)
                 self.engine.close(time.monotonic())
                 self._transmit(time.monotonic())
             except BaseException:  # noqa: BLE001  # whatever it was, nobody must be left waiting
@@ -445,7 +457,12 @@ class Driver:
         self._due = 0.0
         self._asleep = True
         self._helmsman = None
-        self._crew.relieve()
+        self._crew.relieve(brief=self._took < _BRIEF)
+
+    def _timed(self, work: Work) -> None:
+        begun = time.monotonic()
+        work()
+        self._took = time.monotonic() - begun
 
     def _release(self) -> None:
         """Give everything back, and leave nobody waiting."""
@@ -481,7 +498,7 @@ class Driver:
             self._transmit(now)
             socket = self._link.socket
             # After every send and receive, since these may have taken the edge of the descriptor.
-            if socket is not None and not self._led and readable(socket):
+            if socket is not None and not self._led and not self._dry and readable(socket):
                 self._receive(now)
                 if len(self._told) > 1:
                     self._wake_waiters()
@@ -517,7 +534,7 @@ class Driver:
                 happened = epoll.poll(None if due is None else due - now)
             finally:
                 self._turn.acquire()
-                self._asleep = False
+                self._asleep = self._dry = False
             for fd, _ in happened:
                 if fd == self._link.monitor_fd:
                     self._monitor_ready = True
@@ -527,6 +544,7 @@ class Driver:
         frames = self.engine.frames(now)
         if not frames and not self._outbox:
             return
+        self._dry = False
         outbox = self._outbox
         outbox.extend(frames)
         socket = self._link.socket
@@ -541,17 +559,18 @@ class Driver:
             pass  # the node does not read; the descriptor tells when it does again
 
     def _receive(self, now: float) -> None:
+        """Take what came, of which there must be something."""
         socket = self._link.socket
         engine = self.engine
         for _ in range(_BURST):
-            if socket is None or not readable(socket):
+            if socket is None:
                 return
-            frame = socket.recv(zmq.NOBLOCK)
-            while socket.getsockopt(zmq.RCVMORE):
-                socket.recv(zmq.NOBLOCK)
-                frame = b""  # no message of the protocol has several frames
-            engine.received(frame, now)
-            socket = self._link.socket
+            engine.received(receive(socket), now)
+            if socket is not self._link.socket:
+                return
+            if not readable(socket):
+                self._dry = True
+                return
 
     def _look_at_monitor(self, now: float) -> None:
         self._monitor_ready = False
@@ -583,5 +602,5 @@ class Driver:
             epoll.unregister(self._link.monitor_fd)
         self._link.hang_up()
         self._outbox.clear()
-        self._up = False
+        self._up = self._dry = False
         self._monitor_ready = False

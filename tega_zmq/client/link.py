@@ -24,7 +24,7 @@ from tega_zmq.wire.codec import MAX_FRAME
 if TYPE_CHECKING:
     from tega_zmq.tunnel.link import TunnelLink
 
-__all__ = ["AnyLink", "Carrier", "ConnectionState", "Link", "link_to", "readable"]
+__all__ = ["AnyLink", "Carrier", "ConnectionState", "Link", "link_to", "readable", "receive"]
 
 Carrier: TypeAlias = zmq.Socket[bytes] | Piped
 """What carries frames: a DEALER, or the WebSocket of a tunnel."""
@@ -59,6 +59,7 @@ _DOWN: Final = int(
 )
 _EVENT: Final = struct.Struct("=H")
 
+_NOW: Final = int(zmq.DONTWAIT)
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 _option: Final[Any] = zmq.backend.Socket.get
@@ -88,9 +89,21 @@ def link_to(url: str, context: zmq.Context[Any] | None, tls: Tls | None = None) 
 
 def readable(socket: Carrier) -> bool:
     """Whether a message can be received now."""
-    if isinstance(socket, Piped):
+    if type(socket) is not zmq.Socket and isinstance(socket, Piped):
         return socket.readable()
-    return bool(_option(socket, _EVENTS) & _POLLIN)
+    return _option(socket, _EVENTS) & _POLLIN != 0  # type: ignore[no-any-return]
+
+
+def receive(socket: Carrier) -> bytes:
+    """Return the frame of the next message, which must be there; of one of several frames, which no message
+    of the protocol has, an empty one."""
+    if type(socket) is not zmq.Socket and isinstance(socket, Piped):
+        return socket.recv()
+    frame = socket.recv(_NOW, copy=False)
+    data = frame.bytes
+    while frame.more:
+        frame, data = socket.recv(_NOW, copy=False), b""
+    return data
 
 
 class Link:

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MAX_BATCH: Final = 4096
-"""Most records that are written in one go."""
+"""No further record is taken into a batch of so many."""
 
 MAX_BATCH_BYTES: Final = 1024 * 1024
 """No further record is taken into a batch of this many bytes."""
@@ -120,11 +120,15 @@ class _Restarted:
     """Tells the writer that the log may be used again."""
 
 
-class _Close(NamedTuple):
-    clean: bool
+class _Close:
+    """Tells the writer to end; `clean`: and to note that it did so in order."""
+
+    def __init__(self, clean: bool) -> None:
+        self.clean = clean
 
 
-_Item: TypeAlias = "bytes | _Sync | _Restarted | _Close"
+_Item: TypeAlias = "tuple[bytes, ...] | _Sync | _Restarted | _Close"
+"""Records, or something else to do in their order."""
 
 
 class LogThread:
@@ -177,24 +181,32 @@ class LogThread:
         """Start the writer thread."""
         self._thread.start()
 
-    def append(self, payload: bytes) -> int:
-        """Hand a record over, and return its number. `Durable` tells when it is.
+    def append(self, *payloads: bytes) -> int:
+        """Hand records over, and return the number of the last. `Durable` tells when it is.
 
         Raises `StorageError` after `Failed` was polled, until a `restart` is done; `ValueError` for a payload
-        of more than `MAX_PAYLOAD` bytes, `TypeError` for one that is not `bytes`.
+        of more than `MAX_PAYLOAD` bytes, `TypeError` for one that is not `bytes`: then none is taken.
         """
         if self._failed:
             raise StorageError(
                 f"the log takes no writes: {self._failed}", reason=self._failed, outcome="none"
             )
-        if len(payload) > MAX_PAYLOAD:
-            raise ValueError(f"a record of {len(payload)} bytes; at most {MAX_PAYLOAD} are allowed")
-        if type(payload) is not bytes:
-            raise TypeError(f"a record is bytes, not {type(payload).__name__}")
-        self._next = lsn = self._next + 1
-        self._size += record_size(len(payload))
-        self._queue.put(payload)
-        return lsn
+        size = 0
+        for payload in payloads:
+            length = len(payload)
+            if length > MAX_PAYLOAD:
+                raise ValueError(f"a record of {length} bytes; at most {MAX_PAYLOAD} are allowed")
+            if type(payload) is not bytes:
+                raise TypeError(f"a record is bytes, not {type(payload).__name__}")
+            size += record_size(length)
+        self._next += len(payloads)
+        self._size += size
+        if size <= MAX_BATCH_BYTES and len(payloads) <= MAX_BATCH:
+            self._queue.put(payloads)
+        else:
+            for payload in payloads:
+                self._queue.put((payload,))
+        return self._next
 
     def poll(self) -> list[Event]:
         """Return what happened since the last time. Does not wait."""
@@ -296,10 +308,10 @@ class LogThread:
             return True
         batch: list[bytes] = []
         size = 0
-        while type(item) is bytes:
-            batch.append(item)
-            size += len(item)
-            if len(batch) == MAX_BATCH or size >= MAX_BATCH_BYTES or not queue.qsize():
+        while type(item) is tuple:
+            batch += item
+            size += sum(map(len, item))
+            if len(batch) >= MAX_BATCH or size >= MAX_BATCH_BYTES or not queue.qsize():
                 break
             item = queue.get()
         if batch and not log.failed:

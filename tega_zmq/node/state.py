@@ -26,6 +26,9 @@ from tega_zmq.wire.messages import AnyMessage, Failure, Forward, Reply
 
 __all__ = ["Gated", "Node", "Settings", "Step", "Waiting"]
 
+_new = tuple.__new__
+"""Makes a named tuple in half the time that its class takes, where every request comes by."""
+
 
 class Settings(NamedTuple):
     """What a node is told by its config. Times in seconds, sizes in bytes."""
@@ -204,7 +207,7 @@ class Node:
         via = session.via
         if via is None:
             if session.peer is not None:
-                self.effects.append(Send(session.peer, message))
+                self.effects.append(_new(Send, (session.peer, message)))
             elif session.kind == "below" and self.online:
                 try:
                     body = encode(message)
@@ -252,8 +255,8 @@ class Node:
         """Append `record`; `store` is what it makes of the tip, if that is known already."""
         self.tip = apply(self.tip, record) if store is None else store
         self.number += 1
-        self.steps.append(Step(self.number, record, self.tip))
-        self.effects.append(Append(record))
+        self.steps.append(_new(Step, (self.number, record, self.tip)))
+        self.effects.append(_new(Append, (record,)))
 
     def check_log(self) -> None:
         """Raises `StorageError` while the log takes no writes."""
@@ -270,7 +273,7 @@ class Node:
             self._release(session, message)
         else:
             session.pending[message.id] = None
-            self.gated.append(Gated(self.number, session, message))
+            self.gated.append(_new(Gated, (self.number, session, message)))
 
     def gate_reply(self, session: Session, id: int, value: Any) -> None:
         """Answer request `id` once the tip is durable."""

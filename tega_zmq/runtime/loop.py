@@ -228,8 +228,7 @@ class Loop:
         It wakes up, and wants the interpreter: so the last thing before this thread sleeps.
         """
         if self._records:
-            for record in self._records:
-                self._writer.append(record)
+            self._writer.append(*self._records)
             self._records = []
 
     def _finish(self) -> None:
@@ -253,7 +252,9 @@ class Loop:
     def _receive(self, now: float) -> None:
         router, node, peers = self._router, self.node, self._peers
         left = _DRAIN
-        while left > 0 and readable(router):
+        first = True  # that there is one the poller said
+        while first or (left > 0 and readable(router)):
+            first = False
             peer = router.recv(_NOW)
             if peer in peers:
                 frame = router.recv(_NOW, copy=False)

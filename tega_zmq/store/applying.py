@@ -83,7 +83,7 @@ def with_outcome(lease: Lease, request: int, ack: int, outcome: Outcome) -> Leas
         merged = dict(old[start:])
         merged[request] = outcome
         outcomes = tuple(sorted(merged.items()))
-    return Lease(lease[0], lease[1], lease[2], lease[3], outcomes, lease[5])
+    return tuple.__new__(Lease, (lease[0], lease[1], lease[2], lease[3], outcomes, lease[5]))
 
 
 def with_marks(

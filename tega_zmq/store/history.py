@@ -54,20 +54,23 @@ def advance(
     trees = root[7].add(version, (node, ephemerals, born), oldest)
     oldest_update = min(version, max(root[10], version - max(most, versions) + 1))
     updates = root[9].add(version, keep(update, changes), oldest_update)
-    return Root(
-        root[0],
-        root[1],
-        update[1],
-        version,
-        node,
-        ephemerals,
-        born,
-        trees,
-        oldest,
-        updates,
-        oldest_update,
-        (update[5], update[6], update[7]),
-        root[12],
+    return tuple.__new__(  # half the time that its class takes: every put comes by here
+        Root,
+        (
+            root[0],
+            root[1],
+            update[1],
+            version,
+            node,
+            ephemerals,
+            born,
+            trees,
+            oldest,
+            updates,
+            oldest_update,
+            (update[5], update[6], update[7]),
+            root[12],
+        ),
     )
 
 

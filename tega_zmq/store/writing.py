@@ -41,6 +41,9 @@ from tega_zmq.values import same
 
 __all__ = ["end_session", "expect", "outcome", "write"]
 
+_new = tuple.__new__
+"""Makes a named tuple in half the time that its class takes, where every put comes by."""
+
 
 def write(
     store: Store,
@@ -208,9 +211,8 @@ def _put_one(
     kept = ((changed, new, ""),)
     for index in range(depth - 1, -1, -1):
         new = (version, chain[index].insert(path[index + 1], new))
-    update = Update(
-        path[0], root[2], root[3], version, (Change(changed, True, value),), time, tega_id, message
-    )
+    change = _new(Change, (changed, True, value, ""))
+    update = _new(Update, (path[0], root[2], root[3], version, (change,), time, tega_id, message, None))
     after = advance(root, store[0], update, new, root[5], root[6], kept)
     return _finish(store, store[2].insert(path[0], after), store[3], (update,), session, request, ack)
 
@@ -230,8 +232,8 @@ def _finish(
         lease = leases.get(session)
         if lease is not None:
             leases = leases.insert(session, with_outcome(lease, request, ack, result))
-    commit = Commit(revision, updates, session, request, ack)
-    return Written(Store(store[0], revision, roots, leases, store[4]), commit, result)
+    commit = _new(Commit, (revision, updates, session, request, ack))
+    return _new(Written, (_new(Store, (store[0], revision, roots, leases, store[4])), commit, result))
 
 
 # -- one operation ---------------------------------------------------------------------------------

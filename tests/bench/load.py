@@ -311,8 +311,13 @@ class Tally:
 # -- Tega's protocol with nothing around it --------------------------------------------------------
 
 
+_CODE_OF = {cls: code for code, cls in messages.CODES.items()}
+_REPLY = _CODE_OF[messages.Reply]
+_REFUSALS = {_CODE_OF[cls] for cls in (messages.Failure, messages.Gone, messages.Refused)}
+
+
 class Raw:
-    """A session: its socket, and ids for requests."""
+    """A session: its socket, and ids for requests. As bare as the clients of the baseline."""
 
     def __init__(self, url: str, tega_id: str) -> None:
         self.socket = dealer(url)
@@ -330,7 +335,7 @@ class Raw:
         self.last += 1
         self.pending[self.last] = None
         low = next(iter(self.pending))
-        self._outbox.append(encode(cls(self.last, low, 60_000, *fields)))
+        self._outbox.append(pack((_CODE_OF[cls], self.last, low, 60_000, *fields)))
 
     def poll(self, timeout: int | None = None) -> None:
         """Send what was asked since the last time, as the clients do, and wait for something to come."""
@@ -342,12 +347,14 @@ class Raw:
     def answers(self) -> int:
         """Take the answers that are there, and return how many."""
         count = 0
-        for message in self.drain():
-            if isinstance(message, (messages.Failure, messages.Gone, messages.Refused)):
-                raise RuntimeError(message)
-            if isinstance(message, messages.Reply):
-                del self.pending[message.id]
-                count += 1
+        for data in drain(self.socket):
+            for frame in unbundle(data):
+                code, *fields = unpack(frame)
+                if code == _REPLY:
+                    del self.pending[fields[0]]
+                    count += 1
+                elif code in _REFUSALS:
+                    raise RuntimeError(decode(frame))
         if now() - self._beat > self.heartbeat:
             self._beat = now()
             self.socket.send(encode(messages.Heartbeat(())))

@@ -451,3 +451,14 @@ def test_syncs_are_counted_by_how_long_they_took(disk: FakeDisk, sync: str) -> N
     assert syncs.seconds == pytest.approx(0.9)
     assert len(syncs.counts) == len(syncs.bounds) + 1
     loop.thread.close()
+
+
+def test_several_records_are_handed_over_at_once(disk: FakeDisk) -> None:
+    loop = Loop(disk)
+    assert loop.thread.append(b"one", b"two", b"three") == 3
+    assert loop.thread.append(*[b"%d" % number for number in range(5000)]) == 5003
+    with pytest.raises(TypeError):
+        loop.thread.append(b"none", bytearray(b"of these"))  # type: ignore[arg-type]
+    assert loop.thread.append(b"last") == 5004
+    loop.durable(5004)
+    assert loop.thread.close()
