@@ -306,13 +306,13 @@ class AsyncDriver:
 
     def _receive(self, now: float, link: Carrier) -> None:
         engine = self.engine
-        try:
-            for _ in range(_BURST):
-                engine.received(receive(link), now)
-                if self._link.socket is not link or not readable(link):
-                    return
-        except zmq.Again:
-            pass
+        for _ in range(_BURST):
+            frame = receive(link)
+            if frame is None:
+                return
+            engine.received(frame, now)
+            if self._link.socket is not link or not readable(link):
+                return
 
     def _transmit(self, now: float) -> None:
         outbox = self._outbox

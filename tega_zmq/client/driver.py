@@ -59,6 +59,14 @@ _OWN: Final = 4
 """Most handlers that are run by threads that came from the helm; the pool runs the others."""
 
 
+def _listen(epoll: select.epoll, fd: int, events: int) -> None:
+    """Have `epoll` tell of `events` of `fd`, which may be closed by now."""
+    try:  # noqa: SIM105  # twice a request
+        epoll.modify(fd, events)
+    except (OSError, ValueError):
+        pass
+
+
 class _Waiter:
     """Where one caller waits. `lock` is held until the answer is there."""
 
@@ -199,7 +207,7 @@ class Driver:
     def _directly(self, function: Callable[..., Any], *args: Any, leads: bool = False) -> bool:
         """Call `function(*args, now)` and send what it leads to, if the turn is free.
 
-        `leads`: this thread will look at the socket next, by `_lead`.
+        `leads`: `_lead` comes next, which looks after the rest.
         """
         if not self._asleep or self._pid != os.getpid() or not self._turn.acquire(blocking=False):
             return False
@@ -212,35 +220,43 @@ class Driver:
             self._leave_work()
             self._transmit(now)
             self._wake_waiters()
-            due = self.engine.session.next_deadline()
-            socket = self._link.socket
-            if (due is not None and due < self._due) or (
-                not self._led and not leads and socket is not None and not self._dry and readable(socket)
-            ):
-                self._wake()
+            if not leads:
+                self._remind()
             return True
         finally:
             self._turn.release()
+
+    def _remind(self) -> None:
+        """Wake the helm if there is something for it to do, or will be sooner than it knows of."""
+        due = self.engine.session.next_deadline()
+        socket = self._link.socket
+        if (due is not None and due < self._due) or (
+            not self._led and not self._dry and socket is not None and readable(socket)
+        ):
+            self._wake()
 
     def _lead(self, waiter: _Waiter) -> None:
         """Read for a moment, until the answer to `waiter` is there."""
         fd, epoll = self._link.fd, self._epoll
         if fd < 0 or epoll is None or self._led:
+            with self._turn:
+                self._remind()
             return
         self._led = True
         try:
-            with contextlib.suppress(OSError, ValueError):
-                epoll.modify(fd, 0)
+            _listen(epoll, fd, 0)
             poll = select.poll()
             poll.register(fd, select.POLLIN)
             until = time.monotonic() + _LEAD
+            woken = False
             while waiter.lock.locked():
                 with self._turn:
                     now = time.monotonic()
                     if now >= until or self._ended or self._stop or self._link.fd != fd:
                         break
                     socket = self._link.socket
-                    if socket is not None and not self._dry and readable(socket):
+                    if socket is not None and not self._dry and (woken or readable(socket)):
+                        woken = False
                         self._receive(now)
                         self.engine.process(now)
                         self._leave_work()
@@ -249,15 +265,14 @@ class Driver:
                         continue
                     self._dry = False
                 poll.poll(max(1, int((until - now) * 1000)))
+                woken = True
         finally:
             with self._turn:
                 self._led = False
                 if self._link.fd == fd and not self._ended:
-                    with contextlib.suppress(OSError, ValueError):
-                        epoll.modify(fd, select.EPOLLIN)
-                    socket = self._link.socket
-                    if socket is not None and not self._dry and readable(socket):
-                        self._wake()
+                    _listen(epoll, fd, select.EPOLLIN)
+                if not self._dry or waiter.lock.locked():
+                    self._remind()
 
     def _queue(self, function: Callable[..., Any], *args: Any) -> None:
         self._inbox.append((function, args))
@@ -404,14 +419,17 @@ class Driver:
             self.engine.result(call, messages.Result(call.call, False, error), time.monotonic())
 
     def _run(self, job: Work) -> None:
+        begun = time.monotonic()
         try:
             job()
         finally:
+            self._took = time.monotonic() - begun
             with self._own_lock:
                 self._own -= 1
 
     def _tell(self) -> None:
         """Call the callbacks, in order, until nothing is left to tell."""
+        begun = time.monotonic()
         while True:
             with self._notices_lock:
                 notice = None if self._muted else self._notices.pop()
@@ -425,6 +443,7 @@ class Driver:
                 except BaseException:  # noqa: BLE001  # nothing of the user's ends this thread
                     _log.exception("a callback raised; it goes on with the next")
             del notice, callback
+        self._took = time.monotonic() - begun
         if self.engine.behind:
             self.post(self.engine.room)
 
@@ -441,7 +460,7 @@ class Driver:
                 work = self._loop()
                 if work is not None:
                     self._hand_over()
-                    return partial(self._timed, work)
+                    return work
                 self.engine.close(time.monotonic())
                 self._transmit(time.monotonic())
             except BaseException:  # noqa: BLE001  # whatever it was, nobody must be left waiting
@@ -458,11 +477,6 @@ class Driver:
         self._asleep = True
         self._helmsman = None
         self._crew.relieve(brief=self._took < _BRIEF)
-
-    def _timed(self, work: Work) -> None:
-        begun = time.monotonic()
-        work()
-        self._took = time.monotonic() - begun
 
     def _release(self) -> None:
         """Give everything back, and leave nobody waiting."""
@@ -489,6 +503,7 @@ class Driver:
         inbox, engine, session, epoll = self._inbox, self.engine, self.engine.session, self._epoll
         assert epoll is not None
         monotonic = time.monotonic
+        woken = False
         while not self._stop:
             now = monotonic()
             while inbox:
@@ -498,8 +513,14 @@ class Driver:
             self._transmit(now)
             socket = self._link.socket
             # After every send and receive, since these may have taken the edge of the descriptor.
-            if socket is not None and not self._led and not self._dry and readable(socket):
-                self._receive(now)
+            if (
+                socket is not None
+                and not self._led
+                and not self._dry
+                and (woken or readable(socket))
+                and self._receive(now)
+            ):
+                woken = False
                 if len(self._told) > 1:
                     self._wake_waiters()
                 if (self._jobs or len(self._notices)) and (work := self._own_work()) is not None:
@@ -536,7 +557,9 @@ class Driver:
                 self._turn.acquire()
                 self._asleep = self._dry = False
             for fd, _ in happened:
-                if fd == self._link.monitor_fd:
+                if fd == self._link.fd:
+                    woken = True
+                elif fd == self._link.monitor_fd:
                     self._monitor_ready = True
         return None
 
@@ -558,19 +581,23 @@ class Driver:
         except zmq.Again:
             pass  # the node does not read; the descriptor tells when it does again
 
-    def _receive(self, now: float) -> None:
-        """Take what came, of which there must be something."""
+    def _receive(self, now: float) -> bool:
+        """Take what came. Returns whether that was anything."""
         socket = self._link.socket
+        assert socket is not None
         engine = self.engine
         for _ in range(_BURST):
-            if socket is None:
-                return
-            engine.received(receive(socket), now)
+            frame = receive(socket)
+            if frame is None:
+                self._dry = True
+                return False
+            engine.received(frame, now)
             if socket is not self._link.socket:
-                return
+                break
             if not readable(socket):
                 self._dry = True
-                return
+                break
+        return True
 
     def _look_at_monitor(self, now: float) -> None:
         self._monitor_ready = False

@@ -359,6 +359,8 @@ class Engine:
                 waiter = self._waiters.pop(event.id, None)
                 if waiter is not None:
                     self._host.reject(waiter, event.error)
+            elif type(event) is protocol.Invoked:
+                self._invoked(event.invoke, now)
             else:
                 self._other(event, now)
 
@@ -366,8 +368,6 @@ class Engine:
         match event:
             case protocol.MessageReceived(message):
                 self._message(message)
-            case protocol.Invoked(invoke):
-                self._invoked(invoke, now)
             case protocol.Abandoned(call):
                 self._running.pop(call, None)
             case protocol.Expired(txid, text):

@@ -94,12 +94,18 @@ def readable(socket: Carrier) -> bool:
     return _option(socket, _EVENTS) & _POLLIN != 0  # type: ignore[no-any-return]
 
 
-def receive(socket: Carrier) -> bytes:
-    """Return the frame of the next message, which must be there; of one of several frames, which no message
-    of the protocol has, an empty one."""
-    if type(socket) is not zmq.Socket and isinstance(socket, Piped):
-        return socket.recv()
-    frame = socket.recv(_NOW, copy=False)
+def receive(socket: Carrier) -> bytes | None:
+    """Return the frame of the next message, or None: there is none. Never waits.
+
+    Of a message of several frames, which the protocol has not, an empty one. Where there is one most likely,
+    this alone is the fastest; where there is none, `readable` says it faster.
+    """
+    try:
+        if type(socket) is not zmq.Socket and isinstance(socket, Piped):
+            return socket.recv()
+        frame = socket.recv(_NOW, copy=False)
+    except zmq.Again:
+        return None
     data = frame.bytes
     while frame.more:
         frame, data = socket.recv(_NOW, copy=False), b""
