@@ -59,7 +59,7 @@ class FakeNode:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        self._context.term()
+        self._context.destroy(linger=0)
 
     def start(self) -> None:
         """Listen; after `stop`, at the same address again."""

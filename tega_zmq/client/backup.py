@@ -20,14 +20,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tega_zmq.errors import Compacted, InvalidValue, NotFound, StorageError, TooLarge
-from tega_zmq.wire import messages
+from tega_zmq.errors import Compacted, InvalidValue, StorageError, TooLarge
+from tega_zmq.wire import MAX_FRAME, decode_value, encode, messages
 
 if TYPE_CHECKING:
     from tega_zmq.client.blocking import Client
@@ -59,8 +60,8 @@ def backup(client: Client, file: str, *, progress: Callable[[str], None] = _sile
     """Write all versions of all roots that the broker owns to `file`, which is replaced when it is whole.
 
     Operational roots are not in it: their agents have them. Raises `StorageError` if the file cannot be
-    written, `Compacted` if versions were dropped meanwhile, `TooLarge` for a commit, or a first tree, that
-    does not fit into one message (8 MiB).
+    written, `Compacted` if versions were dropped meanwhile, `TooLarge` for a commit, or a first tree, of more
+    than 64 MiB as msgpack.
     """
     temporary = f"{file}.{os.getpid()}.tmp"
     try:
@@ -103,7 +104,7 @@ def _write(client: Client, out: gzip.GzipFile, progress: Callable[[str], None]) 
                 at, commits = commit[3], commits + 1
         kept = {tag: version for tag, version in names.get(name, {}).items() if version <= last}
         tags += len(kept)
-        put({"tags": kept, "ephemeral": _ephemeral(client, name, last)})
+        put({"tags": kept, "ephemeral": _of_version(client, name, last, "ephemeral")})
     put({"end": lines})
     progress("")
     return Summary(len(roots), commits, tags)
@@ -141,30 +142,18 @@ def _oldest(client: Client, name: str, version: int) -> tuple[int, Any]:
 
 
 def _tree(client: Client, name: str, version: int) -> Any:
-    try:
-        return _plain(client.attributes((name,), version=version))
-    except NotFound:
-        return None
+    found = _of_version(client, name, version, "tree")
+    return found[0] if found else None
 
 
-def _plain(attributes: dict[str, Any]) -> Any:
-    value = attributes["_value"]
-    return {oid: _plain(each) for oid, each in value.items()} if isinstance(value, dict) else value
-
-
-def _ephemeral(client: Client, name: str, version: int) -> list[list[str]]:
-    found: list[list[str]] = []
-
-    def look(path: list[str], attributes: dict[str, Any]) -> None:
-        if attributes["_ephemeral"]:
-            found.append(path)
-        elif isinstance(attributes["_value"], dict):
-            for oid, each in attributes["_value"].items():
-                look([*path, oid], each)
-
-    with suppress(NotFound):
-        look([name], client.attributes((name,), version=version))
-    return found
+def _of_version(client: Client, name: str, version: int, what: str) -> Any:
+    """Return what the broker tells by `Part`s of a version, however large."""
+    data = b""
+    while True:
+        size, more = client.request(messages.Part, name, version, what, len(data))
+        data += more
+        if len(data) >= size or not more:
+            return decode_value(data)
 
 
 def _commits(client: Client, name: str, after: int, last: int) -> list[list[Any]]:
@@ -176,7 +165,7 @@ def _commits(client: Client, name: str, after: int, last: int) -> list[list[Any]
             return found
         except TooLarge:
             if limit == 1:
-                raise
+                return [_of_version(client, name, after + 1, "commit")]
             limit //= 2
 
 
@@ -202,13 +191,13 @@ def restore(client: Client, file: str, *, progress: Callable[[str], None] = _sil
     def send() -> None:
         nonlocal first, version, size
         while waiting or first:
-            reached = client.request(messages.Restore, name, first, version, tuple(waiting))
+            reached = _send(client, name, first, version, waiting)
             del waiting[: reached - version]
             first, version, size = False, reached, 0
 
     for count, (line, length) in enumerate(_lines(file)):
         if "root" in line:
-            name, first, version, size = line["root"], True, line["version"], 0
+            name, first, version, size = line["root"], True, line["version"], length
             roots += 1
             if line.get("tree") is not None:
                 change = [[], line["tree"]]
@@ -230,6 +219,21 @@ def restore(client: Client, file: str, *, progress: Callable[[str], None] = _sil
             _remove_ephemeral(client, line["ephemeral"])
     progress("")
     return summary._replace(roots=roots, commits=commits, tags=tags)
+
+
+def _send(client: Client, name: str, first: bool, version: int, updates: list[Any]) -> int:
+    """Have the broker carry out some of `updates`; return the version that the root has then."""
+    try:
+        reached: int = client.request(messages.Restore, name, first, version, tuple(updates))
+    except TooLarge:
+        if len(updates) != 1:
+            return _send(client, name, first, version, updates[: len(updates) // 2])
+        reached = version
+        frame = encode(messages.Restore(0, 0, 0, name, first, version, tuple(updates)), sys.maxsize)
+        for offset in range(0, len(frame), MAX_FRAME // 2):
+            data = frame[offset : offset + MAX_FRAME // 2]
+            reached = client.request(messages.Piece, offset, len(frame), data)
+    return reached
 
 
 def _remove_ephemeral(client: Client, found: list[list[str]]) -> None:

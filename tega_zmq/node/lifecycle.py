@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tega_zmq import errors
 from tega_zmq.errors import ProtocolError, TegaError, TooLarge
-from tega_zmq.node import calling, passing, replication, watching, writing
+from tega_zmq.node import calling, passing, replication, restoring, watching, writing
 from tega_zmq.node.effects import Send, SendUp
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import DELEGATE, Session, check_tega_id
@@ -250,6 +250,7 @@ def end(node: Node, session: Session, why: str) -> None:
     node.note(level, "session ended", tega_id=session.tega_id, session=session.id[:8], why=why)
     calling.handler_lost(node, session)
     calling.caller_lost(node, session)
+    restoring.session_over(node, session)
     watching.remove_all(node, session)
     for path in list(session.handlers):
         node.handlers.remove(path, session)

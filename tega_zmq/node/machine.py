@@ -100,6 +100,8 @@ REQUESTS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
     messages.Untag: past.untag,
     messages.Updates: restoring.updates_request,
     messages.Restore: restoring.restore,
+    messages.Part: restoring.part,
+    messages.Piece: restoring.piece,
 }
 
 

@@ -1,17 +1,22 @@
-"""A backup's two requests: every commit of a root as it was, and putting such commits into an empty node."""
+"""What a backup asks for: every commit of a root as it was, and putting such commits into an empty node.
+
+What is larger than a frame travels in pieces, in both directions.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from tega_zmq import paths
-from tega_zmq.errors import InvalidValue, NotFound, ReadOnly, StorageError
+from tega_zmq.errors import InvalidValue, NotFound, ProtocolError, ReadOnly, StorageError, TooLarge
 from tega_zmq.node import past
 from tega_zmq.node.state import Node
 from tega_zmq.paths import format_path
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Commit, Root, Update, WentOn, update_at, update_from_plain, update_to_plain
-from tega_zmq.wire.messages import Reply, Restore, Updates
+from tega_zmq.tree import plain
+from tega_zmq.wire import decode, encode_value
+from tega_zmq.wire.messages import Part, Piece, Reply, Restore, Updates
 
 MAX_VERSION: Final = 1 << 53
 """Versions of a backup are lower."""
@@ -20,10 +25,17 @@ MAX_UPDATES: Final = 500
 """Most commits in one answer, or one request."""
 
 
-def updates_request(node: Node, session: Session, request: Updates) -> None:
-    """Answer with the commits of a root of this node that follow a version, the oldest first."""
-    name = paths.check((request.root,))[0]
-    root = node.durable.roots.get(name)
+MAX_WHOLE: Final = 64 << 20
+"""Most bytes of what travels in pieces."""
+
+PIECE: Final = 4 << 20
+"""Bytes of a piece."""
+
+
+def _own_root(node: Node, name: str) -> Root:
+    """Return a root of this node. Raises `InvalidPath`, `NotFound`, `ReadOnly`."""
+    name = paths.check((name,))[0]
+    root: Root | None = node.durable.roots.get(name)
     if root is None or root.version == ABSENT:
         raise NotFound(f"there is no root {format_path((name,))}", path=format_path((name,)))
     if root.owner:
@@ -32,6 +44,12 @@ def updates_request(node: Node, session: Session, request: Updates) -> None:
             root=name,
             owner=root.owner,
         )
+    return root
+
+
+def updates_request(node: Node, session: Session, request: Updates) -> None:
+    """Answer with the commits of a root of this node that follow a version, the oldest first."""
+    root = _own_root(node, request.root)
     after = max(request.after, ABSENT)
     end = min(root.version, after + max(1, min(request.limit, MAX_UPDATES)))
     found: list[Update] = []
@@ -43,6 +61,84 @@ def updates_request(node: Node, session: Session, request: Updates) -> None:
         assert update is not None
         found.append(update)
     node.reply(session, request.id, [update_to_plain(each) for each in found])
+
+
+def part(node: Node, session: Session, request: Part) -> None:
+    """Answer with the size of what is asked for of a version, and its bytes from an offset on.
+
+    While it is being read it is kept, for one reader at a time.
+    """
+    root = _own_root(node, request.root)
+    if not 0 <= request.version <= root.version:
+        raise NotFound(f"{request.root} has no version {request.version}; its newest is {root.version}")
+    key = (session.id, root.name, root.epoch, request.version, request.what)
+    if node.part[0] != key:
+        data = encode_value(_of_version(node, root, request.version, request.what))
+        if len(data) > MAX_WHOLE:
+            raise TooLarge(
+                f"the {request.what} of version {request.version} of {root.name} has {len(data)} bytes; at"
+                f" most {MAX_WHOLE} can be backed up",
+                size=len(data),
+                limit=MAX_WHOLE,
+            )
+        node.part = (key, data)
+    data = node.part[1]
+    if request.offset + PIECE >= len(data):
+        node.part = (None, b"")
+    node.reply(session, request.id, [len(data), data[request.offset : request.offset + PIECE]])
+
+
+def _of_version(node: Node, root: Root, version: int, what: str) -> Any:
+    if what == "commit":
+        update = update_at(root, version)
+        return update_to_plain(update or past.updates(node, root, version - 1, version)[0])
+    then = past.at_version(node, root, version)
+    if what == "tree":
+        return [] if then.node is None else [plain(then.node)]
+    if what == "ephemeral":
+        marked = {*then.ephemerals, *then.born}
+        # With a node goes what stands below it.
+        return sorted(
+            list(path)
+            for path in marked
+            if not any(path[:length] in marked for length in range(1, len(path)))
+        )
+    raise InvalidValue(f"{what!a:.40}: of a version there are commit, tree and ephemeral")
+
+
+def piece(node: Node, session: Session, request: Piece) -> None:
+    """Take a piece of a `Restore`; with the last it is carried out, and answered as that is."""
+    if request.size > MAX_WHOLE or request.offset + len(request.data) > request.size:
+        end = request.offset + len(request.data)
+        raise TooLarge(
+            f"bytes {request.offset} to {end} of {request.size}; a restored commit has at most {MAX_WHOLE}",
+            size=request.size,
+            limit=MAX_WHOLE,
+        )
+    if request.offset == 0:
+        node.pieces = (session.id, bytearray())
+    sender, collected = node.pieces
+    if sender != session.id or request.offset > len(collected):
+        raise InvalidValue(f"the pieces before byte {request.offset} are not there: begin again")
+    collected[request.offset :] = request.data  # a retry brings what is there already
+    if len(collected) < request.size:
+        node.reply(session, request.id, None)
+        return
+    try:
+        message = decode(bytes(collected), MAX_WHOLE)
+    except ProtocolError as error:
+        raise InvalidValue(f"the pieces are no message: {error.message}") from None
+    if type(message) is not Restore:
+        raise InvalidValue(f"the pieces are a {type(message).__name__}, not a Restore")
+    restore(node, session, message._replace(id=request.id))
+
+
+def session_over(node: Node, session: Session) -> None:
+    """Forget what `session` was sending or reading in pieces."""
+    if node.pieces[0] == session.id:
+        node.pieces = ("", bytearray())
+    if node.part[0] is not None and node.part[0][0] == session.id:
+        node.part = (None, b"")
 
 
 def restore(node: Node, session: Session, request: Restore) -> None:

@@ -168,6 +168,10 @@ class Node:
         """The history on the disk is to take in the store as it is after this record, before it goes on."""
         self.restoring: tuple[str, frozenset[str]] = ("", frozenset())
         """The session that restores a backup, and the roots that it has begun."""
+        self.part: tuple[Any, bytes] = (None, b"")
+        """What is being read by `Part`s: of which session, root and version, and all of its bytes."""
+        self.pieces: tuple[str, bytearray] = ("", bytearray())
+        """The session that sends `Piece`s, and those that came."""
         self.schemas: tuple[Schema, ...] = ()
         """Those of the commit that was looked at last, so that each is compiled once."""
         self.deadlines: list[tuple[float, int, Session, int]] = []

@@ -20,7 +20,16 @@ from tega_zmq.wire import messages
 from tega_zmq.wire.fields import name_of, reader
 from tega_zmq.wire.messages import AnyMessage
 
-__all__ = ["MAX_DEPTH", "MAX_FRAME", "check", "decode", "encode", "request_id"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_FRAME",
+    "check",
+    "decode",
+    "decode_value",
+    "encode",
+    "encode_value",
+    "request_id",
+]
 
 MAX_FRAME: Final = 8 * 1024 * 1024
 """Longest frame, in bytes."""
@@ -50,20 +59,20 @@ _CODE_OF: Final = {cls: code for code, cls in messages.CODES.items()}
 # -- bytes to messages -----------------------------------------------------------------------------
 
 
-def decode(data: bytes) -> AnyMessage:
+def decode(data: bytes, limit: int = MAX_FRAME) -> AnyMessage:
     """Return the message that `data`, one frame, holds.
 
     Lists within values stay lists; what is annotated as a tuple is one. Fields beyond the known ones are left
     out. Raises `ProtocolError`, and nothing else; it names the message and the field, what was expected and
     what came.
     """
-    if len(data) > MAX_FRAME:
-        raise ProtocolError(f"a frame of {len(data)} bytes, more than {MAX_FRAME}")
+    if len(data) > limit:
+        raise ProtocolError(f"a frame of {len(data)} bytes, more than {limit}")
     try:
         if len(data) > _SURE:
             # A list is reserved as long as it says it is. Within a long frame that could be gigabytes, so
             # see first, without making anything, that all that is announced is there.
-            whole = msgpack.Unpacker(read_size=len(data), max_buffer_size=MAX_FRAME)
+            whole = msgpack.Unpacker(read_size=len(data), max_buffer_size=limit)
             whole.feed(data)
             whole.skip()
         raw = msgpack.unpackb(data, strict_map_key=True, ext_hook=_refuse_extension, max_ext_len=0)
@@ -130,12 +139,12 @@ def _check_shape(raw: list[Any], deepest: int) -> None:
 # -- messages to bytes -----------------------------------------------------------------------------
 
 
-def encode(message: AnyMessage) -> bytes:
-    """Return the frame that carries `message`.
+def encode(message: AnyMessage, limit: int = MAX_FRAME) -> bytes:
+    """Return the frame that carries `message`, of `limit` bytes at most.
 
     In what sessions send (`Write`, `Publish`, `Call`, `CallAll`, `Report`, `Result`) the values are looked
     through as `check` does. Raises `InvalidValue` for what msgpack cannot carry: an integer beyond 64 bits, a
-    lone surrogate, another type, too deep a value; `TooLarge` if the frame would be longer than `MAX_FRAME`.
+    lone surrogate, another type, too deep a value; `TooLarge` if the frame would be longer than `limit`.
     """
     cls = type(message)
     values = _VALUES.get(cls)
@@ -146,12 +155,26 @@ def encode(message: AnyMessage) -> bytes:
     except Exception as error:  # noqa: BLE001  # as many classes as there are reasons
         raise InvalidValue(f"{cls.__name__} cannot be sent: {_reason(error)}") from None
     if len(data) > _MAX_SENT:  # a shorter one cannot be too deep either
-        if len(data) > MAX_FRAME:
-            text = f"{cls.__name__} would be a frame of {len(data)} bytes, more than {MAX_FRAME}"
-            raise TooLarge(text, size=len(data), limit=MAX_FRAME)
+        if len(data) > limit:
+            text = f"{cls.__name__} would be a frame of {len(data)} bytes, more than {limit}"
+            raise TooLarge(text, size=len(data), limit=limit)
         if len(data.translate(None, _PLAIN)) > _MAX_SENT:
             _check_depth(message, MAX_DEPTH if _CODE_OF[cls] >= _OUTWARDS else _MAX_SENT)
     return data
+
+
+def encode_value(value: Any) -> bytes:
+    """Return `value`, which came from a store, as msgpack."""
+    data: bytes = msgpack.packb(value)
+    return data
+
+
+def decode_value(data: bytes) -> Any:
+    """Return the value in `data`. Raises `ProtocolError`."""
+    try:
+        return msgpack.unpackb(data)
+    except Exception as error:  # noqa: BLE001  # of many classes
+        raise ProtocolError(f"{len(data)} bytes are no msgpack value: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

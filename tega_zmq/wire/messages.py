@@ -282,6 +282,30 @@ class Restore(NamedTuple):
     updates: tuple[UpdateField, ...]
 
 
+class Part(NamedTuple):
+    """From byte `offset` on: what a backup needs of `version` of `root`, as msgpack. `what`: commit, tree,
+    ephemeral."""
+
+    id: Count
+    ack: Count
+    timeout: Count
+    root: str
+    version: int
+    what: str
+    offset: Count
+
+
+class Piece(NamedTuple):
+    """The bytes from `offset` on of the frame of a `Restore` that is longer than frames are, `size` bytes."""
+
+    id: Count
+    ack: Count
+    timeout: Count
+    offset: Count
+    size: Count
+    data: bytes
+
+
 class Subscribe(NamedTuple):
     """Hear of changes at, below and above `path`; `since`: positions up to which they are known."""
 
@@ -575,6 +599,8 @@ Request: TypeAlias = (
     | Untag
     | Updates
     | Restore
+    | Part
+    | Piece
 )
 
 Answer: TypeAlias = Reply | Failure
@@ -642,7 +668,9 @@ CODES: dict[int, type[Any]] = {
     46: Untag,
     47: Updates,
     48: Restore,
+    49: Part,
     50: Check,
+    51: Piece,
     60: Welcome,
     61: Refused,
     62: Reply,

@@ -533,6 +533,49 @@ def raw_gets(url: str, seconds: str, *path: str) -> dict[str, float]:
     return one_by_one(lambda _: raw.ask(messages.Get, path, None, "value", ""), float(seconds))
 
 
+def raw_numbers(url: str, rate: str) -> dict[str, float]:
+    """Put at a fixed rate until told to stop, as every value the version that the root has by it."""
+    from tega_zmq import connect
+
+    with connect(url, "raw-numbers") as tega:
+        known = tega.log("numbers", 1)
+    first = known[0].version + 1 if known else 0
+    raw = Raw(url, "raw-numbers")
+    print("ready", flush=True)
+    begin, sent = now(), 0
+    while not ended():
+        due = begin + sent / float(rate)
+        raw.poll(0)
+        time.sleep(max(0.0, due - now()))
+        while len(raw.pending) < 1000 and begin + sent / float(rate) <= now():
+            raw.send(messages.Write, (put_op(("numbers", "n"), first + sent),), "", "")
+            sent += 1
+        raw.answers()
+    seconds = now() - begin
+    while raw.pending:
+        raw.poll(1000)
+        raw.answers()
+    return {"writes": sent / seconds}
+
+
+def tega_past(url: str, seconds: str) -> dict[str, float]:
+    """Read versions at random of what `raw-numbers` writes, one in flight; each must be what was written."""
+    from tega_zmq import connect
+
+    with connect(url, "tega-past") as tega:
+
+        def act(number: int) -> None:
+            if not number % 20:
+                last.append(tega.log("numbers", 1)[0].version)
+            version = draw.randrange(last[-1])
+            if (found := tega.get("numbers.n", version=version)) != version:
+                raise RuntimeError(f"version {version} says {found}")
+
+        last: list[int] = []
+        draw = random.Random(os.getpid())
+        return one_by_one(act, float(seconds))
+
+
 def raw_snapshots(url: str) -> dict[str, float]:
     """Have the node write a snapshot, half a second from now and then again and again, until told to stop."""
     raw = Raw(url, "raw-snapshots")

@@ -83,6 +83,26 @@ def test_a_restored_backup_is_equal_in_every_version(fleet: Fleet, tmp_path: Pat
     assert noc.put("a.n", 0).version == before["a"][1][0].version + 1
 
 
+def test_a_root_that_is_larger_than_a_message(fleet: Fleet, tmp_path: Path) -> None:
+    noc = fleet.client("noc")
+    for part in range(12):
+        noc.patch("big", {f"k{part}-{n}": "v" * 200 for n in range(4000)})
+    noc.put("big.here.noc", 1, ephemeral=True)
+    noc.delete("big")
+    noc.rollback("big", 11)
+    noc.put("big.last", True)
+    file = str(tmp_path / "site.tega")
+    assert backup(noc, file).commits == 16
+    noc.manage("clear")
+    restore(noc, file)
+    for version in (0, 11, 12, 14, 15):
+        oids = noc.oids("big", version=version)
+        assert len(oids) == {0: 4000, 11: 48_000, 12: 48_001, 14: 48_000, 15: 48_001}[version]
+    with pytest.raises(errors.NotFound):
+        noc.get("big", version=13)
+    assert noc.get("big.k11-3999") == "v" * 200
+
+
 def test_what_a_busy_broker_writes_meanwhile_is_of_no_backup_in_part(fleet: Fleet, tmp_path: Path) -> None:
     noc = fleet.client("noc")
     for n in range(50):

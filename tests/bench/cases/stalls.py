@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,7 +37,49 @@ def beside_snapshot() -> Iterator[Sides]:
         yield Sides(busy, lambda: load("raw-gets", node.url, SECONDS, "big", "c1", "k1"))
 
 
+@contextmanager
+def old_versions() -> Iterator[Sides]:
+    """Versions read at random, nearly all from the disk, beside 10,000 puts a second, and beside none."""
+    with broker(free=True) as node:
+        load("raw-fill", node.url, "numbers", 10, 100)
+        with helper("raw-numbers", node.url, 10_000) as writing:
+            time.sleep(SECONDS)
+            writing.finish()
+
+        def busy() -> Sample:
+            with helper("raw-numbers", node.url, 10_000) as writing:
+                sample = load("tega-past", node.url, SECONDS)
+                return {**sample, **writing.finish()}
+
+        yield Sides(busy, lambda: load("tega-past", node.url, SECONDS))
+
+
 CASES = (
+    Case(
+        "old-versions",
+        (
+            Row(
+                "p50",
+                "an old version read beside 10,000 puts a second, against none",
+                "ms",
+                "",
+                0,
+                ratio=False,
+            ),
+            Row(
+                "max",
+                "an old version read beside 10,000 puts a second: longest",
+                "ms",
+                "",
+                0,
+                ratio=False,
+                worst=True,
+            ),
+            Row("writes", "puts beside that", "/s", "", 0, ratio=False),
+        ),
+        old_versions,
+        rounds=2,
+    ),
     Case(
         "put-versions",
         (

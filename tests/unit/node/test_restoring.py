@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from tega_zmq import errors, store
+from tega_zmq.node import restoring
 from tega_zmq.store import Kept
+from tega_zmq.wire import decode_value, encode
 from tega_zmq.wire import messages as m
 from tests.unit.node.lab import Lab, Peer
 from tests.unit.node.test_past import Deep
@@ -73,6 +75,85 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(peer: Peer) -> None:
     with pytest.raises(errors.InvalidValue):
         restore(other, "a", False, 0, good)
     assert again(peer.lab).roots["a"].version == 0
+
+
+# -- what is larger than a frame ----------------------------------------------------------------------
+
+
+def whole(peer: Peer, root: str, version: int, what: str) -> Any:
+    """Read something of a version part by part; of each part but the last the answer comes twice."""
+    data = b""
+    while True:
+        size, more = peer.ask(m.Part, root, version, what, len(data))
+        assert len(more) <= restoring.PIECE
+        data += more
+        if len(data) == size:
+            return decode_value(data)
+        assert peer.ask(m.Part, root, version, what, len(data) - len(more)) == [size, more]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 50, 1 << 20])
+def test_a_version_is_read_in_parts(peer: Peer, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "PIECE", piece)
+    peer.put("a.x", "y" * 20)
+    peer.put("a.y.e", 1, ephemeral=True)
+    peer.put("a.e", {"f": 1}, ephemeral=True)
+    peer.delete("a")
+    assert whole(peer, "a", 2, "tree") == [{"x": "y" * 20, "y": {"e": 1}, "e": {"f": 1}}]
+    assert whole(peer, "a", 3, "tree") == []
+    assert whole(peer, "a", 2, "ephemeral") == [["a", "e"], ["a", "y"]]
+    assert whole(peer, "a", 0, "ephemeral") == []
+    (commit,) = peer.ask(m.Updates, "a", 0, 1)
+    assert whole(peer, "a", 1, "commit") == commit
+    for root, version, what in (("a", 4, "tree"), ("a", -1, "tree"), ("b", 0, "tree"), ("a", 0, "leaf")):
+        with pytest.raises((errors.NotFound, errors.InvalidValue)):
+            peer.ask(m.Part, root, version, what, 0)
+    assert peer.ask(m.Part, "a", 2, "tree", 1 << 40)[1] == b""
+
+
+def test_a_part_may_be_on_the_disk() -> None:
+    lab = Deep()
+    peer = lab.join("noc")
+    for n in range(10):
+        peer.put("a.n", n)
+    for what, found in (("tree", [{"n": 3}]), ("ephemeral", []), ("commit", None)):
+        number = peer.start(m.Part, "a", 3, what, 0)
+        lab.read()
+        value = decode_value(peer.answer(number)[1])
+        assert value == found or value[3] == 3
+
+
+def test_a_commit_is_restored_in_pieces(peer: Peer) -> None:
+    frame = encode(m.Restore(0, 0, 0, "a", True, -1, (update("a", 0, [[], {"x": "y" * 50}]),)))
+    size = len(frame)
+    for _ in range(2):  # the answer to the last one was lost, or that to any other
+        for at in range(0, size, 10):
+            for _ in range(2):
+                reached = peer.ask(m.Piece, at, size, frame[at : at + 10])
+            assert reached is None or (at + 10 >= size and reached == 0)
+    assert peer.get("a") == {"x": "y" * 50}
+    assert restore(peer, "a", False, 0, update("a", 1, [["x"], 2])) == 1
+    assert len(peer.lab.disk) == len([record for record in peer.lab.disk if record is not None])
+
+
+def test_pieces_that_make_no_commit_are_refused(peer: Peer) -> None:
+    other = peer.lab.join("other")
+    peer.ask(m.Piece, 0, 30, b"x" * 10)
+    for sender, offset, size, data in (
+        (peer, 11, 30, b"x"),  # one is missing
+        (other, 10, 30, b"x"),
+        (peer, 10, 11, b"xx"),
+        (peer, 0, restoring.MAX_WHOLE + 1, b""),
+        (peer, 0, 0, b""),
+        (peer, 0, 2, b"\x91\x02"),  # Bye
+        (peer, 0, 1, b"\xc1"),
+    ):
+        with pytest.raises((errors.InvalidValue, errors.TooLarge)):
+            sender.ask(m.Piece, offset, size, data)
+    peer.ask(m.Piece, 0, 30, b"x" * 10)
+    peer.tell(m.Bye())
+    assert peer.lab.node.pieces == ("", b"")
+    assert not peer.lab.node.tip.roots
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 10_000])
