@@ -102,8 +102,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "told-before-sync",
         1,
         _STATE,
-        "        self.effects.append(Append(record))\n",
-        "        self.effects.append(Append(record)); self.durable = self.tip\n",
+        "        self.effects.append(_new(Append, (record,)))\n",
+        "        self.effects.append(_new(Append, (record,))); self.durable = self.tip\n",
     ),
     Mutant(
         "reads-wait-for-the-disk",
