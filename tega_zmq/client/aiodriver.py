@@ -12,6 +12,8 @@ import inspect
 import logging
 import random
 import time
+import warnings
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
@@ -45,6 +47,15 @@ class Raw(NamedTuple):
     invoked: Callable[[messages.Invoke], Awaitable[Any]]
 
 
+def _close_abandoned(link: AnyLink, name: str) -> None:
+    """Close what a client held that was never closed.
+
+    The collector would meet the context before the sockets in it, and wait for them for ever.
+    """
+    warnings.warn(f"the asyncio client {name} was never closed", ResourceWarning, stacklevel=2)
+    link.close()
+
+
 class AsyncDriver:
     """Runs one client's engine in an event loop. All methods are called in that loop's thread."""
 
@@ -63,6 +74,7 @@ class AsyncDriver:
         """Of the caller; None: one of its own, from `start` on."""
         self._tls = tls
         self._link: AnyLink
+        self._abandoned: weakref.finalize[..., AsyncDriver]
         self._loop: asyncio.AbstractEventLoop
         self._outbox: deque[bytes] = deque()
         self._up = False
@@ -85,6 +97,8 @@ class AsyncDriver:
         self._loop = asyncio.get_running_loop()
         self._first = first = self._loop.create_future()
         self._link = link_to(self.url, self._context, self._tls)
+        self._abandoned = weakref.finalize(self, _close_abandoned, self._link, self._name)
+        self._abandoned.atexit = False
         self._dial()
         try:
             async with asyncio.timeout(timeout):
@@ -139,6 +153,7 @@ class AsyncDriver:
 
     def _finish(self) -> None:
         self._workers.close(1.0)
+        self._abandoned.detach()
         self._link.close()
 
     # -- Host ---------------------------------------------------------------------------------------

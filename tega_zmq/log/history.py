@@ -307,6 +307,26 @@ class History:
             if len(self._open) >= _OPEN:
                 self.sync()
 
+    def catch_up(self, store: Store) -> None:
+        """Take from `store`, one of the past, what the files lack and it surely goes on with.
+
+        The log tells at a start what came after its snapshot, so that nothing is lost that had left the memory
+        before it got here. Roots of which the files hold more than `store` are passed over. Raises as `follow`.
+        """
+        for name, root in pairs(store.roots):
+            if root.owner == "^" or root.version == ABSENT:
+                continue
+            series = self.series.get(name)
+            if series is None:
+                first = update_at(root, 0)
+                lacks = first is not None and first.before == ABSENT
+            else:
+                lacks = series.usable and series.last < root.version and self._is_last(series, root)
+            if lacks:
+                self._follow(root, max(1, min(_UNSYNCED, store.kept.updates // 2)))
+                if len(self._open) >= _OPEN:
+                    self.sync()
+
     def _follow(self, root: Root, unsynced: int) -> None:
         series = self.series.setdefault(root.name, _Series(root.name))
         at = series.last

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from tega_zmq.errors import TegaError
 from tega_zmq.log import recovery, salvage, snapshot
 from tega_zmq.log.commitlog import Opened
@@ -14,8 +17,21 @@ from tega_zmq.store.snapshot import load
 __all__ = ["rebuild"]
 
 
-def rebuild(disk: Disk, folder: str, opened: Opened, kept: Kept) -> Store:
+_TELL_EVERY: Final = 500
+"""Records after which `on_the_way` is told how far the store is, or half of the updates that it keeps."""
+
+
+def rebuild(
+    disk: Disk,
+    folder: str,
+    opened: Opened,
+    kept: Kept,
+    on_the_way: Callable[[Store], None] = lambda _: None,
+) -> Store:
     """Return the store that the log holds, with as much history as `kept` says.
+
+    `on_the_way` is called with states that the store went through, near enough to each other that each keeps
+    every update since the one before.
 
     Raises `StorageError` that names file, offset and revision if a record that is whole cannot be understood,
     or cannot follow on those before it; `OSError` if a file cannot be read any more.
@@ -28,10 +44,14 @@ def rebuild(disk: Disk, folder: str, opened: Opened, kept: Kept) -> Store:
         except TegaError as error:
             file = f"{snapshot.FOLDER}/{snapshot.name_of(at)}"
             raise recovery.refusal(folder, file, 0, at, None, error.message) from error
-    for lsn, payload in opened.records:
+    every = max(1, min(_TELL_EVERY, kept.updates // 2))
+    on_the_way(store)
+    for number, (lsn, payload) in enumerate(opened.records, 1):
         try:
             store = apply(store, decode_record(payload))
         except TegaError as error:
             file, offset = salvage.place_of(disk, folder, lsn)
             raise recovery.refusal(folder, file, offset, lsn, store.revision, error.message) from error
+        if number % every == 0:
+            on_the_way(store)
     return store

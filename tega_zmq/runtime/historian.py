@@ -26,12 +26,25 @@ _AGAIN: Final = 5.0
 """Seconds after which a write that failed is tried again."""
 _SYNC: Final = 10.0
 """Seconds after which what was written is synced."""
+_LOOK: Final = 0.5
+"""Seconds between two looks of who waits whether the thread is still there."""
 
 
 class _Read(NamedTuple):
     number: int
     want: Want
     store: Store
+
+
+class _Awaited:
+    """A store that another thread waits for."""
+
+    def __init__(self, store: Store, replayed: bool) -> None:
+        self.store = store
+        self.replayed = replayed
+        """It is of the past: between the snapshot and the end of the log."""
+        self.done = threading.Event()
+        self.problem = ""
 
 
 class Historian:
@@ -55,7 +68,7 @@ class Historian:
         self._note = note
         self._policy = policy
         self._archive = archive
-        self._queue: SimpleQueue[_Read | Store | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Read | _Awaited | Store | None] = SimpleQueue()
         self._results: deque[tuple[int, Any]] = deque()
         self._history: History | None = None
         self._failed = ""
@@ -66,10 +79,31 @@ class Historian:
         """`ok`, or why nothing is written at present."""
         return f"writes nothing: {self._failed}" if self._failed else "ok"
 
-    def start(self, store: Store) -> None:
-        """Begin; `store` is what was recovered."""
-        self._queue.put(store)
+    def start(self) -> None:
+        """Begin."""
         self._thread.start()
+
+    def replayed(self, store: Store) -> None:
+        """`store` was there after some record of the log that is being read at the start.
+
+        Waits until it is taken in, or cannot be. A version that had left the memory when the program was
+        killed, and was not in the files yet, gets there from here.
+        """
+        self._wait(_Awaited(store, True))
+
+    def settle(self, store: Store) -> str:
+        """Make all of `store` durable in the files. Returns why that cannot be done, or nothing.
+
+        For other threads than the loop's: it waits for the disk.
+        """
+        return self._wait(_Awaited(store, False))
+
+    def _wait(self, awaited: _Awaited) -> str:
+        self._queue.put(awaited)
+        while not awaited.done.wait(_LOOK):
+            if not self._thread.is_alive():
+                return "the program stops"
+        return awaited.problem
 
     def follow(self, store: Store) -> None:
         """`store` is durable now."""
@@ -116,6 +150,10 @@ class Historian:
                     self._guard(lambda store=last: self._follow(store))  # type: ignore[misc]
                 self._guard(self._finish)
                 return
+            if isinstance(item, _Awaited):
+                self._take(item)
+                last = None if not item.problem else last
+                continue
             store = item.store if isinstance(item, _Read) else item
             now = time.monotonic()
             if not self._failed or now - tried >= _AGAIN or isinstance(item, _Read):
@@ -131,6 +169,15 @@ class Historian:
                 self._guard(self._sync)
             if not isinstance(item, _Read) and self._queue.empty():
                 time.sleep(_REST)
+
+    def _take(self, awaited: _Awaited) -> None:
+        """Take in what somebody waits for, and let them go on."""
+        if awaited.replayed:
+            self._guard(lambda: self._opened().catch_up(awaited.store))
+        else:
+            self._guard(lambda: self._follow(awaited.store)) and self._guard(self._sync)
+        awaited.problem = self._failed
+        awaited.done.set()
 
     def _opened(self) -> History:
         if self._history is None:

@@ -498,9 +498,14 @@ class Loop:
         if self._snapshotting:
             return
         self._snapshotting = True
-        state = self.node.durable
+        state, historian = self.node.durable, None if self.node.failure is not None else self._historian
 
         def chunks() -> Any:
+            # In the snapshot's thread. What the snapshot stands for need not be read from the log any more: the
+            # history must have it. Not while the log has failed: nothing is to be held up then.
+            problem = historian.settle(state) if historian is not None else ""
+            if problem:
+                raise OSError(f"the history cannot be written: {problem}")
             return map(encode_chunk, store.dump(state))
 
         self._mending = self.node.failure is not None

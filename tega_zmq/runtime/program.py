@@ -102,11 +102,12 @@ class _Program(Hooks):
         writer: tega_log.LogThread | None = None
         historian: Historian | None = None
         try:
-            state, epochs = self._recover(opened)
+            historian = self._historian(wake)
+            historian.start()
+            state, epochs = self._recover(opened, historian)
             writer = tega_log.LogThread(opened.log, wake=lambda: os.eventfd_write(wake, 1))
             writer.start()
-            historian = self._historian(wake)
-            historian.start(state)
+            historian.follow(state)
             node = self._node(state, opened.report.last, epochs)
             context = zmq.Context()
             try:
@@ -138,12 +139,12 @@ class _Program(Hooks):
             archive=archiver(config.history.archive) if config.history.archive is not None else None,
         )
 
-    def _recover(self, opened: tega_log.Opened) -> tuple[store.Store, bool]:
+    def _recover(self, opened: tega_log.Opened, historian: Historian) -> tuple[store.Store, bool]:
         config, report = self._config, opened.report
         began = time.monotonic()
         kept = store.Kept(config.history.versions, config.history.kept_updates)
         try:
-            state = tega_log.rebuild(self._disk, config.data_dir, opened, kept)
+            state = tega_log.rebuild(self._disk, config.data_dir, opened, kept, historian.replayed)
         except OSError as error:
             reason = error.strerror or str(error)
             raise StorageError(

@@ -283,3 +283,16 @@ def test_close_from_a_callback(node: FakeNode) -> None:
         await until(lambda: len(asyncio.all_tasks()) == tasks)
 
     asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_one_that_was_never_closed_is_let_go_by_the_collector(node: FakeNode) -> None:
+    async def story() -> None:
+        tega = await connect(node.url, "noc-1")
+        await tega.put("a.b", 1)
+        node.stop()
+        for _ in range(20):  # what is sent to nobody must not be waited for
+            tega._driver._outbox.append(b"x")
+
+    asyncio.run(story())
+    with pytest.warns(ResourceWarning, match="tega-noc-1 was never closed"):
+        gc.collect()

@@ -240,3 +240,39 @@ def test_files_are_named_so_that_no_two_roots_share_one_anywhere() -> None:
     assert stems[0] == "config-pi1" and stems[1] == "%43onfig-pi1" and stems[4] == "%C3%A9"
     assert len({stem.lower() for stem in stems}) == len(names)
     assert max(len(stem) for stem in stems) <= 100
+
+
+@pytest.mark.parametrize("known", [0, 1, 7, 20])
+def test_states_of_the_past_fill_what_the_files_lack_and_nothing_else(known: int) -> None:
+    disk, state = FakeDisk(), store.empty(KEPT)
+    history = open_history(disk, "d")
+    states: list[Store] = []
+    for n in range(100):
+        state = write(state, put("a.n", n), put("b.n", n)) if n % 3 else write(state, put("a.n", n))
+        states.append(state)
+    for each in states[:known]:
+        history.follow(each)
+    history.close()
+    history = open_history(disk, "d")
+    begun = len(disk.list("d/history"))
+    for each in states[::6]:
+        history.catch_up(each)
+        if states.index(each) < known:
+            assert len(disk.list("d/history")) == begun  # older than what the files hold: passed over
+    history.follow(state)
+    expect(history, {n: {"n": n} for n in range(100)})
+    assert [each.after for each in history.updates("a", 100)] == list(range(99, -1, -1))
+    told = [each.time for each in history.updates("b", 1000)]
+    assert len(told) == state.roots["b"].version + 1
+
+
+def test_without_the_states_of_the_past_versions_are_missing_and_that_is_said() -> None:
+    disk, state = FakeDisk(), store.empty(KEPT)
+    history = open_history(disk, "d")
+    for n in range(100):
+        state = write(state, put("a.n", n))
+        if n < 7:
+            history.follow(state)
+    history.follow(state)
+    with pytest.raises(TegaError, match=r"no longer kept|missing"):
+        history.tree("a", 50)

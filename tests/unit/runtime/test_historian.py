@@ -6,13 +6,14 @@ import gzip
 import json
 import threading
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from tega_zmq import store
 from tega_zmq.errors import Compacted
-from tega_zmq.log.history import Policy
+from tega_zmq.log.history import Policy, open_history
 from tega_zmq.node.effects import CommitsAt, TreeAt, UpdatesAt, VersionAt
 from tega_zmq.runtime.config import BrokerConfig
 from tega_zmq.runtime.historian import Historian, archiver, policy_of
@@ -61,7 +62,7 @@ class Bench:
 def test_it_follows_and_reads() -> None:
     disk = FakeDisk()
     bench, state = Bench(disk), filled(50)
-    bench.historian.start(store.empty())
+    bench.historian.start()
     bench.historian.follow(state)
     tree = bench.read(TreeAt("a", "e", 7), state)
     assert plain(tree[0]) == {"n": 7}
@@ -86,7 +87,8 @@ def test_a_full_disk_is_said_and_made_up_for() -> None:
             raise OSError(28, "No space left on device")
 
     disk.fault = full
-    bench.historian.start(state)
+    bench.historian.start()
+    bench.historian.follow(state)
     until(lambda: "No space" in bench.historian.status)
     assert bench.notes == ["history is not written"]
     disk.fault = lambda what, path: None
@@ -95,6 +97,44 @@ def test_a_full_disk_is_said_and_made_up_for() -> None:
     bench.historian.close()
     assert bench.historian.status == "ok"
     assert bench.notes == ["history is not written", "history is written again"]
+
+
+def test_who_waits_is_told_when_all_is_on_the_disk_or_why_not() -> None:
+    disk = FakeDisk()
+    bench, state = Bench(disk), filled(10)
+    bench.historian.start()
+    assert bench.historian.settle(state) == ""
+    after = open_history(disk.crashed(Random(1)), "d")
+    assert plain(after.tree("a", 9)[0]) == {"n": 9}
+
+    def full(what: str, path: str) -> None:
+        if what in ("write", "create"):
+            raise OSError(28, "No space left on device")
+
+    disk.fault = full
+    state = filled(10, state)
+    assert "No space" in bench.historian.settle(state)
+    disk.fault = lambda what, path: None
+    assert bench.historian.settle(state) == ""
+    bench.historian.close()
+    assert bench.historian.settle(state) == "the program stops"
+
+
+def test_what_had_left_the_memory_comes_from_the_log_at_the_next_start() -> None:
+    disk, state = FakeDisk(), filled(5)
+    bench = Bench(disk)
+    bench.historian.start()
+    bench.historian.follow(state)
+    bench.historian.close()
+    bench = Bench(disk)
+    bench.historian.start()
+    for _ in range(10):
+        state = filled(50, state)
+        bench.historian.replayed(state)
+    bench.historian.follow(state)
+    for version in (4, 5, 60, 250, 504):
+        assert plain(bench.read(TreeAt("a", "e", version), state)[0]) == {"n": version}
+    bench.historian.close()
 
 
 def test_what_the_config_keeps() -> None:
