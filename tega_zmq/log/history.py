@@ -310,8 +310,9 @@ class History:
     def catch_up(self, store: Store) -> None:
         """Take from `store`, one of the past, what the files lack and it surely goes on with.
 
-        The log tells at a start what came after its snapshot, so that nothing is lost that had left the memory
-        before it got here. Roots of which the files hold more than `store` are passed over. Raises as `follow`.
+        A start shows the states between the log's snapshot and its end, so that nothing is lost that had left
+        the memory before it got here. Roots of which the files hold more than `store` are passed over. Raises
+        as `follow`.
         """
         for name, root in pairs(store.roots):
             if root.owner == "^" or root.version == ABSENT:

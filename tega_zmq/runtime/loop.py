@@ -501,8 +501,8 @@ class Loop:
         state, historian = self.node.durable, None if self.node.failure is not None else self._historian
 
         def chunks() -> Any:
-            # In the snapshot's thread. What the snapshot stands for need not be read from the log any more: the
-            # history must have it. Not while the log has failed: nothing is to be held up then.
+            # In the snapshot's thread. What the snapshot stands for will not be read from the log any more,
+            # so the history must have it. Not while the log has failed: nothing is to be held up then.
             problem = historian.settle(state) if historian is not None else ""
             if problem:
                 raise OSError(f"the history cannot be written: {problem}")
