@@ -1,4 +1,7 @@
-"""The bridge: GET and PUT over one connection, against an aiohttp application that keeps a dict."""
+"""The bridge: GET and PUT over one connection, against an aiohttp application that keeps a dict.
+
+And against the least that can stand there: an aiohttp application before the bare ROUTER loop of `baseline.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from tests.bench.harness import (
     Sample,
     Server,
     Sides,
+    baseline,
     broker,
     folder,
     free_port,
@@ -25,14 +29,21 @@ SECONDS = 2.0
 
 
 @contextmanager
-def bare_web() -> Iterator[Server]:
-    """Run the baseline."""
+def bare_web(*argv: str) -> Iterator[Server]:
+    """Run the baseline, or another script that prints its url."""
     with folder() as scratch:
-        program = Program(["bare_web.py"], os.path.join(scratch, "stderr"), SERVER)
+        program = Program([*(argv or ("bare_web.py",))], os.path.join(scratch, "stderr"), SERVER)
         try:
             yield Server(program, program.line())
         finally:
             program.stop()
+
+
+@contextmanager
+def bare_chain() -> Iterator[Server]:
+    """Run the least that a bridge in front of a durable store can be."""
+    with baseline("kv") as store, bare_web("bare_chain.py", store.url) as chain:
+        yield chain
 
 
 @contextmanager
@@ -51,18 +62,30 @@ def bridge(node: Server, *settings: str) -> Iterator[Server]:
             program.stop()
 
 
-def pair(method: str) -> Callable[[], AbstractContextManager[Sides]]:
+def pair(
+    method: str, other: Callable[[], AbstractContextManager[Server]] = bare_web
+) -> Callable[[], AbstractContextManager[Sides]]:
     """Return what opens both sides."""
 
     @contextmanager
     def opened() -> Iterator[Sides]:
-        with broker() as node, bridge(node) as ours, bare_web() as base:
+        with broker() as node, bridge(node) as ours, other() as base:
             yield Sides(
                 lambda: load("bare-http", ours.url, method, SECONDS),
                 lambda: load("bare-http", base.url, method, SECONDS),
             )
 
     return opened
+
+
+@contextmanager
+def ceiling() -> Iterator[Sides]:
+    """The bare chain against the application that only keeps a dict: more, no bridge can reach."""
+    with bare_chain() as chain, bare_web() as base:
+        yield Sides(
+            lambda: load("bare-http", chain.url, "PUT", SECONDS),
+            lambda: load("bare-http", base.url, "PUT", SECONDS),
+        )
 
 
 @contextmanager
@@ -101,6 +124,19 @@ CASES = (
             pair(method),
         )
         for method, more in (("GET", ""), ("PUT", ", durable"))
+    ),
+    *(
+        Case(
+            f"http-{method.lower()}-chain",
+            (Row("rate", f"HTTP {method}, against aiohttp before a bare ROUTER{more}", "/s", "", 0, ratio=True),),
+            pair(method, bare_chain),
+        )
+        for method, more in (("GET", ""), ("PUT", ", durable"))
+    ),
+    Case(
+        "http-put-ceiling",
+        (Row("rate", "aiohttp before a bare durable ROUTER, against a dict", "/s", "", 0, ratio=True),),
+        ceiling,
     ),
     Case(
         "web-watch-100",
