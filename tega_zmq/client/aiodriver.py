@@ -117,10 +117,12 @@ class AsyncDriver:
         if self.ended:
             raise Disconnected("this client is closed", outcome="none")
         future = self._loop.create_future()
-        function(future, *args, time.monotonic())
-        if not self._due_to_turn:
-            self._due_to_turn = True
-            self._loop.call_soon(self._turn)
+        now = time.monotonic()
+        function(future, *args, now)
+        if self.engine.alone:
+            self._turn()  # nothing else is under way that it could travel with
+        else:
+            self._turn_soon()
         try:
             return await future
         except asyncio.CancelledError:
@@ -296,13 +298,15 @@ class AsyncDriver:
         now = time.monotonic()
         engine = self.engine
         engine.process(now)
+        self._transmit(now)
         for _ in range(_BURST):
-            self._transmit(now)
             # After every send and receive, since these may have taken the edge of the descriptor.
             link = self._link.socket
             if link is None or not readable(link):
                 break
             self._receive(now, link)
+            if not self._transmit(now):
+                break
         else:
             self._turn_soon()
         due = engine.session.next_deadline()
@@ -320,6 +324,7 @@ class AsyncDriver:
         self._turn_soon()
 
     def _receive(self, now: float, link: Carrier) -> None:
+        """Read until nothing is there, or for as long as the loop's other tasks may wait."""
         engine = self.engine
         for _ in range(_BURST):
             frame = receive(link)
@@ -328,22 +333,25 @@ class AsyncDriver:
             engine.received(frame, now)
             if self._link.socket is not link or not readable(link):
                 return
+        self._turn_soon()
 
-    def _transmit(self, now: float) -> None:
+    def _transmit(self, now: float) -> bool:
+        """Send what there is; return whether there was anything."""
         outbox = self._outbox
         outbox.extend(self.engine.frames(now))
         if not outbox:
-            return
+            return False
         link = self._link.socket
         if link is None or not self._up:
             outbox.clear()
-            return
+            return False
         try:
             while outbox:
                 link.send(outbox[0], zmq.NOBLOCK)
                 outbox.popleft()
         except zmq.Again:
-            pass  # the node does not read; the descriptor tells when it does again
+            return False  # the node does not read; the descriptor tells when it does again
+        return True
 
     def _on_monitor(self) -> None:
         self._turn()  # what came before the loss counts

@@ -136,6 +136,11 @@ class Engine:
         self._server = ""
         """The run of the node's program that the session was with last."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether no more than one request waits for its answer."""
+        return len(self._waiters) < 2
+
     # -- what the client asks -----------------------------------------------------------------------
 
     def ask(self, waiter: Any, ask: Ask, timeout: float, now: float) -> int | None:
