@@ -1,6 +1,6 @@
 """The bridge: GET and PUT over one connection, against an aiohttp application that keeps a dict.
 
-And against the least that can stand there: an aiohttp application before the bare ROUTER loop of `baseline.py`.
+And against the least that can stand there: an aiohttp application before the bare ROUTER of `baseline.py`.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ CASES = (
     *(
         Case(
             f"http-{method.lower()}-chain",
-            (Row("rate", f"HTTP {method}, against aiohttp before a bare ROUTER{more}", "/s", "", 0, ratio=True),),
+            (Row("rate", f"HTTP {method}, against aiohttp before a ROUTER{more}", "/s", "", 0, ratio=True),),
             pair(method, bare_chain),
         )
         for method, more in (("GET", ""), ("PUT", ", durable"))
