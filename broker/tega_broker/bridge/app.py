@@ -185,9 +185,10 @@ class Bridge:
     # -- requests ----------------------------------------------------------------------------------
 
     def _rest(self, handler: Handler) -> Plain:
-        async def plain(request: web.BaseRequest) -> web.StreamResponse:
-            path, query = split_target(request.raw_path)
-            return await handler(self, Asked(request, path, parse_query(query)))
+        def plain(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+            assert isinstance(request, _Request)
+            path, query = request.target
+            return handler(self, Asked(request, path, parse_query(query)))
 
         return plain
 
@@ -200,6 +201,7 @@ class Bridge:
             given = f"{self._seed}-{self._count:x}"
         assert isinstance(request, _Request)
         request.id = given
+        request.target = split_target(request.raw_path)
         address = request.remote or ""
         method = request.method
         try:
@@ -257,8 +259,8 @@ class Bridge:
         if self.stopping:
             raise Refusal(503, "Offline", "the bridge is stopping", headers={"Retry-After": "1"}, close=True)
 
-    def _find(self, request: web.BaseRequest, method: str) -> Plain:
-        path, query = split_target(request.raw_path)
+    def _find(self, request: _Request, method: str) -> Plain:
+        path, query = request.target
         if path.startswith("/_"):
             handlers = self._named.get(path.rstrip("/")) or self._below(path)
             if handlers is None:
@@ -350,9 +352,10 @@ def _options(allowed: str) -> Plain:
 
 
 class _Request(web.BaseRequest):
-    """One request, with its id."""
+    """One request, with its id, and path and query of its target."""
 
     id = ""
+    target = ("", "")
 
 
 class _Connection(RequestHandler):

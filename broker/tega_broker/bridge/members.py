@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import zmq
@@ -71,6 +71,24 @@ class _Member:
         self.used = now
         self.busy = 0
         self.transactions = 0
+
+
+class _Use:
+    """One use of a session, see `Members.use`. A class, since every request makes one."""
+
+    __slots__ = ("_members", "member", "tega_id")
+
+    def __init__(self, members: Members, tega_id: str) -> None:
+        self._members = members
+        self.tega_id = tega_id
+        self.member: _Member | None = None
+
+    async def __aenter__(self) -> Client:
+        return await self._members._enter(self)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.member is not None:
+            self._members._leave(self.member)
 
 
 class Open(NamedTuple):
@@ -203,27 +221,32 @@ class Members:
             return self.trouble
         return f"the session is {state}"
 
-    @asynccontextmanager
-    async def use(self, tega_id: str) -> AsyncIterator[Client]:
-        """Enter with the session for a request of `tega_id`; empty: the bridge's own.
+    def use(self, tega_id: str) -> _Use:
+        """Enter (`async with`) with the session for a request of `tega_id`; empty: the bridge's own.
 
         Raises `InvalidValue`, `TooMany`, `Disconnected`, and what opening a session may raise.
         """
+        return _Use(self, tega_id)
+
+    async def _enter(self, use: _Use) -> Client:
+        tega_id = use.tega_id
         if not tega_id:
-            yield await self.own()
-            return
+            return await self.own()
         live = self._live.get(tega_id)
         if live is not None:
             client = live.client
-            yield await self._when_connected(lambda: client)
-            return
-        member = self._member(check_tega_id(tega_id))
+            return await self._when_connected(lambda: client)
+        use.member = member = self._member(check_tega_id(tega_id))
         member.busy += 1
         try:
-            yield await self._opened(member)
-        finally:
-            member.busy -= 1
-            member.used = self._now()
+            return await self._opened(member)
+        except BaseException:
+            self._leave(member)
+            raise
+
+    def _leave(self, member: _Member) -> None:
+        member.busy -= 1
+        member.used = self._now()
 
     def _member(self, tega_id: str) -> _Member:
         member = self._members.get(tega_id)
