@@ -502,6 +502,29 @@ class History:
 
     # -- what is dropped -------------------------------------------------------------------------------
 
+    def tidy(self, store: Store) -> None:
+        """Drop what nothing asks to keep any more, of all roots of `store`. Raises as `drop`.
+
+        A file is dropped whole, so one that grows too slowly to end is ended when its beginning is too old.
+        """
+        for name, root in pairs(store.roots):
+            series = self.series.get(name)
+            if series is None or not series.parts:
+                continue
+            seconds = self.policy(name).seconds
+            if (
+                seconds is not None
+                and self.clock is not None
+                and series.parts[-1].time < self.clock() - seconds
+                and series.commits
+                and series.usable
+                and series.last == root.version
+                and root.version in root.trees
+                and self._is_last(series, root)
+            ):
+                self._begin(series, root, root.version, True)
+            self.drop(root)
+
     def drop(self, root: Root) -> None:
         """Remove the oldest files of `root` that nothing asks to keep; no file that holds a tagged version.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from tega_zmq import errors, paths, schemas, transactions
-from tega_zmq.errors import Collision, InvalidPath, InvalidValue, TegaError, TooLarge
+from tega_zmq.errors import Collision, InvalidPath, InvalidValue, NotFound, TegaError, TooLarge
 from tega_zmq.node import past
 from tega_zmq.node.passing import pass_on
 from tega_zmq.node.reading import changes_between, tree_value
@@ -307,10 +307,13 @@ def _add(node: Node, session: Session, request: Write, ops: tuple[Op, ...]) -> N
         return  # a retry: requests come in the order of their ids
     name = transaction.owner
     store = transaction.candidate
+    settled = []
     for op in ops:
         root = op.path[0]
         owner = node.owner(root)
         op_owner = _owner_name(node, owner)
+        op = _settled(node, transaction.base, op, owner)
+        settled.append(op)
         if name is not None:
             transaction.check_owner(op_owner, op)
         name = op_owner
@@ -326,8 +329,27 @@ def _add(node: Node, session: Session, request: Write, ops: tuple[Op, ...]) -> N
                 max_value=node.settings.max_value,
             ).store
     if name is not None:
-        transaction.add(ops, name, store, node.now)
+        transaction.add(tuple(settled), name, store, node.now)
         transaction.added = request.id
+
+
+def _settled(node: Node, base: Store, op: Op, owner: str | None) -> Op:
+    """Return `op`; a rollback with the version that its words meant when the transaction began, as a number.
+
+    Counted back from the present again at the commit, it would take back what others did meanwhile. Tags and
+    times of another's root its owner alone knows.
+    """
+    if op.kind != "rollback":
+        return op
+    root = base.roots.get(op.path[0])
+    if root is None:
+        if owner == "":
+            where = paths.format_path(op.path)
+            raise NotFound(f"there was no root {where} to roll back when the transaction began", path=where)
+        return op
+    if root.owner and type(op.value) is not int:
+        return op
+    return op._replace(value=past.reference(node, base, root.name, op.value))
 
 
 def _as_owner(store: Store, name: str) -> Store:

@@ -26,6 +26,8 @@ _AGAIN: Final = 5.0
 """Seconds after which a write that failed is tried again."""
 _SYNC: Final = 10.0
 """Seconds after which what was written is synced."""
+_TIDY: Final = 600.0
+"""Seconds between two looks for what need not be kept any more; the first is at the start."""
 _LOOK: Final = 0.5
 """Seconds between two looks of who waits whether the thread is still there."""
 
@@ -71,6 +73,8 @@ class Historian:
         self._queue: SimpleQueue[_Read | _Awaited | Store | None] = SimpleQueue()
         self._results: deque[tuple[int, Any]] = deque()
         self._history: History | None = None
+        self._newest: Store | None = None
+        """The newest store that was taken in whole."""
         self._failed = ""
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
 
@@ -128,10 +132,13 @@ class Historian:
     # -- the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        tried = synced = time.monotonic()
+        tried = synced = tidied = time.monotonic()
         last: Store | None = None
         while True:
-            wait = None
+            if self._newest is not None and time.monotonic() >= tidied:
+                self._tidy(self._newest)
+                tidied = time.monotonic() + _TIDY
+            wait = _TIDY
             if last is not None or self._failed:
                 wait = _AGAIN
             elif self._history is not None and self._history.unsynced:
@@ -191,6 +198,13 @@ class Historian:
 
     def _follow(self, store: Store) -> None:
         self._opened().follow(store)
+        self._newest = store
+
+    def _tidy(self, store: Store) -> None:
+        try:
+            self._opened().tidy(store)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again, and all is still there
+            self._note("error", "old versions cannot be dropped", {"error": str(error) or repr(error)})
 
     def _sync(self) -> None:
         if self._history is not None:

@@ -324,8 +324,9 @@ class Loop:
                 machine.history_read(self.node, number, result, now)
         for event in self._writer.poll():
             if isinstance(event, tega_log.Durable):
-                machine.durable(self.node, event.lsn, now)
+                self._durable(event.lsn, now)
             elif isinstance(event, tega_log.Failed):
+                self._durable(event.durable_lsn, now)
                 machine.log_failed(self.node, event.reason, event.durable_lsn, now)
             elif isinstance(event, tega_log.SnapshotDone):
                 self._snapshotting = False
@@ -334,6 +335,14 @@ class Loop:
             elif isinstance(event, tega_log.SnapshotFailed):
                 self._snapshotting = self._mending = False
                 machine.snapshot_failed(self.node, event.reason, now)
+
+    def _durable(self, number: int, now: float) -> None:
+        """The log is durable up to record `number`: show it, in steps that the history can follow."""
+        node = self.node
+        while self._historian is not None and number - node.durable_number > self._follow_after:
+            machine.durable(node, node.durable_number + self._follow_after, now)
+            self._follow(now)
+        machine.durable(node, number, now)
 
     def _uplink(self, now: float) -> None:
         link, node = self._link, self.node

@@ -1,7 +1,7 @@
 """The least that a bridge can be: an aiohttp application that asks the bare ROUTER loop. Prints its url.
 
-`python bare_chain.py ENDPOINT`, of `baseline.py kv`. What it takes longer than `bare_web.py` is the price of a
-store in another process, and, for a PUT, of the disk.
+`python bare_chain.py ENDPOINT`, of `baseline.py kv`. What it takes longer than `bare_web.py` is the price of
+a store in another process, and, for a PUT, of the disk.
 """
 
 from __future__ import annotations

@@ -276,3 +276,34 @@ def test_without_the_states_of_the_past_versions_are_missing_and_that_is_said() 
     history.follow(state)
     with pytest.raises(TegaError, match=r"no longer kept|missing"):
         history.tree("a", 50)
+
+
+def test_what_nothing_asks_to_keep_goes_without_a_commit_that_ends_a_file() -> None:
+    disk, state = FakeDisk(), store.empty(KEPT)
+    history = open_history(disk, "d")
+    now = 1000.0
+    history.clock = lambda: now
+    history.policy = lambda name: Policy(seconds=50.0) if name == "a" else Policy()
+    for n in range(5):
+        state = write(state, put("a.n", n), put("b.n", n), time=1000.0 + n)
+    history.follow(state)
+    now = 1030.0
+    history.tidy(state)
+    expect(history, {n: {"n": n} for n in range(5)})
+    now = 1060.0
+    history.tidy(state)  # its beginning is too old: the file ends, and its commits are too old as well
+    expect(history, {4: {"n": 4}})
+    with pytest.raises(Compacted):
+        history.tree("a", 3)
+    expect(history, {n: {"n": n} for n in range(5)}, "b")
+    files = disk.list("d/history")
+    history.tidy(state)
+    assert disk.list("d/history") == files  # nothing new: nothing is written
+    state = write(state, put("a.n", 5), time=1062.0)
+    history.follow(state)
+    now = 1070.0
+    history.tidy(state)
+    expect(history, {4: {"n": 4}, 5: {"n": 5}})
+    history.close()
+    history = open_history(disk, "d")
+    expect(history, {4: {"n": 4}, 5: {"n": 5}})

@@ -163,3 +163,26 @@ def test_the_heap_of_idle_transactions_stays_small() -> None:
         peer.ask(m.CancelTransaction, peer.ask(m.Begin))
         lab.wait(0.001)
     assert len(lab.node.idle) < 5
+
+
+def rollback(root: str, version: object) -> tuple[object, ...]:
+    return ("rollback", (root,), version, None, False)
+
+
+def test_a_rollback_in_a_transaction_means_what_it_meant_when_that_began() -> None:
+    lab = Lab()
+    one, two = lab.join("one"), lab.join("two")
+    for n in range(3):
+        one.put("t.a", n)
+    txid = one.ask(m.Begin)
+    add(one, txid, op("t.b", 9), op("t.c", 9))
+    add(one, txid, rollback("t", -1))
+    shown = one.ask(m.Candidate, txid)[0]
+    assert shown == [["t", {"a": 1}]]
+    two.put("t.a", 99)
+    assert one.ask(m.Check, txid, ()) == []
+    one.ask(m.CommitTransaction, txid, "")
+    assert one.get("t") == {"a": 1}
+    txid = one.ask(m.Begin)
+    with pytest.raises(errors.NotFound, match="no root new"):
+        add(one, txid, op("new.a", 1), rollback("new", 0))

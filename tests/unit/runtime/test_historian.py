@@ -41,12 +41,16 @@ def filled(count: int, state: Store | None = None) -> Store:
 
 
 class Bench:
-    def __init__(self, disk: FakeDisk) -> None:
+    def __init__(self, disk: FakeDisk, policy: Any = lambda _: Policy()) -> None:
         self.woken = threading.Event()
         self.notes: list[str] = []
         self.numbers = 0
         self.historian = Historian(
-            disk, "d", wake=self.woken.set, note=lambda level, event, fields: self.notes.append(event)
+            disk,
+            "d",
+            wake=self.woken.set,
+            note=lambda level, event, fields: self.notes.append(event),
+            policy=policy,
         )
 
     def read(self, want: Any, state: Store) -> Any:
@@ -135,6 +139,22 @@ def test_what_had_left_the_memory_comes_from_the_log_at_the_next_start() -> None
     for version in (4, 5, 60, 250, 504):
         assert plain(bench.read(TreeAt("a", "e", version), state)[0]) == {"n": version}
     bench.historian.close()
+
+
+def test_a_start_drops_what_the_config_does_not_keep_any_more() -> None:
+    disk, state = FakeDisk(), filled(20)
+    bench = Bench(disk)
+    bench.historian.start()
+    assert bench.historian.settle(state) == ""
+    bench.historian.close()
+    bench = Bench(disk, policy_of([{"root": "a", "days": 1}]))
+    bench.historian.start()
+    bench.historian.follow(state)
+    until(lambda: len(disk.list("d/history")) == 1 and not disk.list("d/history")[0].endswith("1.hist"))
+    assert isinstance(bench.read(TreeAt("a", "e", 3), state), Compacted)
+    assert plain(bench.read(TreeAt("a", "e", 19), state)[0]) == {"n": 19}
+    bench.historian.close()
+    assert bench.notes == []
 
 
 def test_what_the_config_keeps() -> None:
