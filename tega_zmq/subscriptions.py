@@ -17,7 +17,7 @@ from tega_zmq.matching import matching_below, reaches
 from tega_zmq.paths import Path
 from tega_zmq.patterns import ChannelPattern, OidPattern
 from tega_zmq.sessions import Session
-from tega_zmq.store import Root, Store, Update
+from tega_zmq.store import Change, Root, Store, Update
 from tega_zmq.tree import Node, get, plain
 from tega_zmq.wire.messages import ChangeField, Maybe
 
@@ -27,10 +27,16 @@ __all__ = ["ChangeSubscription", "ChannelSubscription", "Channels", "Subscriptio
 class ChangeSubscription:
     """One subscription of a session to a path, or to paths by pattern."""
 
-    __slots__ = ("lagging", "number", "partial", "path", "pattern", "sent", "session", "text")
+    __slots__ = ("lagging", "named", "number", "partial", "path", "pattern", "sent", "session", "text")
 
     def __init__(
-        self, session: Session, number: int, path: Path, pattern: OidPattern | None, text: str
+        self,
+        session: Session,
+        number: int,
+        path: Path,
+        pattern: OidPattern | None,
+        text: str,
+        named: bool = False,
     ) -> None:
         self.session = session
         self.number = number
@@ -39,6 +45,8 @@ class ChangeSubscription:
         self.pattern = pattern
         self.text = text
         """As listings show it."""
+        self.named = named
+        """Changes are told at the paths that the writer named, not where the least difference lies."""
         self.sent: dict[str, tuple[str, int]] = {}
         """Up to where it has been told, per root: (epoch, version)."""
         self.lagging = False
@@ -219,17 +227,18 @@ def select(
     """
     found: list[ChangeField] = []
     pattern = subscription.pattern
+    places = _named(update) if subscription.named and update.named else update.changes
     if pattern is None:
         path = subscription.path
         depth = len(path)
-        for change in update.changes:
+        for change in places:
             at = change.path
             if at[:depth] == path:
                 _tell(found, at, before, after, change.session)
             elif len(at) < depth and path[: len(at)] == at:
                 _tell(found, path, before, after, change.session)
         return tuple(found)
-    for change in update.changes:
+    for change in places:
         at = change.path
         if pattern.match_prefix(at) is not None:
             _tell(found, at, before, after, change.session)
@@ -239,6 +248,20 @@ def select(
             for path in matching:
                 _tell(found, path, before, after, change.session)
     return tuple(found)
+
+
+def _named(update: Update) -> list[Change]:
+    """Return where the changes of `update` lie by the paths that its writer named."""
+    sessions = {change.path: change.session for change in update.changes if change.session}
+    return [
+        Change(
+            path,
+            True,
+            None,
+            next((sessions[path[:n]] for n in range(len(path), 0, -1) if path[:n] in sessions), ""),
+        )
+        for path in update.named
+    ]
 
 
 def _tell(

@@ -345,6 +345,7 @@ class Client:
         *,
         regex: bool = False,
         from_version: Version = None,
+        named: bool = False,
         timeout: float | None = None,
     ) -> Subscription:
         """Call `callback` with every change at, below and above `path` (with `regex`: of what matches).
@@ -355,15 +356,18 @@ class Client:
         With `from_version` (a number, a tag, a time) every change since that version of the root is told
         first, then what comes, without a gap. Raises `Compacted`, which says the oldest version there is,
         and `NotFound` if there is no such root or version.
+
+        A change is told where the least difference lies: who puts a container over another one changes some
+        of its leaves. With `named` it is told at the path that the writer put or deleted, as a whole.
         """
         requests.check_scope(scope)
         begin = requests.to_begin(from_version, regex)
         subscriptions = self._driver.engine.subscriptions
         if regex:
             text = requests.to_text(path, "a regex")
-            return self._subscribe(lambda: subscriptions.to_regex(text, scope, callback), timeout)
+            return self._subscribe(lambda: subscriptions.to_regex(text, scope, callback, named), timeout)
         oids = requests.to_path(path)
-        return self._subscribe(lambda: subscriptions.to_path(oids, scope, callback, begin), timeout)
+        return self._subscribe(lambda: subscriptions.to_path(oids, scope, callback, begin, named), timeout)
 
     def listen(
         self,

@@ -40,6 +40,7 @@ class Subscribed:
         "begin",
         "callback",
         "cls",
+        "named",
         "number",
         "replied",
         "scope",
@@ -56,6 +57,7 @@ class Subscribed:
         scope: str,
         callback: Callable[[Any], Any],
         begin: Begin | None = None,
+        named: bool = False,
     ) -> None:
         self.number = number
         self.cls = cls
@@ -64,6 +66,7 @@ class Subscribed:
         """A path, a regex, or (channel, is it a regex)."""
         self.scope = scope
         self.callback = callback
+        self.named = named
         self.begin = begin
         """From where the node is asked for the past next; None: it has told all of that."""
         self.seen: dict[str, tuple[str, int]] = {}
@@ -81,13 +84,13 @@ class Subscribed:
             channel, regex = self.what
             return messages.Listen, (self.number, channel, regex, self.scope)
         if self.begin is not None:
-            return self.cls, (self.number, self.what, self.scope, ((self.what[0], *self.begin),))
+            return self.cls, (self.number, self.what, self.scope, ((self.what[0], *self.begin),), self.named)
         if self.standing and self.cls is messages.Subscribe:
             self.seen.setdefault(self.what[0], _NOTHING)  # a root that came into being meanwhile
         since: tuple[Position, ...] = tuple(
             (root, epoch, version) for root, (epoch, version) in self.seen.items()
         )
-        return self.cls, (self.number, self.what, self.scope, since)
+        return self.cls, (self.number, self.what, self.scope, since, self.named)
 
 
 class Subscriptions:
@@ -101,14 +104,21 @@ class Subscriptions:
         return len(self._by_number)
 
     def to_path(
-        self, path: Path, scope: str, callback: Callable[[Change], Any], begin: Begin | None = None
+        self,
+        path: Path,
+        scope: str,
+        callback: Callable[[Change], Any],
+        begin: Begin | None = None,
+        named: bool = False,
     ) -> Subscribed:
         """Add a subscription to changes at, below and above `path`. Raises `InvalidValue`: too many."""
-        return self._add(messages.Subscribe, path, scope, callback, begin)
+        return self._add(messages.Subscribe, path, scope, callback, begin, named)
 
-    def to_regex(self, regex: str, scope: str, callback: Callable[[Change], Any]) -> Subscribed:
+    def to_regex(
+        self, regex: str, scope: str, callback: Callable[[Change], Any], named: bool = False
+    ) -> Subscribed:
         """Add a subscription to changes at and below every path that matches `regex`. Raises as `to_path`."""
-        return self._add(messages.SubscribeRegex, regex, scope, callback)
+        return self._add(messages.SubscribeRegex, regex, scope, callback, None, named)
 
     def to_channel(self, channel: str, regex: bool, scope: str, callback: Callable[[Any], Any]) -> Subscribed:
         """Add a subscription to the messages of `channel`. Raises as `to_path`."""
@@ -121,11 +131,12 @@ class Subscriptions:
         scope: str,
         callback: Callable[[Any], Any],
         begin: Begin | None = None,
+        named: bool = False,
     ) -> Subscribed:
         if len(self._by_number) >= MAX_SUBSCRIPTIONS:
             raise InvalidValue(f"{MAX_SUBSCRIPTIONS} subscriptions stand, as many as one session may have")
         self._last += 1
-        subscribed = Subscribed(self._last, cls, what, scope, callback, begin)
+        subscribed = Subscribed(self._last, cls, what, scope, callback, begin, named)
         self._by_number[self._last] = subscribed
         return subscribed
 

@@ -50,7 +50,7 @@ def subscribe(node: Node, session: Session, request: Subscribe | SubscribeRegex)
         text = paths.format_path(path)
     else:
         path, pattern, text = (), compile_oids(request.regex), request.regex
-    subscription = ChangeSubscription(session, request.subscription, path, pattern, text)
+    subscription = ChangeSubscription(session, request.subscription, path, pattern, text, request.named)
     since, steps = _from_past(node, subscription, request.since)
     subscription.sent = _start(subscription, node.durable, since)
     _make_room(node, session, request.subscription)
@@ -237,7 +237,7 @@ def _tell_one(
     if known is not None and known[0] == update.epoch and update.after <= known[1]:
         return
     previous = known[1] if known is not None and known[0] == update.epoch else -1
-    key = (subscription.number, previous, subscription.pattern is None, subscription.text)
+    key = (subscription.number, previous, subscription.pattern is None, subscription.named, subscription.text)
     if key in made:
         message = made[key]
     else:

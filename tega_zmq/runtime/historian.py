@@ -327,7 +327,7 @@ def _lines(plain: Any) -> Iterator[dict[str, Any]]:
         for path, session in plain[1]:
             yield {"path": path, "ephemeral": session}
     elif plain[0] == 5:
-        for root, epoch, before, after, changes, at, tega_id, message, backto in plain[1:]:
+        for root, epoch, before, after, changes, at, tega_id, message, backto, *_ in plain[1:]:
             yield {
                 "root": root,
                 "epoch": epoch,

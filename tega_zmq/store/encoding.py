@@ -1,8 +1,9 @@
 """Records and updates as plain values, for log and wire.
 
 A record is `[kind, field, ...]`, an update `[root, epoch, before, after, changes, time, tega_id,
-message, backto]`, a change `[oids]` (gone), `[oids, value]` or `[oids, value, session]`, where `oids` is the
-path below the root. What comes back in is checked strictly: it may come from a peer.
+message, backto]` and, if there are any, `[oids, ...]` for the paths in `named`; a change `[oids]` (gone),
+`[oids, value]` or `[oids, value, session]`, where `oids` is the path below the root. What comes back in is
+checked strictly: it may come from a peer.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ Plain = list[Any]
 
 def update_to_plain(update: Update) -> Plain:
     """Return `update` as a list of plain values."""
-    root, epoch, before, after, changes, time, tega_id, message, backto = update
+    root, epoch, before, after, changes, time, tega_id, message, backto, named = update
     told: list[Any] = []
     for path, present, value, session in changes:
         if session:
@@ -67,12 +68,17 @@ def update_to_plain(update: Update) -> Plain:
             told.append([path[1:], value])
         else:
             told.append([path[1:]])
-    return [root, epoch, before, after, told, time, tega_id, message, backto]
+    made = [root, epoch, before, after, told, time, tega_id, message, backto]
+    if named:
+        made.append([path[1:] for path in named])
+    return made
 
 
 def update_from_plain(plain: Any) -> Update:
     """Return the update that `update_to_plain` took apart. Raises `ProtocolError` with what is wrong."""
-    fields = _fields(plain, 9, "an update")
+    if (type(plain) is not list and type(plain) is not tuple) or not 9 <= len(plain) <= 10:
+        _wrong("an update must be a list of 9 or 10 fields")
+    fields = plain
     root = _root(fields[0])
     epoch = _name(fields[1], "epoch")
     before = _number(fields[2], "before", ABSENT)
@@ -104,6 +110,7 @@ def update_from_plain(plain: Any) -> Update:
         _name(fields[6], "tega_id"),
         _text(fields[7], "message", MAX_MESSAGE),
         None if backto is None else _number(backto, "backto", 0),
+        tuple([_path(root, oids) for oids in _items(fields[9], "named")]) if len(fields) == 10 else (),
     )
 
 

@@ -84,7 +84,7 @@ def with_trees(root: Root, trees: Mapping[int, KeptVersion]) -> Root:
 
 def keep(update: Update, changes: tuple[KeptChange, ...]) -> KeptUpdate:
     """Return `update` as history keeps it."""
-    return (update[1], update[2], changes, update[5], update[6], update[7], update[8])
+    return (update[1], update[2], changes, update[5], update[6], update[7], update[8], update[9])
 
 
 def update_at(root: Root, version: int) -> Update | None:
@@ -92,7 +92,7 @@ def update_at(root: Root, version: int) -> Update | None:
     kept = root.updates.get(version)
     if kept is None:
         return None
-    epoch, before, changes, time, tega_id, message, backto = kept
+    epoch, before, changes, time, tega_id, message, backto, named = kept
     return Update(
         root.name,
         epoch,
@@ -106,6 +106,7 @@ def update_at(root: Root, version: int) -> Update | None:
         tega_id,
         message,
         backto,
+        named,
     )
 
 
@@ -114,7 +115,7 @@ def plain_update_at(root: Root, version: int) -> list[Any] | None:
     kept = root.updates.get(version)
     if kept is None:
         return None
-    epoch, before, changes, time, tega_id, message, backto = kept
+    epoch, before, changes, time, tega_id, message, backto, named = kept
     told: list[Any] = []
     for path, node, session in changes:
         if node is None:
@@ -123,7 +124,10 @@ def plain_update_at(root: Root, version: int) -> list[Any] | None:
             told.append([path[1:], plain(node), session])
         else:
             told.append([path[1:], plain(node)])
-    return [root.name, epoch, before, version, told, time, tega_id, message, backto]
+    made = [root.name, epoch, before, version, told, time, tega_id, message, backto]
+    if named:
+        made.append([path[1:] for path in named])
+    return made
 
 
 def changed_between(root: Root, low: int, high: int) -> Iterable[Path]:

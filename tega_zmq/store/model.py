@@ -61,6 +61,10 @@ class Update(NamedTuple):
     message: str = ""
     backto: int | None = None
     """The version that a rollback restored."""
+    named: tuple[Path, ...] = ()
+    """The paths that the writer put or deleted, if these are not just the paths of the changes: who puts a
+    container over another changes some of its leaves. All changes lie at, below or above them. Empty also
+    where a patch or a rollback was among the operations."""
 
 
 class Commit(NamedTuple):
@@ -204,8 +208,10 @@ MAX_OUTCOMES: Final = 1024
 KeptChange: TypeAlias = "tuple[Path, Node | None, str]"
 """(path, the new node or None, session): a `Change` as history keeps it."""
 
-KeptUpdate: TypeAlias = tuple[str, int, tuple[KeptChange, ...], float, str, str, "int | None"]
-"""(epoch, before, changes, time, tega_id, message, backto): an `Update` as history keeps it.
+KeptUpdate: TypeAlias = tuple[
+    str, int, tuple[KeptChange, ...], float, str, str, "int | None", tuple[Path, ...]
+]
+"""(epoch, before, changes, time, tega_id, message, backto, named): an `Update` as history keeps it.
 
 An exact tuple of exact tuples, whose values are tree nodes: so the garbage collector does not see it, and
 what was put is not held twice. `history.update_at` makes an `Update` of it. Of the nodes the values alone

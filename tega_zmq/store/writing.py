@@ -74,6 +74,7 @@ def write(
                 return _put_one(store, root, op, time, tega_id, message, session, request, ack, max_value)
     drafts: dict[str, tuple[Root, Draft]] = {}
     rolled: dict[str, int | None] = {}
+    named: dict[str, list[Path] | None] = {}
     for op in ops:
         path = paths.check(op.path)
         name = path[0]
@@ -83,12 +84,16 @@ def write(
             if root.owner:
                 _read_only(root)
             known = drafts[name] = (root, Draft(root))
-            rolled[name] = None
+            rolled[name], named[name] = None, []
         if op.expected is not None:
             expect(known[0].node, path, op.expected)
         to = _evaluate(known[0], known[1], op, path, session, max_value)
         if to is not None:
             rolled[name] = to
+        if op.kind == "patch" or op.kind == "rollback":
+            named[name] = None
+        elif (those := named[name]) is not None:
+            those.append(path)
     updates: list[Update] = []
     roots = store.roots
     leases = store.leases
@@ -98,8 +103,18 @@ def write(
             continue
         if name not in store.roots:
             root = root._replace(epoch=fresh())
+        told = _named(named[name] or (), changes)
         update = Update(
-            name, root.epoch, root.version, root.version + 1, changes, time, tega_id, message, rolled[name]
+            name,
+            root.epoch,
+            root.version,
+            root.version + 1,
+            changes,
+            time,
+            tega_id,
+            message,
+            rolled[name],
+            told,
         )
         # The tree of the draft may hold nodes that changed and changed back; carrying out the changes gives
         # what every replay gives.
@@ -177,7 +192,8 @@ def _put_one(
         changes = _changes(root, draft)
         if not changes:
             return Written(store, None, (0, ((path[0], root[3]),)))
-        update = Update(path[0], root[2], root[3], version, changes, time, tega_id, message, None)
+        told = () if len(changes) == 1 and changes[0].path == path else (path,)
+        update = Update(path[0], root[2], root[3], version, changes, time, tega_id, message, None, told)
         after, _ = advanced(root, update, store[0])
         return _finish(store, store[2].insert(path[0], after), store[3], (update,), session, request, ack)
     # A leaf: walk down, and copy the path on the way up.
@@ -212,7 +228,8 @@ def _put_one(
     for index in range(depth - 1, -1, -1):
         new = (version, chain[index].insert(path[index + 1], new))
     change = _new(Change, (changed, True, value, ""))
-    update = _new(Update, (path[0], root[2], root[3], version, (change,), time, tega_id, message, None))
+    told = () if changed is path else (path,)
+    update = _new(Update, (path[0], root[2], root[3], version, (change,), time, tega_id, message, None, told))
     after = advance(root, store[0], update, new, root[5], root[6], kept)
     return _finish(store, store[2].insert(path[0], after), store[3], (update,), session, request, ack)
 
@@ -380,6 +397,21 @@ def _changes(root: Root, draft: Draft) -> tuple[Change, ...]:
         if not any(change.path[: len(path)] == path and _settles(change) for change in told):
             told.append(Change(path, True, {}))
     return tuple(told)
+
+
+def _named(those: Sequence[Path], changes: tuple[Change, ...]) -> tuple[Path, ...]:
+    """Return `Update.named`: of the paths in `those` the topmost that a change lies at, below or above."""
+    changed = {change.path for change in changes}
+    if changed.issuperset(those):
+        return ()
+    above = {path[:length] for path in changed for length in range(1, len(path) + 1)}
+    found: list[Path] = []
+    for path in sorted(set(those)):
+        if found and path[: len(found[-1])] == found[-1]:
+            continue
+        if path in above or any(path[:length] in changed for length in range(1, len(path))):
+            found.append(path)
+    return tuple(found)
 
 
 def _settles(change: Change) -> bool:

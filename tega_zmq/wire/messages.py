@@ -307,7 +307,10 @@ class Piece(NamedTuple):
 
 
 class Subscribe(NamedTuple):
-    """Hear of changes at, below and above `path`; `since`: positions up to which they are known."""
+    """Hear of changes at, below and above `path`; `since`: positions up to which they are known.
+
+    `named`: of each at the path that its writer put or deleted, instead of where the least difference lies.
+    """
 
     id: Count
     ack: Count
@@ -316,6 +319,7 @@ class Subscribe(NamedTuple):
     path: PathField
     scope: str
     since: tuple[Position, ...]
+    named: bool = False
 
 
 class SubscribeRegex(NamedTuple):
@@ -328,6 +332,7 @@ class SubscribeRegex(NamedTuple):
     regex: str
     scope: str
     since: tuple[Position, ...]
+    named: bool = False
 
 
 class Unsubscribe(NamedTuple):

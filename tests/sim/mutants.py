@@ -306,8 +306,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "transaction-leaks",
         9,
         _WRITING,
-        "        transaction.add(ops, name, store, node.now)\n",
-        "        transaction.add(ops, name, store, node.now); node.durable = store\n",
+        "        transaction.add(tuple(settled), name, store, node.now)\n",
+        "        transaction.add(tuple(settled), name, store, node.now); node.durable = store\n",
     ),
     # -- replicas converge ---------------------------------------------------------------------------
     Mutant(

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tega_zmq import store, subscriptions
+from tega_zmq.errors import TegaError
 from tega_zmq.matching import reaches
 from tega_zmq.patterns import compile_channel, compile_oids
 from tega_zmq.sessions import Session
 from tega_zmq.store import Change, Op, Store, Update
 from tega_zmq.subscriptions import ChangeSubscription, Channels, ChannelSubscription, Subscriptions, select
+from tega_zmq.tree.node import plain
 from tega_zmq.wire.messages import ChangeField
 
 
@@ -46,6 +48,81 @@ BASE = write(store.empty(), ("put", "r", {"net": {"eth0": {"mtu": 1500}, "eth1":
 def told(subscription: ChangeSubscription, *ops: tuple[Any, ...]) -> tuple[ChangeField, ...]:
     update, after = write(BASE, *ops)
     return select(subscription, update, BASE.roots["r"].node, after.roots["r"].node)
+
+
+@pytest.mark.parametrize(
+    ("path", "ops", "expected"),
+    [
+        ("r.net", [("put", "r.net.eth0", {"mtu": 9, "up": True})], [("r.net.eth0", {"mtu": 9, "up": True})]),
+        ("r.net.eth0", [("put", "r.net.eth0", {"mtu": 9})], [("r.net.eth0", {"mtu": 9})]),
+        ("r.net.eth0", [("put", "r.net", {"eth0": {"mtu": 9}})], [("r.net.eth0", {"mtu": 9})]),
+        ("r.net.eth1", [("put", "r.net", {"eth0": {}, "eth1": {"mtu": 1}})], []),
+        ("r.net", [("put", "r.net.new.deep.er", 1)], [("r.net.new.deep.er", 1)]),
+        ("r.new.deep", [("put", "r.new.deep.er", 1)], [("r.new.deep.er", 1)]),
+        ("r", [("put", "r.a.b", 1), ("put", "r.a.c", 2)], [("r.a.b", 1), ("r.a.c", 2)]),
+        ("r", [("put", "r.a.b", 1), ("put", "r.a", {"c": 3})], [("r.a", {"c": 3})]),
+        ("r", [("put", "r.a.b", 1), ("delete", "r.net.eth1")], [("r.a.b", 1), ("r.net.eth1", None)]),
+        ("r", [("put", "r.a.b", 1), ("delete", "r")], [("r", None)]),
+        # Of a patch, where the differences lie.
+        ("r.net", [("patch", "r.net", {"eth0": {"mtu": 9}, "eth1": None})], None),
+    ],
+)
+def test_changes_at_the_paths_that_the_writer_named(path: str, ops: Any, expected: Any) -> None:
+    by_name = to_path(path)
+    by_name.named = True
+    found = [(".".join(at), new[0] if new else None) for at, _, new, _ in told(by_name, *ops)]
+    if expected is None:
+        assert told(by_name, *ops) == told(to_path(path), *ops)
+    else:
+        assert found == expected
+
+
+OIDS = st.sampled_from(["net", "eth0", "x", "y"])
+PATHS = st.lists(OIDS, max_size=3).map(lambda oids: ".".join(["r", *oids]))
+VALUES = st.recursive(st.integers(0, 2), lambda below: st.dictionaries(OIDS, below, max_size=2), max_leaves=4)
+WRITES = st.one_of(
+    st.tuples(st.just("put"), PATHS, VALUES),
+    st.tuples(st.just("patch"), PATHS, st.dictionaries(OIDS, st.integers(0, 2), max_size=2)),
+    st.tuples(st.just("delete"), PATHS),
+)
+
+
+def narrowed(tree: Any, path: tuple[str, ...]) -> Any:
+    for oid in path[1:]:
+        tree = tree.get(oid) if isinstance(tree, dict) else None
+    return tree
+
+
+def put_at(tree: Any, path: tuple[str, ...], value: Any) -> Any:
+    if len(path) == 1:
+        return value
+    made = dict(tree) if isinstance(tree, dict) else {}
+    below = put_at(made.get(path[1]), path[1:], value)
+    if below is None:
+        made.pop(path[1], None)
+    else:
+        made[path[1]] = below
+    return made
+
+
+@given(st.lists(WRITES, min_size=1, max_size=4), PATHS)
+def test_what_is_told_by_name_leads_from_the_old_value_to_the_new(ops: Any, path: str) -> None:
+    try:
+        update, after = write(BASE, *ops)
+    except (TegaError, AssertionError):  # refused, or nothing changed
+        return
+    subscription = to_path(path)
+    subscription.named = True
+    assert store.update_from_plain(store.update_to_plain(update)) == update
+    old, new = BASE.roots["r"].node, after.roots["r"].node
+    before = plain(old)
+    at = tuple(path.split("."))
+    value = narrowed(before, at)
+    for where, was, now, _ in select(subscription, update, old, new):
+        assert where[: len(at)] == at
+        assert (was[0] if was else None) == narrowed(before, where)
+        value = put_at(value, where[len(at) - 1 :], now[0] if now else None)
+    assert value == (narrowed(plain(new), at) if new is not None else None)
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ class _Session:
         refused: TegaError | None = None
         client, regex, scope = self.client, heard.regex, heard.scope
         try:
-            made.append(await client.subscribe(heard.path, self._on_change, scope, regex=regex))
+            made.append(await client.subscribe(heard.path, self._on_change, scope, regex=regex, named=True))
         except (InvalidPath, InvalidValue) as error:
             refused = error
         try:

@@ -101,10 +101,12 @@ def with_field(index: int, value: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("plain", "what"),
     [
-        (None, "an update must be a list of 9 fields"),
-        ([], "an update must be a list of 9 fields"),
-        (core.update_to_plain(UPDATE)[:8], "9 fields"),
-        ([*core.update_to_plain(UPDATE), 1], "9 fields"),
+        (None, "an update must be a list of 9 or 10 fields"),
+        ([], "an update must be a list of 9 or 10 fields"),
+        (core.update_to_plain(UPDATE)[:8], "9 or 10 fields"),
+        ([*core.update_to_plain(UPDATE), [], 1], "9 or 10 fields"),
+        ([*core.update_to_plain(UPDATE), 1], "named: int"),
+        ([*core.update_to_plain(UPDATE), [["_b"]]], "reserved"),
         (with_field(0, 5), "name of a root must be a string"),
         (with_field(0, ""), "must not be empty"),
         (with_field(0, "_r"), "reserved"),
