@@ -200,8 +200,12 @@ class Session:
 class Sessions:
     """All sessions of a node, by id, connection and tega_id, and the times at which to look at them."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, direct: int | None = None) -> None:
+        """`limit`: most sessions; `direct`: most that are no sub-sessions, None: as many as `limit`."""
         self.limit = limit
+        self.direct_limit = limit if direct is None else direct
+        self.direct = 0
+        """How many are no sub-sessions: each may have a connection of its own."""
         self.by_id: dict[str, Session] = {}
         self.by_peer: dict[bytes, Session] = {}
         self.by_tega_id: dict[str, Session] = {}
@@ -221,8 +225,15 @@ class Sessions:
                 size=len(self.by_id),
                 limit=self.limit,
             )
+        if session.via is None and self.direct >= self.direct_limit:
+            raise TooLarge(
+                f"{self.direct_limit} sessions are open, as many as the limit of file descriptors allows",
+                size=self.direct,
+                limit=self.direct_limit,
+            )
         self.by_id[session.id] = session
         if session.via is None:
+            self.direct += 1
             if session.kind != DELEGATE:
                 self.by_tega_id[session.tega_id] = session
             heapq.heappush(self._due, (due, session.id))
@@ -231,7 +242,8 @@ class Sessions:
 
     def remove(self, session: Session) -> None:
         """Forget `session` and its connection."""
-        self.by_id.pop(session.id, None)
+        if self.by_id.pop(session.id, None) is not None and session.via is None:
+            self.direct -= 1
         if session.peer is not None:
             self.by_peer.pop(session.peer, None)
             session.peer = None

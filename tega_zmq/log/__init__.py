@@ -5,7 +5,7 @@ from tega_zmq.log.disk import Disk, File, HeldError, OsDisk
 from tega_zmq.log.recovery import Torn
 from tega_zmq.log.replay import rebuild
 from tega_zmq.log.scan import FoundSegment, FoundSnapshot, scan
-from tega_zmq.log.writer import Durable, Event, Failed, LogThread, SnapshotDone, SnapshotFailed
+from tega_zmq.log.writer import Durable, Event, Failed, LogThread, SnapshotDone, SnapshotFailed, Waits
 
 __all__ = [
     "Disk",
@@ -25,6 +25,7 @@ __all__ = [
     "SnapshotDone",
     "SnapshotFailed",
     "Torn",
+    "Waits",
     "open_log",
     "rebuild",
     "scan",

@@ -14,6 +14,7 @@ A `Log` belongs to one thread at a time. It reads no clock and starts no thread;
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -27,7 +28,14 @@ from tega_zmq.log.fileheader import Header, check_store
 from tega_zmq.log.framing import MAX_PAYLOAD, encode, encode_seal, record_size, seed_of
 from tega_zmq.log.recovery import Torn
 
-__all__ = ["Log", "Opened", "Options", "Report", "open_log"]
+__all__ = ["HeldUp", "Log", "Opened", "Options", "Report", "open_log"]
+
+
+class HeldUp(OSError):
+    """No file can be opened for a new segment, since there are no descriptors left.
+
+    What is there was not touched, so the same may be tried again: it passes when somebody lets go of some.
+    """
 
 
 class Options(NamedTuple):
@@ -199,7 +207,10 @@ class Log:
         self._length = tail.length if plan.goes_on else 0
 
     def begin_segment(self, size: int) -> None:
-        """Go on in a new segment with room for `size` bytes; seal the one before. Raises `OSError`."""
+        """Go on in a new segment with room for `size` bytes; seal the one before.
+
+        Raises `OSError`; if that is `HeldUp`, no record is touched, else the one before is written no more.
+        """
         length = max(self.options.segment, segment.room_for(size))
         first = self.last + 1
         before, seed, end = self._file, self._seed, self._offset
@@ -209,7 +220,16 @@ class Log:
                 before.sync()
                 self.synced = self.last
             header = Header(self._store, self._generation, self._base, first, length)
-            self._file = segment.create(self._disk, self._folder, header)
+            try:
+                self._file = segment.create(self._disk, self._folder, header)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                # The segment before is as it was. The new one may stand already, so what comes next goes
+                # there, however small: it is made anew.
+                self._file, before = before, None
+                self._length = 0
+                raise HeldUp(error.errno, error.strerror) from error
             self._seed = seed_of(self._store, first)
             self._offset, self._length = segment.DATA, length
             if before is not None:
@@ -226,7 +246,8 @@ class Log:
 
         The first one gets the number `last + 1`. Raises `StorageError` if anything goes wrong: then none of
         them was appended, and no more are until `restart`. They may yet be found at the next start, if that
-        comes before it. Raises `ValueError` for a payload of more than `MAX_PAYLOAD` bytes.
+        comes before it. Raises `HeldUp`: none was appended, and the same may be tried again. Raises
+        `ValueError` for a payload of more than `MAX_PAYLOAD` bytes.
         """
         self._check()
         if not payloads:
@@ -246,6 +267,8 @@ class Log:
                 self._file.write_sync(self._offset, data)
             else:
                 self._file.write(self._offset, data)
+        except HeldUp:
+            raise
         except OSError as error:
             raise self._fail(error) from error
         self._offset += size

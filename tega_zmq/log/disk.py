@@ -10,10 +10,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
+import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 __all__ = ["Disk", "File", "HeldError", "Lock", "OsDisk", "ReadingDisk"]
+
+_T = TypeVar("_T")
 
 
 class HeldError(OSError):
@@ -164,7 +169,35 @@ class _OsLock:
 
 
 class OsDisk:
-    """The file system of the machine. Files and folders that it makes are for their owner alone."""
+    """The file system of the machine. Files and folders that it makes are for their owner alone.
+
+    What opens something may use the descriptors between the soft and the hard limit of the process: those are
+    out of reach of whoever connects, so that the log goes on where connections have taken all the others.
+    """
+
+    def __init__(self) -> None:
+        self._raising = threading.Lock()
+        """Who holds it has raised the limit: the log's threads and the history's are several."""
+
+    def _opened(self, action: Callable[[], _T]) -> _T:
+        """Return the result of `action`, which needs a descriptor. Raises `OSError`."""
+        try:
+            return action()
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+        with self._raising:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            with suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            try:
+                return action()
+            finally:
+                with suppress(OSError, ValueError):
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    def _open(self, path: str, flags: int) -> int:
+        return self._opened(lambda: os.open(path, flags, 0o600))
 
     def make_folder(self, path: str) -> None:
         path = os.path.abspath(path)
@@ -177,15 +210,15 @@ class OsDisk:
 
     def list(self, path: str) -> list[str]:
         try:
-            return sorted(os.listdir(path))
+            return sorted(self._opened(lambda: os.listdir(path)))
         except FileNotFoundError:
             return []
 
     def open(self, path: str) -> File:
-        return _OsFile(os.open(path, os.O_RDWR))
+        return _OsFile(self._open(path, os.O_RDWR))
 
     def create(self, path: str) -> File:
-        return _OsFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
+        return _OsFile(self._open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC))
 
     def rename(self, old: str, new: str) -> None:
         os.rename(old, new)
@@ -194,7 +227,7 @@ class OsDisk:
         os.unlink(path)
 
     def sync_folder(self, path: str) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(fd)
         finally:

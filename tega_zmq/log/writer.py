@@ -10,14 +10,14 @@ import threading
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple, TypeAlias
 
 from tega_zmq.errors import StorageError
-from tega_zmq.log.commitlog import Log, Options
+from tega_zmq.log.commitlog import HeldUp, Log, Options
 from tega_zmq.log.framing import MAX_PAYLOAD, record_size
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "SnapshotDone",
     "SnapshotFailed",
     "Syncs",
+    "Waits",
 ]
 
 MAX_BATCH: Final = 4096
@@ -55,6 +56,12 @@ SYNC_BOUNDS: Final = (
 )
 """Seconds by which syncs are counted."""
 
+_AGAIN: Final = 0.05
+"""Seconds after which it is tried again to open a file for which there was no descriptor."""
+
+_LAST_TRIES: Final = 100
+"""How often, when the program stops."""
+
 _WORK: Final = 0.001
 _PAUSE: Final = 0.001
 """The snapshot thread works and pauses in turn, in seconds: it takes no more than half of the time."""
@@ -73,6 +80,12 @@ class Failed(NamedTuple):
     durable_lsn: int
 
 
+class Waits(NamedTuple):
+    """Records wait, for `reason`, which passes: `Durable` follows then."""
+
+    reason: str
+
+
 class SnapshotDone(NamedTuple):
     """The snapshot of the state after record `lsn` is durable; it has `bytes` and took `seconds`."""
 
@@ -87,7 +100,7 @@ class SnapshotFailed(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = Durable | Failed | SnapshotDone | SnapshotFailed
+Event: TypeAlias = Durable | Failed | Waits | SnapshotDone | SnapshotFailed
 
 
 class Syncs(NamedTuple):
@@ -318,7 +331,7 @@ class LogThread:
             if timed and log.synced == log.last:
                 self._due = self._clock() + self._options.interval
             began = self._clock()
-            if self._guard(lambda: log.append_batch(batch)):
+            if self._guard(lambda: self._append(batch)):
                 if not timed:
                     self._count_sync(began)
                 self._tell(Durable(log.last))
@@ -335,6 +348,23 @@ class LogThread:
             self._guard(lambda: log.close(item.clean))
             return False
         return True
+
+    def _append(self, batch: Sequence[bytes]) -> None:
+        """Append `batch`. Where no file can be opened for it, wait until one can: nothing was harmed, and
+        only an operator could make good for a log that has failed."""
+        tries = 0
+        while True:
+            try:
+                self._log.append_batch(batch)
+            except HeldUp as error:
+                if not tries:
+                    self._tell(Waits(error.strerror or str(error)))
+                elif self._stopping and tries >= _LAST_TRIES:
+                    raise
+                tries = tries + 1 if self._stopping else 1
+                self._sleep(_AGAIN)
+            else:
+                return
 
     def _sync_now(self) -> None:
         began = self._clock()

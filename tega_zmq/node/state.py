@@ -38,6 +38,8 @@ class Settings(NamedTuple):
     heartbeat: float = 5.0
     max_value: int = 1 << 20
     max_sessions: int = 20_000
+    max_direct: int = 20_000
+    """Most sessions that are no sub-sessions: for as many there are file descriptors."""
     max_calls: int = 16_384
     """Calls in flight, and unanswered requests, of one session."""
     changes: str = ""
@@ -126,7 +128,7 @@ class Node:
         self.effects: list[Effect] = []
         self.steps: deque[Step] = deque()
         self.gated: deque[Gated] = deque()
-        self.sessions = Sessions(settings.max_sessions)
+        self.sessions = Sessions(settings.max_sessions, settings.max_direct)
         self.above = Session("", "", "", "above", None, settings.lease, now)
         """Stands for the node above where a session is asked for: what is being served to it."""
         self.below: dict[str, Session] = {}

@@ -328,6 +328,8 @@ class Loop:
             elif isinstance(event, tega_log.Failed):
                 self._durable(event.durable_lsn, now)
                 machine.log_failed(self.node, event.reason, event.durable_lsn, now)
+            elif isinstance(event, tega_log.Waits):
+                self._log.warning("writes wait: the log can open no file", extra={"fields": event._asdict()})
             elif isinstance(event, tega_log.SnapshotDone):
                 self._snapshotting = False
                 mended, self._mending = self._mending, False

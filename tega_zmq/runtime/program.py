@@ -36,6 +36,13 @@ __all__ = ["fresh_id", "raise_descriptors", "run"]
 _SWITCH = 0.0005
 """Seconds between thread switches: beside a busy loop the writer thread must get its turn soon."""
 
+_SPARE = 64
+"""File descriptors that connections cannot take: they are for the files of log and history. Of a limit that
+is low an eighth."""
+
+_OWN = 40
+"""File descriptors that a node has without any session, and for those who are only told that it is full."""
+
 _COLLECT_AFTER = 200_000
 """Objects of the youngest generation before the collector looks at them, see `_calm_collector`."""
 
@@ -91,7 +98,7 @@ class _Program(Hooks):
 
     def run(self, ready: Callable[[str], None]) -> int:
         config, logger = self._config, self._logger
-        raise_descriptors(logger)
+        descriptors = raise_descriptors(logger, _SPARE)
         opened = tega_log.open_log(
             self._disk,
             config.data_dir,
@@ -108,7 +115,7 @@ class _Program(Hooks):
             writer = tega_log.LogThread(opened.log, wake=lambda: os.eventfd_write(wake, 1))
             writer.start()
             historian.follow(state)
-            node = self._node(state, opened.report.last, epochs)
+            node = self._node(state, opened.report.last, epochs, self._room(descriptors))
             context = zmq.Context()
             try:
                 loop = self._loop(node, writer, wake, context, historian)
@@ -170,7 +177,18 @@ class _Program(Hooks):
         )
         return state, not report.clean and config.sync != "always"
 
-    def _node(self, state: store.Store, last: int, epochs: bool) -> Node:
+    def _room(self, descriptors: int) -> int:
+        """How many sessions may have connections: each takes up to two of so many descriptors."""
+        wanted = self._config.limits.sessions
+        room = min(wanted, max(1, (descriptors - _OWN) // 2))
+        if room < wanted:
+            self._logger.info(
+                "fewer sessions than limits.sessions: the limit of file descriptors is low",
+                extra={"fields": {"sessions": room, "limits.sessions": wanted, "descriptors": descriptors}},
+            )
+        return room
+
+    def _node(self, state: store.Store, last: int, epochs: bool, room: int) -> Node:
         config = self._config
         now = time.monotonic()
         uplink = None
@@ -186,6 +204,7 @@ class _Program(Hooks):
             heartbeat=config.session.beat,
             max_value=config.limits.value,
             max_sessions=config.limits.sessions,
+            max_direct=room,
             max_calls=config.limits.calls,
             history=True,
             **names,
@@ -344,15 +363,21 @@ def _calm_collector() -> None:
     gc.set_threshold(_COLLECT_AFTER, 50, 1000)
 
 
-def raise_descriptors(logger: logging.Logger) -> None:
-    """Raise the limit of file descriptors as far as the system lets; a session takes two."""
+def raise_descriptors(logger: logging.Logger, spare: int = 0) -> int:
+    """Raise the limit of file descriptors as far as the system lets, but for `spare`; return what it is.
+
+    The spare ones, at most an eighth, stay between the soft and the hard limit, where `OsDisk` finds them.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else 1 << 20
-    if soft < wanted:
+    most = hard if hard != resource.RLIM_INFINITY else 1 << 20
+    wanted = most - min(spare, most // 8)
+    if soft != wanted:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError) as error:
             logger.warning("descriptor limit stays low", extra={"fields": {"limit": soft, "why": str(error)}})
+            return soft
+    return wanted
 
 
 def _dialable(endpoint: str) -> str:

@@ -79,6 +79,22 @@ def test_the_table_is_bounded() -> None:
     assert set(table.by_id) == {"s1"}
 
 
+def test_sessions_with_connections_have_a_bound_of_their_own() -> None:
+    table = Sessions(4, 1)
+    agent = session("s1", "pi1")
+    table.add(agent, 1.0)
+    with pytest.raises(TooLarge, match="file descriptors") as caught:
+        table.add(session("s2", "b"), 1.0)
+    assert (caught.value.size, caught.value.limit) == (1, 1)
+    below = session("s3", "noc", agent)
+    table.add(below, 1.0)
+    table.remove(below)
+    table.remove(agent)
+    table.remove(agent)
+    table.add(session("s2", "b"), 1.0)
+    assert set(table.by_id) == {"s2"} and table.direct == 1
+
+
 def test_resuming_needs_the_token() -> None:
     table = Sessions(10)
     one = session()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from tega_zmq.errors import StorageError
 from tega_zmq.log import Options, OsDisk, open_log
+from tega_zmq.log.commitlog import HeldUp
 from tega_zmq.log.framing import MAX_PAYLOAD
 from tests.fakedisk import FakeDisk
-from tests.logkit import FOLDER, start, state, take_snapshot
+from tests.logkit import FOLDER, SMALL, outcome, start, state, take_snapshot
 
 
 @pytest.mark.parametrize(
@@ -134,3 +136,32 @@ def test_a_log_on_a_real_file_system(tmp_path: Path, sync: str) -> None:
                 take_snapshot(opened.log, payloads)
         opened.log.close(clean=round_number % 2 == 0)
     assert len(os.listdir(f"{folder}/snapshot")) == 2
+
+
+@pytest.mark.parametrize("sync", ["always", "interval"])
+@pytest.mark.parametrize("step", ["create", "rename", "sync_folder"])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_without_a_descriptor_for_a_new_segment_nothing_is_touched(sync: str, step: str, number: int) -> None:
+    disk = FakeDisk()
+    log = start(disk, SMALL._replace(sync=sync)).log
+    payloads = [b"%d" % at + b"x" * 200 for at in range(6)]
+    log.append_batch(payloads[:2])
+
+    def fault(what: str, path: str) -> None:
+        if what == step:
+            raise OSError(number, "no descriptor")
+
+    disk.fault = fault
+    for _ in range(3):
+        with pytest.raises(HeldUp):
+            log.append_batch(payloads[2:4])
+        assert (log.last, log.failed) == (2, "")
+        assert outcome(disk.copy())[0] == payloads[:2]  # type: ignore[index]
+    with pytest.raises(HeldUp):
+        log.append_batch([b"small"])  # there is room where the log stands, but the new file may be there
+    disk.fault = lambda what, path: None
+    log.append_batch([b"small"])
+    log.append_batch(payloads[2:4])
+    log.append_batch(payloads[4:])
+    log.close()
+    assert outcome(disk)[0] == [*payloads[:2], b"small", *payloads[2:]]  # type: ignore[index]

@@ -136,3 +136,31 @@ def test_a_lock_excludes_other_processes_and_ends_with_its_own(tmp_path: Path) -
     lock.release()
     lock.release()
     disk.lock(path).release()
+
+
+def test_files_are_opened_beyond_the_soft_limit_of_descriptors(tmp_path: Path) -> None:
+    program = (
+        "import os, resource, sys\n"
+        "from tega_zmq.log.disk import OsDisk\n"
+        "disk, folder = OsDisk(), sys.argv[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 44))\n"
+        "try:\n"
+        "    while True:\n"
+        "        os.open(os.devnull, os.O_RDONLY)\n"
+        "except OSError:\n"
+        "    pass\n"
+        "disk.make_folder(folder + '/below')\n"
+        "files = [disk.create(folder + '/a')]\n"
+        "disk.sync_folder(folder)\n"
+        "print(disk.list(folder))\n"
+        "files += [disk.open(folder + '/a') for _ in range(3)]\n"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (40, 44)\n"
+        "try:\n"
+        "    disk.open(folder + '/a')\n"
+        "except OSError as error:\n"
+        "    print(error.strerror)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.splitlines() == ["['a', 'below']", "Too many open files"], ended.stderr

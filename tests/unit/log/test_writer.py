@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
 from tega_zmq.errors import StorageError
-from tega_zmq.log import Durable, Event, Failed, LogThread, Options, SnapshotDone, SnapshotFailed
+from tega_zmq.log import Durable, Event, Failed, LogThread, Options, SnapshotDone, SnapshotFailed, Waits
 from tega_zmq.log.framing import MAX_PAYLOAD, record_size
 from tests.fakedisk import FakeDisk
 from tests.logkit import SMALL, outcome, start, state
@@ -462,3 +463,45 @@ def test_several_records_are_handed_over_at_once(disk: FakeDisk) -> None:
     assert loop.thread.append(b"last") == 5004
     loop.durable(5004)
     assert loop.thread.close()
+
+
+def test_records_wait_while_no_file_can_be_opened(disk: FakeDisk) -> None:
+    loop = Loop(disk, SMALL)
+    payloads = [b"%d" % at + b"x" * 250 for at in range(3)]
+    loop.thread.append(*payloads[:2])
+    loop.durable(2)
+    tries = 0
+
+    def fault(what: str, path: str) -> None:
+        nonlocal tries
+        if what == "create" and tries < 5:
+            tries += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    disk.fault = fault
+    loop.thread.append(payloads[2])
+    loop.durable(3)
+    assert [event for event in loop.events if not isinstance(event, Durable)] == [
+        Waits("Too many open files")
+    ]
+    assert len(loop.pauses) == 5
+    assert loop.thread.close()
+    assert outcome(disk)[0] == payloads  # type: ignore[index]
+
+
+def test_a_stop_does_not_wait_for_descriptors_for_ever(disk: FakeDisk) -> None:
+    loop = Loop(disk, SMALL)
+    payloads = [b"%d" % at + b"x" * 250 for at in range(3)]
+    loop.thread.append(*payloads[:2])
+    loop.durable(2)
+
+    def fault(what: str, path: str) -> None:
+        if what == "create":
+            raise OSError(errno.ENFILE, "Too many open files in system")
+
+    disk.fault = fault
+    loop.thread.append(payloads[2])
+    assert not loop.thread.close()
+    loop.events += loop.thread.poll()
+    assert isinstance(loop.events[-1], Failed) and loop.events[-1].durable_lsn == 2
+    assert outcome(disk.killed())[0] == payloads[:2]  # type: ignore[index]
