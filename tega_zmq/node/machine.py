@@ -339,10 +339,10 @@ def _of_peer(node: Node, peer: bytes) -> list[Session]:
     return [] if session is None else [session, *session.subsessions.values()]
 
 
-def topic_subscribed(node: Node, topic: bytes, now: float) -> None:
-    """A subscription to `topic` appeared on the publisher."""
+def topic_subscribed(node: Node, topic: bytes, now: float) -> bool:
+    """A subscription to `topic` appeared on the publisher. Returns whether it is a topic of this node."""
     node.now = now
-    replication.topic_subscribed(node, topic)
+    return replication.topic_subscribed(node, topic)
 
 
 # -- the uplink ------------------------------------------------------------------------------------

@@ -156,11 +156,13 @@ def unfollow(node: Node, session: Session) -> None:
     session.follows.clear()
 
 
-def topic_subscribed(node: Node, topic: bytes) -> None:
-    """A subscription to `topic` appeared: a beacon is due."""
+def topic_subscribed(node: Node, topic: bytes) -> bool:
+    """A subscription to `topic` appeared: a beacon is due. Returns whether it is a topic of this node."""
     name = node.topic_roots.get(topic)
-    if name is not None:
-        beacon_at(node, name, node.now + BEACON_DELAY)
+    if name is None:
+        return False
+    beacon_at(node, name, node.now + BEACON_DELAY)
+    return True
 
 
 def beacon_at(node: Node, name: str, due: float) -> None:

@@ -39,7 +39,7 @@ from tega_zmq.node.effects import (
 )
 from tega_zmq.node.state import Node
 from tega_zmq.runtime.historian import Historian
-from tega_zmq.runtime.sockets import bound, publisher_socket, router_socket
+from tega_zmq.runtime.sockets import bound, cut, publisher_socket, router_socket
 from tega_zmq.runtime.uplink import Uplink
 from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import bundle, decode, encode, request_id, unbundle
@@ -51,6 +51,22 @@ _ROUTED = int(zmq.DONTWAIT | zmq.SNDMORE)
 _NOW = int(zmq.DONTWAIT)
 _send: Any = zmq.backend.Socket.send
 """As `Socket.send`, without what that does for tracking and serializing: it is the hottest call of all."""
+
+_recv: Any = zmq.backend.Socket.recv
+_option: Any = zmq.backend.Socket.get
+_MORE = int(zmq.RCVMORE)
+
+_FRAMES = 8
+"""Most frames of one message, of which only the last counts."""
+
+_SKIP = 1024
+"""Most frames of a longer message that are dropped in one pass: some milliseconds of work."""
+
+_STRANGE = 10_000
+"""Most subscriptions to topics that were not handed out. Each takes some 3 kB within libzmq."""
+
+_SAY_AGAIN = 10.0
+"""Seconds between two log lines about what a peer can do as often as it likes."""
 
 _DRAIN = 256
 """Most messages that are taken from a socket before their effects are carried out."""
@@ -139,6 +155,12 @@ class Loop:
         self._peers: dict[bytes, int] = {}
         self._by_fd: dict[int, bytes] = {}
         self._queues: dict[bytes, _Queue] = {}
+        self._skipping = False
+        """The rest of a message of too many frames is still to be dropped."""
+        self._strange: set[bytes] = set()
+        """Topics that are subscribed to and were not handed out."""
+        self._said: dict[str, float] = {}
+        """When `_say` wrote a line last."""
         self._encode = record_encoder()
         self._records: list[bytes] = []
         """What goes to the log's writer at the end of this pass."""
@@ -253,6 +275,10 @@ class Loop:
         router, node, peers = self._router, self.node, self._peers
         left = _DRAIN
         first = True  # that there is one the poller said
+        if self._skipping:
+            if not self._skip():
+                return
+            first = False
         while first or (left > 0 and readable(router)):
             first = False
             peer = router.recv(_NOW)
@@ -262,9 +288,17 @@ class Loop:
                 more = frame.more
             else:
                 data, more = self._meet(peer, now)
+            frames = 1
             while more:
                 frame = router.recv(_NOW, copy=False)
                 data, more = frame.bytes, frame.more
+                frames += 1
+                if more and frames == _FRAMES:
+                    # It may have millions. What it has is in memory by now; but not all at once is dropped.
+                    cut(frame)
+                    self._say("connection cut: a message of too many frames", now, limit=_FRAMES)
+                    self._skipping = True
+                    return
             for each in unbundle(data):
                 left -= 1
                 try:
@@ -273,6 +307,22 @@ class Loop:
                     machine.garbage(node, peer, error, request_id(each), now)
                 else:
                     machine.receive(node, peer, message, now)
+
+    def _skip(self) -> bool:
+        """Drop frames of a message that has too many; return whether that was its end."""
+        router = self._router
+        for _ in range(_SKIP):
+            _recv(router, _NOW)
+            if not _option(router, _MORE):
+                self._skipping = False
+                return True
+        return False
+
+    def _say(self, event: str, now: float, **fields: Any) -> None:
+        """Write a line about what peers can bring about at any rate, but not at any rate."""
+        if now - self._said.get(event, -_SAY_AGAIN) >= _SAY_AGAIN:
+            self._said[event] = now
+            self._log.warning(event, extra={"fields": fields})
 
     def _meet(self, peer: bytes, now: float) -> tuple[bytes, bool]:
         """Take the first frame of a new connection, and note the descriptor that it came on.
@@ -311,11 +361,20 @@ class Loop:
         assert self._publisher is not None
         for _ in range(_DRAIN):
             try:
-                frame = self._publisher.recv(_NOW)
+                frame = self._publisher.recv(_NOW, copy=False)
             except zmq.Again:
                 return
-            if frame[:1] == b"\x01":
-                machine.topic_subscribed(self.node, frame[1:], now)
+            data = frame.bytes
+            topic = data[1:]
+            if data[:1] != b"\x01":
+                self._strange.discard(topic)
+            elif not machine.topic_subscribed(self.node, topic, now):
+                if len(self._strange) < _STRANGE:
+                    self._strange.add(topic)
+                elif topic not in self._strange:
+                    # With the connection libzmq forgets what was subscribed to on it.
+                    cut(frame)
+                    self._say("connection cut: subscriptions to unknown topics", now, limit=_STRANGE)
 
     def _woken(self, now: float) -> None:
         os.eventfd_read(self._wake)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket as sockets
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,10 @@ import zmq
 
 from tega_zmq.wire.codec import MAX_FRAME
 
-__all__ = ["ListenError", "bound", "publisher_socket", "router_socket"]
+__all__ = ["ListenError", "bound", "cut", "publisher_socket", "router_socket"]
+
+_SUBSCRIPTION = 64
+"""Longest frame that a publisher takes: a subscription to a topic has 17 bytes, a handshake some 40."""
 
 
 class ListenError(Exception):
@@ -42,9 +46,13 @@ def router_socket(
 
 
 def publisher_socket(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
-    """Return an XPUB that listens on `endpoint` and shows every subscription. Raises `ListenError`."""
+    """Return an XPUB that listens on `endpoint` and shows every subscription. Raises `ListenError`.
+
+    Who sends it a frame longer than any subscription needs is cut off; what is published may be longer.
+    """
     publisher: zmq.Socket[Any] = context.socket(zmq.XPUB)
     _harden(publisher)
+    publisher.maxmsgsize = _SUBSCRIPTION
     publisher.xpub_verbose = 1
     publisher.sndhwm = 2000
     try:
@@ -85,6 +93,20 @@ def _bind(socket: zmq.Socket[Any], endpoint: str) -> str:
             ) from None
         raise ListenError(f"cannot listen on {endpoint}: {error.strerror}") from None
     return bound(socket)
+
+
+def cut(frame: zmq.Frame) -> None:
+    """Break the connection on which `frame` came, as if the peer had.
+
+    If it is gone, and its descriptor belongs to another connection by now, that one is broken: its peer dials
+    again, and nothing is lost.
+    """
+    with contextlib.suppress(zmq.ZMQError, OSError):
+        connection = sockets.socket(fileno=int(frame.get(zmq.SRCFD)))
+        try:
+            connection.shutdown(sockets.SHUT_RDWR)
+        finally:
+            connection.detach()  # it stays libzmq's, which sees the end of it and closes it
 
 
 def bound(socket: zmq.Socket[Any]) -> str:

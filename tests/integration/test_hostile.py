@@ -207,3 +207,70 @@ def test_a_broker_that_cannot_start_says_why(fleet: Fleet) -> None:
         assert "Traceback" not in ended.stderr
         for word in words:
             assert word in ended.stderr, (word, ended.stderr)
+
+
+def test_a_message_of_very_many_frames_is_dropped_bit_by_bit(fleet: Fleet) -> None:
+    client = fleet.client("c")
+    client.put("a", {"k": 1})
+    context = zmq.Context()
+    dealer = context.socket(zmq.DEALER)
+    dealer.linger, dealer.sndhwm = 0, 0
+    dealer.connect(fleet.url)
+    hello = encode(Hello(1, "many", "agent", "", ""))
+    dealer.send_multipart([b"", hello])  # the last of a few frames counts
+    assert dealer.poll(20_000)
+    lost = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    for _ in range(100_000):
+        dealer.send(b"x", zmq.SNDMORE)
+    dealer.send(hello)
+    assert lost.poll(20_000), "its connection is cut"
+    assert client.get("a") == {"k": 1}
+    assert fleet.broker.lines("too many frames") == 1
+    dealer.disable_monitor()
+    lost.close()
+    dealer.close()
+    context.term()
+
+
+def test_subscriptions_to_unknown_topics_are_bounded(fleet: Fleet) -> None:
+    """Devices hear of changes all the same: of what they lack they hear from heartbeats."""
+    client = fleet.client("c")
+    devices = [fleet.agent(f"pi{n}", config="[shared]") for n in range(5)]  # four are told directly
+    for device in devices:
+        device.start()
+    readers = [fleet.client(f"at{n}", at=f"pi{n}") for n in range(5)]
+    client.put("shared.x", 0)
+    until(lambda: all(reader.get("shared.x", None) == 0 for reader in readers))
+    memory = fleet.broker.memory()
+    context = zmq.Context()
+    for _ in range(3):
+        peer = context.socket(zmq.XSUB)
+        peer.linger, peer.sndhwm, peer.reconnect_ivl = 0, 0, 3_600_000
+        lost = peer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        peer.connect(f"tcp://127.0.0.1:{fleet.changes_port}")
+        for _ in range(30_000):
+            peer.send(b"\x01" + os.urandom(60))
+        assert lost.poll(20_000), "its connection is cut"
+        peer.disable_monitor()
+        lost.close()
+        peer.close()
+    assert fleet.broker.lines("unknown topics") >= 1
+    assert fleet.broker.memory() < memory + 150_000, "kilobytes"
+    client.put("shared.x", 1)
+    until(lambda: all(reader.get("shared.x") == 1 for reader in readers))
+    context.term()
+
+
+def test_a_subscription_that_is_too_long_is_cut_off(fleet: Fleet) -> None:
+    client = fleet.client("c")
+    memory = fleet.broker.memory()
+    ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
+    with socket.create_connection(("127.0.0.1", fleet.changes_port), timeout=20) as raw:
+        raw.sendall(greeting + bytes([4, len(ready)]) + ready)
+        with contextlib.suppress(ConnectionError):  # it is cut before it has come
+            raw.sendall(b"\x02" + (1 + (4 << 20)).to_bytes(8, "big") + b"\x01" + os.urandom(4 << 20))
+            while raw.recv(1000):
+                pass
+    client.put("a", {"k": 1})
+    assert fleet.broker.memory() < memory + 20_000, "kilobytes"
