@@ -52,6 +52,9 @@ _OUTWARDS: Final = 60
 _PLAIN: Final = bytes(set(range(256)) - {*range(0x80, 0xA0), 0xC4, 0xC5, 0xC6, *range(0xDC, 0xE0)})
 """All bytes but those that begin a container or binary data."""
 
+_USUAL: Final = bytes(set(range(256)) - {*range(0x82, 0x90), 0xC4, 0xC5, 0xC6, 0xDE, 0xDF})
+"""All bytes but those that begin a map of two keys or more, in which one may come twice, or binary data."""
+
 _READERS: Final = {code: reader(cls) for code, cls in messages.CODES.items()}
 _CODE_OF: Final = {cls: code for code, cls in messages.CODES.items()}
 
@@ -75,7 +78,15 @@ def decode(data: bytes, limit: int = MAX_FRAME) -> AnyMessage:
             whole = msgpack.Unpacker(read_size=len(data), max_buffer_size=limit)
             whole.feed(data)
             whole.skip()
-        raw = msgpack.unpackb(data, strict_map_key=True, ext_hook=_refuse_extension, max_ext_len=0)
+        # Maps and binary data are rare enough that most frames need no second look.
+        rare = data.translate(None, _USUAL)
+        raw = msgpack.unpackb(
+            data,
+            strict_map_key=True,
+            ext_hook=_refuse_extension,
+            max_ext_len=0,
+            object_pairs_hook=_mapping if rare else None,
+        )
     except Exception as error:  # noqa: BLE001  # of many classes, RecursionError and MemoryError among them
         text = str(error) or type(error).__name__
         raise ProtocolError(f"a frame of {len(data)} bytes is not one valid msgpack object: {text}") from None
@@ -87,10 +98,10 @@ def decode(data: bytes, limit: int = MAX_FRAME) -> AnyMessage:
         raise ProtocolError(
             f"no message has the code {code}" if type(code) is int else f"code: {name_of(code)}"
         )
-    # Containers and binary data are rare enough that most frames need no second look.
-    special = data.translate(None, _PLAIN)
-    if len(special) > _MAX_SENT or b"\xc4" in special or b"\xc5" in special or b"\xc6" in special:
-        _check_shape(raw, MAX_DEPTH if code >= _OUTWARDS else _MAX_SENT)
+    if rare or len(data) > _MAX_SENT:
+        special = data.translate(None, _PLAIN)
+        if len(special) > _MAX_SENT or b"\xc4" in special or b"\xc5" in special or b"\xc6" in special:
+            _check_shape(raw, MAX_DEPTH if code >= _OUTWARDS else _MAX_SENT)
     return reader(raw)
 
 
@@ -112,6 +123,13 @@ def request_id(data: bytes) -> int | None:
     if type(code) is not int or messages.CODES.get(code) not in messages.REQUESTS or type(number) is not int:
         return None
     return number if 0 <= number < 1 << 63 else None
+
+
+def _mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a map has a key twice")
+    return made
 
 
 def _refuse_extension(code: int, _: bytes) -> Any:

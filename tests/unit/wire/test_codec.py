@@ -96,6 +96,26 @@ def test_lists_in_values_stay_lists_and_paths_become_tuples() -> None:
     assert same(write, Write(1, 1, 5, (("put", ("r", "a"), {"l": [1, [2]]}, None, False),), "", ""))
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        b"\x82\xa1a\x01\xa1a\x02",
+        b"\x83\xa1a\x01\xa1b\x02\xa1a\x01",
+        b"\xde\x00\x02\xa1a\x01\xa1a\x01",
+        b"\xdf\x00\x00\x00\x02\xa1a\x01\xd9\x01a\x01",  # the same text, written longer
+        b"\xde\x01\x2c" + b"\xa1a\x01" * 300,
+    ],
+)
+@pytest.mark.parametrize("around", [b"%s", b"\x91%s", b"\x81\xa1z%s", b"\x82\xa1x\xc0\xa1y\x92\xc0%s"])
+def test_a_key_that_comes_twice_is_refused(twice: bytes, around: bytes) -> None:
+    data = encode(Reply(5, None))
+    assert data[-1:] == b"\xc0"
+    said = refused(data[:-1] + around % twice)
+    assert said.endswith("a map has a key twice")
+    once = data[:-1] + around % b"\x82\xa1a\x01\xa1b\x02"
+    assert decode(once) == Reply(5, msgpack.unpackb(once)[2])
+
+
 def test_an_integer_is_taken_for_a_float_field() -> None:
     fields = (1, "s", "t", False, "gw", "run", 15, 3, ":1", 4)
     welcome = decode(frame(60, *fields))
