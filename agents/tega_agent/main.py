@@ -5,16 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tega_zmq.log.disk import OsDisk
-from tega_zmq.runtime import args, logs
-from tega_zmq.runtime.config import AgentConfig
-from tega_zmq.runtime.program import run
+from tega_zmq.runtime.orderly import orderly
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent with the command line `argv`; return its exit status."""
+    return orderly(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    from tega_zmq.log.disk import OsDisk
+    from tega_zmq.runtime import args, logs
+    from tega_zmq.runtime.config import AgentConfig
+    from tega_zmq.runtime.program import run
+
     config = args.parse(
         AgentConfig,
         "tega-agent",

@@ -6,11 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from tega_broker.child import Child, bridge_command, bridge_is_installed
-from tega_zmq.log.disk import OsDisk
-from tega_zmq.runtime import args, logs
-from tega_zmq.runtime.config import BrokerConfig
-from tega_zmq.runtime.program import run
+from tega_zmq.runtime.orderly import orderly
 
 __all__ = ["main"]
 
@@ -20,6 +16,16 @@ _PATIENCE = 5.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the broker with the command line `argv`; return its exit status."""
+    return orderly(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    from tega_broker.child import Child, bridge_command, bridge_is_installed
+    from tega_zmq.log.disk import OsDisk
+    from tega_zmq.runtime import args, logs
+    from tega_zmq.runtime.config import BrokerConfig
+    from tega_zmq.runtime.program import run
+
     config = args.parse(
         BrokerConfig,
         "tega-broker",

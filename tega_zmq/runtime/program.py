@@ -28,6 +28,7 @@ from tega_zmq.runtime.config import AgentConfig, BrokerConfig
 from tega_zmq.runtime.historian import Historian, archiver, policy_of
 from tega_zmq.runtime.loop import Hooks, Loop
 from tega_zmq.runtime.notify import Notifier
+from tega_zmq.runtime.orderly import SIGNALS, Stopped
 from tega_zmq.runtime.sockets import ListenError
 from tega_zmq.tunnel.urls import Tls
 
@@ -66,7 +67,8 @@ def run(
     An agent is a node whose config has an `uplink`. `ready` is called when it serves, with the endpoint that
     a program on this host dials. `closing` is called when it stops, while sessions are still served, with a
     function that makes one pass of the loop; `reload` on SIGHUP, before the plugins. What stops the start
-    is one line in the log: a data folder that is held, damaged or not writable, an address in use.
+    is one line in the log: a data folder that is held, damaged or not writable, an address in use, a signal
+    before the node serves (see `orderly`).
     """
     sys.setswitchinterval(_SWITCH)
     try:
@@ -74,6 +76,9 @@ def run(
     except (StorageError, ListenError, InvalidValue) as error:
         logger.error("cannot start", extra={"fields": {"error": str(error)}})
         return 1
+    except Stopped:
+        logger.info("stopped before it was ready")
+        return 0
 
 
 class _Program(Hooks):
@@ -108,6 +113,8 @@ class _Program(Hooks):
         wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         writer: tega_log.LogThread | None = None
         historian: Historian | None = None
+        # Until it serves nothing is written, nor the new epochs that an unclean stop before asks for.
+        clean = opened.report.clean
         try:
             historian = self._historian(wake)
             historian.start()
@@ -120,15 +127,16 @@ class _Program(Hooks):
             try:
                 loop = self._loop(node, writer, wake, context, historian)
                 self._serve(loop, ready)
+                clean = True
             finally:
                 context.destroy(linger=500)
         finally:
             if historian is not None:
                 historian.close()
             if writer is not None:
-                writer.close(clean=True)
+                writer.close(clean=clean)
             else:
-                opened.log.close(clean=False)
+                opened.log.close(clean=clean)
             os.close(wake)
         logger.info("stopped")
         return 0
@@ -254,7 +262,7 @@ class _Program(Hooks):
     def _serve(self, loop: Loop, ready: Callable[[str], None]) -> None:
         notifier = Notifier()
         uplinks = self._config.uplink if isinstance(self._config, AgentConfig) else ()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, lambda *_: loop.stop())
         signal.signal(signal.SIGHUP, lambda *_: self._hangup())
         _calm_collector()
@@ -275,7 +283,7 @@ class _Program(Hooks):
         try:
             loop.run(before_closing=self._before_closing)
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # it stops already, and in order
             notifier.stopping()
 
