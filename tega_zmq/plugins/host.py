@@ -303,6 +303,8 @@ class PluginHost:
             if not found.finished or found.error is not None:
                 slot = Slot(source, source, self._clock)
                 slot.failed = [("", describe(found.error) if found.error is not None else _SLOW)]
+                why = {"why": _SLOW} if found.error is None else {}
+                say(self._log, "error", "plugins cannot be loaded", found.error, source=source, **why)
                 slots[source] = slot
                 # A folder that cannot be read for a moment is no reason to stop what came from it.
                 slots.update((k, s) for k, s in self._slots.items() if s.source == source and s.instances)

@@ -880,15 +880,22 @@ def test_a_host_that_is_displaced_says_so_and_comes_back_by_a_reload(fleet: Any)
 # -- sources ---------------------------------------------------------------------------------------
 
 
-def test_a_source_that_is_not_there_shows_with_what_to_do(fleet: Any, tmp_path: Any) -> None:
+def test_a_source_that_is_not_there_shows_with_what_to_do(
+    fleet: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     fleet.write("net.py", NET)
     missing = str(tmp_path / "missing")
-    host = fleet.run(missing, "no_such_module", str(fleet.folder))
+    with caplog.at_level(logging.ERROR):
+        host = fleet.run(missing, "no_such_module", str(fleet.folder))
     states = {each["name"]: (each["state"], each["error"]) for each in host.status()}
     assert states["net"] == ("running", None)
     assert states[missing][0] == states["no_such_module"][0] == "failed"
     assert "make it, or take" in states[missing][1]
     assert "install the distribution that has it" in states["no_such_module"][1]
+    logged = [record for record in caplog.records if record.message == "plugins cannot be loaded"]
+    assert [record.fields for record in logged] == [{"source": missing}, {"source": "no_such_module"}]
+    errors = [record.exc_info[1] for record in logged if record.exc_info]
+    assert [type(error) for error in errors] == [FileNotFoundError, ModuleNotFoundError]
 
 
 def test_a_folder_that_cannot_be_read_for_a_while_keeps_its_plugins(fleet: Any) -> None:
