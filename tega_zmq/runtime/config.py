@@ -440,7 +440,8 @@ class AgentConfig:
         "name of this node.",
     )
     operational: tuple[str, ...] = key(
-        (), "Roots that this device owns and the broker keeps a replica of. `{tega_id}` as above."
+        ("ops-{tega_id}",),
+        "Roots that this device owns and the broker keeps a replica of. `{tega_id}` as above.",
     )
     reconnect: Reconnect = section(Reconnect)
     tls: UplinkTls = section(UplinkTls)

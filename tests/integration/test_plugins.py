@@ -397,6 +397,13 @@ def test_the_plugin_system(fleet: Fleet) -> None:
         noc.call("ops-pi1.run", "reboot")
 
 
+def test_an_agent_without_any_config_writes_how_its_device_is(fleet: Fleet) -> None:
+    noc = fleet.connect(fleet.url)
+    agent = fleet.start("tega_agent", "bare", "tega_id=pi2", f"uplink=[{fleet.url}]")
+    assert until(lambda: noc.get("ops-pi2.system"))["hostname"]
+    assert [line for line in agent.lines() if line["level"] in ("warning", "error")] == []
+
+
 def test_the_plugin_system_without_an_operational_root(fleet: Fleet) -> None:
     noc = fleet.connect(fleet.url)
     agent = fleet.start_agent("operational=[]")

@@ -56,6 +56,7 @@ def test_all_has_defaults() -> None:
     assert agent.uplink == ("tcp://127.0.0.1:8740",)
     assert agent.requests == ("ipc://./var/agent/agent.sock",)
     assert agent.sync == "interval"
+    assert (agent.config, agent.operational) == ((), ("ops-pi1",))  # where the plugin `system` writes
     assert agent.log.segment < config.log.segment
 
 
