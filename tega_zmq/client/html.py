@@ -182,16 +182,21 @@ def difference(path: str, old: Any, new: Any, created: bool, deleted: bool) -> t
     return f"<b>{text(path)}</b>", side(old, not created, OLD), side(new, not deleted, NEW)
 
 
-def changes(made: Sequence[tuple[str, Any, bool]]) -> str:
-    """Return what a commit made: (path, new value, is it gone) of each change; more than one are folded."""
+def changes(made: Sequence[tuple[str, Any, bool]], left_out: int = 0) -> str:
+    """Return what a commit made: (path, new value, is it gone) of each change; more than one are folded.
+
+    `left_out`: how many more there were.
+    """
     lines = [
         f'<div><span style="{OLD}"><b>{text(path)}</b> deleted</span></div>'
         if gone
         else f'<div><b>{text(path)}</b>: <span style="{NEW}">{leaf(new)}</span></div>'
         for path, new, gone in made[:MAX_CHANGES]
     ]
-    if len(made) > MAX_CHANGES:
-        lines.append(f"<div>{note(f'... {len(made) - MAX_CHANGES} more, not shown')}</div>")
-    if len(made) <= 1:
+    more = max(0, len(made) - MAX_CHANGES) + left_out
+    if more:
+        lines.append(f"<div>{note(f'... {more} more, not shown')}</div>")
+    count = len(made) + left_out
+    if count <= 1:
         return "".join(lines)
-    return f"<details><summary>{len(made)} changes</summary>{''.join(lines)}</details>"
+    return f"<details><summary>{count} changes</summary>{''.join(lines)}</details>"

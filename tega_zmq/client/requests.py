@@ -543,8 +543,9 @@ def as_log(reply: Any) -> Log:
                     Difference(format_path(tuple(path)), None, new[0] if new else None, False, not new)
                     for path, new in changes
                 ),
+                int(left_out[0]) if left_out else 0,
             )
-            for version, time, tega_id, message, backto, changes in reply
+            for version, time, tega_id, message, backto, changes, *left_out in reply
         )
     except (TypeError, ValueError, LookupError):
         raise _broken("a request for a log", reply) from None

@@ -193,6 +193,8 @@ class LogEntry(NamedTuple):
     """The version that was restored, if it was a rollback."""
     changes: tuple[Difference, ...]
     """`old` is not known here: always None, and `created` False."""
+    left_out: int = 0
+    """How many more there were: too many to be listed, or too large for one answer."""
 
     def _repr_html_(self) -> str:
         return Log([self])._repr_html_()
@@ -210,7 +212,9 @@ class Log(list[LogEntry]):
                 html.when(each.time),
                 html.text(each.tega_id),
                 html.text(each.message),
-                html.changes([(change.path, change.new, change.deleted) for change in each.changes]),
+                html.changes(
+                    [(change.path, change.new, change.deleted) for change in each.changes], each.left_out
+                ),
             ]
             for each in self
         )

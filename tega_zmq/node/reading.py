@@ -14,12 +14,15 @@ from tega_zmq.node.state import Node
 from tega_zmq.paths import Path, format_path
 from tega_zmq.patterns import compile_oids
 from tega_zmq.sessions import Session
-from tega_zmq.store import Op, Store, Update
+from tega_zmq.store import Change, Op, Store, Update
 from tega_zmq.tree import Node as TreeNode
 from tega_zmq.wire.messages import Blame, Diff, Failure, Find, Get, Log, Maybe, Reply
 
 MAX_ANSWER = 7 << 20
 """Most bytes of values in one answer; it must fit into a frame."""
+
+MAX_LOGGED = 1000
+"""Most changes of one commit in an answer to `Log`."""
 
 _FORMS = frozenset({"value", "node", "attributes", "oids", "edges"})
 
@@ -95,22 +98,46 @@ def log_request(node: Node, session: Session, request: Log) -> None:
         raise NotFound(f"there is no root {path[0]}", path=format_path(path))
     limit = max(1, min(request.limit, 10_000))
     updates = past.log(node, path, limit, request.before, request.since, request.by)
-    node.reply(
-        session,
-        request.id,
-        [_log_entry(update) for update in updates],
-    )
+    node.reply(session, request.id, _entries(updates))
 
 
-def _log_entry(update: Update) -> list[Any]:
-    return [
-        update.after,
-        update.time,
-        update.tega_id,
-        update.message,
-        update.backto,
-        [[change.path, [change.value] if change.present else []] for change in update.changes[:1000]],
+def _entries(updates: list[Update]) -> list[list[Any]]:
+    """Return the entries of a log. If they are more than one answer takes, the largest changes are left out.
+
+    An entry that lacks some says last how many. Raises `TooLarge` if there is no room even without changes.
+    """
+    left = MAX_ANSWER - sum(64 + values.size(each.tega_id) + values.size(each.message) for each in updates)
+    if left < 0:
+        raise TooLarge(
+            f"{len(updates)} commits do not fit into one answer of {MAX_ANSWER} bytes; ask for fewer (`limit`)",
+            limit=MAX_ANSWER,
+        )
+    sizes = [
+        (_size(change), at, index)
+        for at, update in enumerate(updates)
+        for index, change in enumerate(update.changes[:MAX_LOGGED])
     ]
+    if sum(size for size, _, _ in sizes) > left:
+        sizes.sort()
+    listed: list[list[int]] = [[] for _ in updates]
+    for size, at, index in sizes:
+        left -= size
+        if left < 0:
+            break
+        listed[at].append(index)
+    return [_entry(update, sorted(indexes)) for update, indexes in zip(updates, listed, strict=True)]
+
+
+def _entry(update: Update, listed: list[int]) -> list[Any]:
+    shown = [update.changes[index] for index in listed]
+    changes = [[change.path, [change.value] if change.present else []] for change in shown]
+    entry = [update.after, update.time, update.tega_id, update.message, update.backto, changes]
+    left_out = len(update.changes) - len(listed)
+    return [*entry, left_out] if left_out else entry
+
+
+def _size(change: Change) -> int:
+    return 16 + sum(map(values.size, change.path)) + (values.size(change.value) if change.present else 0)
 
 
 def diff_request(node: Node, session: Session, request: Diff) -> None:
@@ -133,7 +160,7 @@ def diff_request(node: Node, session: Session, request: Diff) -> None:
         state = past.recalled(node, state, other[0], other_version)
     for relative, old, new in store.diff(state, path, version, other, other_version):
         entry = [relative, _maybe(old), _maybe(new)]
-        left -= 32 + sum(values.size(side[0]) for side in entry[1:] if side)
+        left -= change_size(entry)
         if left < 0:
             raise TooLarge(f"the diff is larger than {MAX_ANSWER} bytes; compare parts", limit=MAX_ANSWER)
         changes.append(entry)
@@ -268,7 +295,8 @@ def tree_value(found: TreeNode | None, limit: int = MAX_ANSWER) -> Any:
             left -= values.size(each[1])
         if left < 0:
             raise TooLarge(
-                f"the value is larger than {MAX_ANSWER} bytes; read parts of it (`oids` lists what it holds)",
+                f"the value is larger than {MAX_ANSWER} bytes; read parts of it (`oids` lists what it"
+                " holds; the shell's `export` reads them all)",
                 limit=MAX_ANSWER,
             )
     return tree.plain(found)
@@ -276,6 +304,12 @@ def tree_value(found: TreeNode | None, limit: int = MAX_ANSWER) -> Any:
 
 def _maybe(found: TreeNode | None) -> Maybe:
     return () if found is None else (tree_value(found),)
+
+
+def change_size(change: list[Any]) -> int:
+    """Return about how many bytes of an answer `[path, old, new]` takes, a side being `()` or `(value,)`."""
+    path, *sides = change
+    return 32 + sum(map(values.size, path)) + sum(values.size(side[0]) for side in sides if side)
 
 
 def changes_between(path: Path, old: TreeNode | None, new: TreeNode | None) -> Iterator[list[Any]]:

@@ -6,11 +6,11 @@ import heapq
 from collections.abc import Sequence
 from typing import Any, cast
 
-from tega_zmq import errors, paths, schemas, transactions
+from tega_zmq import errors, paths, schemas, transactions, values
 from tega_zmq.errors import Collision, InvalidPath, InvalidValue, NotFound, TegaError, TooLarge
 from tega_zmq.node import past
 from tega_zmq.node.passing import pass_on
-from tega_zmq.node.reading import changes_between, tree_value
+from tega_zmq.node.reading import MAX_ANSWER, change_size, changes_between, tree_value
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Op, Store, Written, expect, outcome
@@ -76,17 +76,29 @@ def begin(node: Node, session: Session, request: Begin) -> None:
 
 
 def candidate(node: Node, session: Session, request: Candidate) -> None:
-    """Answer with the trees of the roots that the transaction touches, and what it changes."""
+    """Answer with the trees of the roots that the transaction touches, and what it changes.
+
+    Raises `TooLarge` if that does not fit into one answer.
+    """
     transaction = transactions.find(session, request.txid, node.now)
-    roots = list(dict.fromkeys(op.path[0] for op in transaction.ops))
     trees: list[list[Any]] = []
     changes: list[list[Any]] = []
-    for name in roots:
+    left = MAX_ANSWER
+    for name in dict.fromkeys(op.path[0] for op in transaction.ops):
         before, after = transaction.base.roots.get(name), transaction.candidate.roots.get(name)
         old = before.node if before is not None else None
         new = after.node if after is not None else None
-        trees.append([name, tree_value(new)])
-        changes.extend(changes_between((name,), old, new))
+        try:
+            trees.append([name, tree_value(new, left)])
+            left -= values.size(trees[-1][1])
+            for change in changes_between((name,), old, new):
+                left -= change_size(change)
+                if left < 0:
+                    raise TooLarge
+                changes.append(change)
+        except TooLarge:
+            text = f"the candidate, with what it changes, is larger than {MAX_ANSWER} bytes; read parts of it"
+            raise TooLarge(text, limit=MAX_ANSWER) from None
     node.reply(session, request.id, [trees, changes])
 
 

@@ -10,7 +10,7 @@ from tega_zmq.errors import NotFound
 from tega_zmq.paths import Path
 from tega_zmq.shell.commands.data import MESSAGE, written
 from tega_zmq.shell.commands.showing import FORMS, shown
-from tega_zmq.shell.differences import change_data
+from tega_zmq.shell.differences import change_data, plural
 from tega_zmq.shell.output import Paint, Result, ago, flow, leaves, safe, table, when
 from tega_zmq.shell.session import Session, at_version, path_of
 from tega_zmq.shell.spec import Argument, Command, UsageError
@@ -81,6 +81,7 @@ def log(session: Session, args: argparse.Namespace) -> Result:
             "message": entry.message,
             "backto": entry.backto,
             "changes": [change_data(change._replace(created=True)) for change in entry.changes],
+            "left_out": entry.left_out,
         }
         for root, entry in entries
     ]
@@ -109,6 +110,8 @@ def _entry(root: str, entry: Any, paint: Paint) -> str:
             ]
     if len(lines) > _SHOWN:
         lines[_SHOWN:] = [f"    and {len(lines) - _SHOWN} more"]
+    if entry.left_out:
+        lines.append(f"    {plural(entry.left_out, 'change')} left out: too many or too large for a list")
     return "\n".join([head, *lines])
 
 

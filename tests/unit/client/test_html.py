@@ -278,6 +278,8 @@ def test_long_lists_are_cut_with_a_note() -> None:
         assert reader.words[-1] == f"... {1000 - html.MAX_ROWS} more {what}, not shown"
     assert "980 more nodes" in read(FoundNodes([Found("a", (), 1)] * 1000)).words[-1]
     assert "950 more" in read(LogEntry(1, 0.0, "a", "m", None, (one,) * 1000)).words[-1]
+    assert "... 3 more" in read(LogEntry(1, 0.0, "a", "m", None, (one,), left_out=3)).words[-1]
+    assert "4 changes" in read(LogEntry(1, 0.0, "a", "m", None, (one,), left_out=3)).words
 
 
 def test_a_log_shows_who_when_and_why() -> None:

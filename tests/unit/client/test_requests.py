@@ -195,6 +195,9 @@ def test_results() -> None:
         1,
         True,
     )
+    assert entry.left_out == 0
+    (entry,) = requests.as_log([[3, 1.5, "noc-1", "why", None, [], 7]])
+    assert (entry.changes, entry.left_out) == ((), 7)
     outcomes = requests.as_outcomes(
         [
             [["a", "f"], "pi1", True, 0],

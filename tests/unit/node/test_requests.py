@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tega_zmq import errors
-from tega_zmq.node import Settings, machine, parts
+from tega_zmq.node import Settings, machine, parts, reading
 from tega_zmq.wire import messages as m
 from tests.unit.node.lab import Lab, Peer
 
@@ -110,6 +110,45 @@ def test_answers_that_do_not_fit_are_refused(peer: Peer) -> None:
     ):
         assert refused(peer, errors.TooLarge, cls, *fields)
     assert len(peer.ask(m.Get, ("big",), None, "oids", "")) == 10
+
+
+def test_a_log_leaves_out_the_largest_changes_that_do_not_fit_and_says_how_many(peer: Peer) -> None:
+    peer.put("big.first", 0)
+    txid = peer.ask(m.Begin)
+    for n in range(12):
+        peer.ask(m.Write, (("put", ("big", f"k{n}"), "x" * 1_000_000, None, False),), "", txid)
+    peer.ask(m.CommitTransaction, txid, "a large one")
+    peer.put("big.small", 1)
+    small, large, _ = peer.ask(m.Log, ("big",), 10)
+    assert small[5:] == [[[["big", "small"], [1]]]]
+    assert large[3] == "a large one"
+    assert [change[0] for change in large[5]] == [["big", f"k{n}"] for n in range(7)]
+    assert large[6:] == [5]
+    peer.put("wide", {})
+    peer.ask(m.Write, tuple(("put", ("wide", f"k{n}"), n, None, False) for n in range(1200)), "", "")
+    (wide,) = peer.ask(m.Log, ("wide",), 1)
+    assert (len(wide[5]), wide[6]) == (1000, 200)
+
+
+def test_a_log_that_does_not_fit_even_without_changes_is_refused(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_ANSWER", 3000)
+    for n in range(3):
+        peer.ask(m.Write, (("put", ("a", "b"), n, None, False),), "m" * 1000, "")
+    assert "ask for fewer" in str(refused(peer, errors.TooLarge, m.Log, ("a",), 3))
+    assert len(peer.ask(m.Log, ("a",), 2)) == 2
+
+
+def test_a_candidate_that_does_not_fit_is_refused_and_can_be_committed(peer: Peer) -> None:
+    txid = peer.ask(m.Begin)
+    for n in range(4):  # it holds them twice: as tree and as change
+        peer.ask(m.Write, (("put", ("big", f"k{n}"), "x" * 1_000_000, None, False),), "", txid)
+    assert "the candidate" in str(refused(peer, errors.TooLarge, m.Candidate, txid))
+    for n in range(4, 10):
+        peer.ask(m.Write, (("put", (f"big{n}", "k"), "x" * 1_000_000, None, False),), "", txid)
+    assert "the candidate" in str(refused(peer, errors.TooLarge, m.Candidate, txid))
+    assert len(peer.ask(m.CommitTransaction, txid, "")[1]) == 7
 
 
 def test_a_read_sees_the_own_writes_before_and_waits_for_them() -> None:

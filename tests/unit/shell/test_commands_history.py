@@ -163,6 +163,15 @@ def test_log_of_many_changes_is_cut(desk: Any) -> None:
     assert type_(desk, "log a").endswith("    and 20 more")
 
 
+def test_log_says_what_was_left_out(desk: Any) -> None:
+    type_(desk, "put a.b 1")
+    desk.client.entries["a"][0] = desk.client.entries["a"][0]._replace(left_out=1)
+    assert type_(desk, "log a").endswith(
+        "\n    + a.b: 1\n    1 change left out: too many or too large for a list"
+    )
+    assert json.loads(type_(desk, "log a --json"))[0]["left_out"] == 1
+
+
 def test_log_shows_no_control_characters(desk: Any) -> None:
     type_(desk, 'put a.x "\\e[31m\\x9b1m\\n"', "put a.b 1")
     desk.client.entries["a"][0] = desk.client.entries["a"][0]._replace(
