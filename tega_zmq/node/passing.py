@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from tega_zmq import errors
-from tega_zmq.errors import Offline, OwnerAway, ReadOnly, Timeout
+from tega_zmq.errors import Offline, OwnerAway, ReadOnly, Timeout, TooLarge
 from tega_zmq.node.effects import Send, SendUp
 from tega_zmq.node.state import Node, Waiting
 from tega_zmq.sessions import Session
@@ -55,7 +55,7 @@ def pass_on(node: Node, session: Session, request: Any, root: str, owner: str | 
         node.check_log()
     _wait(node, session, request, owner, True, None)
     if recorded:
-        node.effects.append(Send(agent.peer, Forward(session.id, session.tega_id, encode(request))))
+        node.effects.append(Send(agent.peer, Forward(session.id, session.tega_id, _body(request))))
     else:
         # Were this node to forget the session, so would the owner, and do the write again when it is retried.
         node.held.append((session, request.id, owner))
@@ -87,7 +87,20 @@ def pass_up(
             )
         session.passed_up = max(session.passed_up, request.id)
     _wait(node, session, request, "", resend, convert)
-    node.effects.append(SendUp(Forward(session.id, session.tega_id, encode(request))))
+    node.effects.append(SendUp(Forward(session.id, session.tega_id, _body(request))))
+
+
+def _body(request: Any) -> bytes:
+    """Return `request` as it travels within a `Forward`. Raises `TooLarge`."""
+    try:
+        return encode(request)
+    except TooLarge as error:
+        raise TooLarge(
+            f"{error.message}: what is passed on to the owner of a root must fit into one message; connect to"
+            " the owner itself, or send less at a time",
+            size=error.size,
+            limit=error.limit,
+        ) from None
 
 
 def _wait(node: Node, session: Session, request: Any, to: str, resend: bool, convert: Convert | None) -> None:

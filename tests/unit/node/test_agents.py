@@ -55,6 +55,15 @@ def test_both_directions(site: Site) -> None:
     assert site.noc.ask(m.Get, ("ops-pi1",), None, "node", "")[4] is not None, "says how old it is"
 
 
+def test_a_commit_that_is_too_large_to_be_passed_on_says_what_to_do(site: Site) -> None:
+    txid = site.local.ask(m.Begin)
+    for n in range(9):
+        site.local.ask(m.Write, (put(f"config-pi1.k{n}", "x" * 1_000_000),), "", txid)
+    error = fails(site.local, errors.TooLarge, m.CommitTransaction, txid, "")
+    assert "connect to the owner itself" in str(error)
+    fails(site.noc, errors.NotFound, m.Get, ("config-pi1",), None, "value", "")
+
+
 def test_read_through_of_what_is_not_here(site: Site) -> None:
     site.noc.put("shared.k", 1)
     assert site.local.get("shared.k") == 1
