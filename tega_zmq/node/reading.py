@@ -109,7 +109,7 @@ def _entries(updates: list[Update]) -> list[list[Any]]:
     left = MAX_ANSWER - sum(64 + values.size(each.tega_id) + values.size(each.message) for each in updates)
     if left < 0:
         raise TooLarge(
-            f"{len(updates)} commits do not fit into one answer of {MAX_ANSWER} bytes; ask for fewer (`limit`)",
+            f"{len(updates)} commits do not fit into one answer of {MAX_ANSWER} bytes; ask for fewer",
             limit=MAX_ANSWER,
         )
     sizes = [

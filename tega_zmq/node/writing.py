@@ -94,11 +94,13 @@ def candidate(node: Node, session: Session, request: Candidate) -> None:
             for change in changes_between((name,), old, new):
                 left -= change_size(change)
                 if left < 0:
-                    raise TooLarge
+                    break
                 changes.append(change)
         except TooLarge:
+            left = -1
+        if left < 0:
             text = f"the candidate, with what it changes, is larger than {MAX_ANSWER} bytes; read parts of it"
-            raise TooLarge(text, limit=MAX_ANSWER) from None
+            raise TooLarge(text, limit=MAX_ANSWER)
     node.reply(session, request.id, [trees, changes])
 
 

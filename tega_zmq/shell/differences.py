@@ -6,18 +6,46 @@ They do not overlap, so that their order does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tega_zmq.client.results import Difference
 from tega_zmq.paths import Path, format_oid, parse
 from tega_zmq.shell.output import Paint, flow, leaves, safe
+from tega_zmq.values import same
 
-__all__ = ["FORMS", "change_data", "counts", "leaf_text", "patch_of", "plural", "stat_text", "tree_text"]
+__all__ = [
+    "FORMS",
+    "change_data",
+    "counts",
+    "differences",
+    "leaf_text",
+    "patch_of",
+    "plural",
+    "stat_text",
+    "tree_text",
+]
 
 FORMS = ("tree", "leaves", "stat", "patch")
 """The ways in which a command shows differences."""
 
 _STEP = "  "
+
+
+def differences(at: str, old: Any, new: Any) -> Iterator[Difference]:
+    """Yield the topmost paths, `at` or below, at which two values are not the same: as a node compares."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        if not same(old, new):
+            yield Difference(at, old, new, created=False, deleted=False)
+        return
+    for oid in [*old, *(oid for oid in new if oid not in old)]:
+        path = f"{at}.{format_oid(oid)}" if at else format_oid(oid)
+        if oid not in new:
+            yield Difference(path, old[oid], None, created=False, deleted=True)
+        elif oid not in old:
+            yield Difference(path, None, new[oid], created=True, deleted=False)
+        else:
+            yield from differences(path, old[oid], new[oid])
 
 
 def change_data(change: Any) -> dict[str, Any]:

@@ -139,6 +139,28 @@ def test_documents(tega: Tega, tmp_path: Path) -> None:
     assert tega("get", "small.x")[1] == "1\n"
 
 
+def test_what_was_exported_comes_back_though_it_is_larger_than_a_message(tega: Tega, tmp_path: Path) -> None:
+    noc = tega.fleet.client("noc")
+    for n in range(22):  # 20 MB
+        noc.put(f"big.k{n}", "x" * 900_000 + str(n))
+    for root in ("wide", "other"):
+        for n in range(10):
+            noc.put(f"{root}.n{n}", {f"leaf {leaf}": "y" * 490 for leaf in range(1000)})
+    file = tmp_path / "all.json"
+    assert tega("export", ".", str(file))[0] == 0
+    assert tega("import", str(file), "--dry-run")[:2] == (0, "nothing would change\n")
+    for root in ("big", "wide", "other"):
+        noc.delete(root)
+    status, out, _ = tega("import", str(file), "--dry-run", "--stat")
+    assert (status, out.splitlines()[-1]) == (0, "20022 leaves added, 0 removed, 0 changed")
+    assert tega("import", str(file)) == (0, "too much to count the changes: big@23 other@11 wide@11\n", "")
+    again = tmp_path / "again.json"
+    assert tega("export", ".", str(again))[0] == 0
+    assert again.read_bytes() == file.read_bytes()
+    status, out, _ = tega("log", "big", "-n", "2")
+    assert (status, out.count("1 change left out"), out.count("    - big")) == (0, 1, 1)
+
+
 def test_calls(tega: Tega) -> None:
     handler = tega.fleet.client("handler")
     for name, result in {"zero": 0, "empty": "", "no": False, "none": None}.items():

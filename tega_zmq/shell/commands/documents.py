@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tega_zmq import paths
+from tega_zmq.client.results import Difference
 from tega_zmq.errors import InvalidPath, InvalidValue, NotFound, TegaError, TooLarge
 from tega_zmq.paths import Path, format_path
 from tega_zmq.shell.commands.showing import FORMS, shown
-from tega_zmq.shell.differences import counts, plural
+from tega_zmq.shell.differences import counts, differences, plural
 from tega_zmq.shell.output import Result, safe
 from tega_zmq.shell.session import Session, at_version
 from tega_zmq.shell.spec import Argument, Command, UsageError
@@ -53,11 +54,11 @@ def import_(session: Session, args: argparse.Namespace) -> Result:
                 sent += _size(part)
                 (transaction.put if kind == "put" else transaction.patch)(path, part)
         session.around.progress("import: comparing")
-        found = transaction.candidate().changes
-        changes = sum(counts(found))
+        found = _changes(transaction)
         if args.dry_run:
             transaction.cancel()
-            return shown(found, args, "nothing would change")
+            return shown(_compared(session, trees) if found is None else found, args, "nothing would change")
+        changes = None if found is None else sum(counts(found))
         session.around.progress("import: committing")
         committed = transaction.commit(message=message)
     except BaseException:
@@ -65,8 +66,34 @@ def import_(session: Session, args: argparse.Namespace) -> Result:
         raise
     data = {"revision": committed.revision, "versions": committed.versions, "changes": changes}
     at = " ".join(f"{format_path((root,))}@{version}" for root, version in committed.versions.items())
-    what = plural(changes, "change") if committed.revision else "nothing changed"
+    if not committed.revision:
+        what = "nothing changed"
+    else:
+        what = "too much to count the changes" if changes is None else plural(changes, "change")
     return Result(data, safe(f"{what}: {at}" if at else what))
+
+
+def _changes(transaction: Any) -> list[Difference] | None:
+    """Return what `transaction` changes; None if that is more than the node can say in one answer."""
+    try:
+        return list(transaction.candidate().changes)
+    except TooLarge:
+        return None
+
+
+def _compared(session: Session, trees: dict[str, dict[str, Any]]) -> list[Difference]:
+    """Return the same as a candidate would have, from the present roots, which are read in parts."""
+    found: list[Difference] = []
+    for count, (root, new) in enumerate(trees.items()):
+        session.around.progress(f"import: comparing root {count + 1} of {len(trees)}: {root}")
+        name = format_path((root,))
+        try:
+            old = _read(session, (root,), None, lasting=False)
+        except NotFound:
+            found.append(Difference(name, None, new, created=True, deleted=False))
+        else:
+            found += differences(name, old, new)
+    return found
 
 
 def _roots_of(document: Any, name: str) -> dict[str, dict[str, Any]]:
@@ -92,12 +119,24 @@ def in_parts(path: Path, value: Any, limit: int = PART) -> Iterator[tuple[str, P
     if _size(value) <= limit or not isinstance(value, dict):
         yield "put", path, value
         return
-    yield "put", path, {}
+    # In a patch null would delete, so what holds one goes into the first put as far as there is room: put one
+    # by one they would soon be more operations than a transaction takes.
+    sizes = {oid: _size(child) + len(oid) for oid, child in value.items()}
+    first: dict[str, Any] = {}
+    room = limit
+    nulls = {oid for oid, child in value.items() if sizes[oid] <= limit and _has_null(child)}
+    for oid in value:
+        if oid in nulls and sizes[oid] <= room:
+            first[oid] = value[oid]
+            room -= sizes[oid]
+    yield "put", path, first
     group: dict[str, Any] = {}
     room = limit
     for oid, child in value.items():
-        size = _size(child) + len(oid)
-        if size > limit or _has_null(child):  # in a patch, null would delete
+        if oid in first:
+            continue
+        size = sizes[oid]
+        if size > limit or oid in nulls:
             yield from in_parts((*path, oid), child, limit)
             continue
         if size > room:
@@ -140,14 +179,14 @@ def export(session: Session, args: argparse.Namespace) -> Result:
         for count, root in enumerate(roots):
             session.around.progress(f"export: root {count + 1} of {len(roots)}: {root}")
             try:
-                tree = _lasting(session, (root,), None)
+                tree = _read(session, (root,), None)
             except NotFound:
                 continue  # it went meanwhile
             if tree is not _NOTHING:
                 document[root] = tree
     else:
         at = at_version(args.path)
-        tree = _lasting(session, at.path, at.version)
+        tree = _read(session, at.path, at.version)
         if tree is _NOTHING:
             raise NotFound(f"{at}: there are only ephemeral nodes, which are not exported", path=str(at))
         for oid in reversed(at.path):
@@ -166,21 +205,21 @@ def export(session: Session, args: argparse.Namespace) -> Result:
 _NOTHING: Any = object()
 
 
-def _lasting(session: Session, path: Path, version: int | str | None) -> Any:
-    """Return the value at `path` without ephemeral nodes and handlers, or `_NOTHING`.
+def _read(session: Session, path: Path, version: int | str | None, *, lasting: bool = True) -> Any:
+    """Return the value at `path` without handlers, and if `lasting` without ephemeral nodes, or `_NOTHING`.
 
     Read with its attributes, which tell what is ephemeral and hold no handlers; what is too large for one
     answer is read in parts.
     """
     try:
-        return _strip(session.client.attributes(path, version=version))
+        return _strip(session.client.attributes(path, version=version), lasting)
     except TooLarge:
         if version is None:  # all parts of one version
             version = _present(session, path[0])
     parts = {}
-    session.around.progress(f"export: {format_path(path)} in parts")
+    session.around.progress(f"reading {format_path(path)} in parts")
     for oid, _ in session.client.oids(path, version=version):
-        part = _lasting(session, (*path, oid), version)
+        part = _read(session, (*path, oid), version, lasting=lasting)
         if part is not _NOTHING:
             parts[oid] = part
     return parts
@@ -194,14 +233,14 @@ def _present(session: Session, root: str) -> int:
     raise NotFound(f"there is no root {root} any more", path=root)
 
 
-def _strip(attributes: dict[str, Any]) -> Any:
-    if attributes["_ephemeral"]:
+def _strip(attributes: dict[str, Any], lasting: bool) -> Any:
+    if lasting and attributes["_ephemeral"]:
         return _NOTHING
     value = attributes["_value"]
     # A leaf may not be a map, so that a map is always a container: oids with their own attributes.
     if not isinstance(value, dict):
         return value
-    kept = {oid: _strip(child) for oid, child in value.items()}
+    kept = {oid: _strip(child, lasting) for oid, child in value.items()}
     return {oid: child for oid, child in kept.items() if child is not _NOTHING}
 
 

@@ -92,6 +92,8 @@ class FakeTransaction:
         self._check()
         roots = {name: self.tree.get(name) for name in {*self.tree, *self.client.tree}}
         changed = {name: tree for name, tree in roots.items() if tree != self.client.tree.get(name)}
+        if self.client.largest is not None and len(str(changed)) > self.client.largest:
+            raise TooLarge("the candidate is larger than an answer")
         return CandidateView(changed, tuple(differences("", self.client.tree, self.tree)))
 
     def commit(self, message: str | None = None) -> Committed:

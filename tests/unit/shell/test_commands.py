@@ -333,6 +333,30 @@ def test_a_dry_import_shows_the_difference(desk: Any, tmp_path: File) -> None:
     assert type_(desk, f"import {file} --dry-run") == "nothing would change"
 
 
+def test_an_import_that_is_too_large_for_a_candidate_is_committed_and_compared_here(
+    desk: Any, tmp_path: File
+) -> None:
+    file = tmp_path / "x.json"
+    type_(desk, "put a {b: {x: 1, y: 2, 'p.q': 1}, same: [1], leaf: 1}", "put r {s: two}")
+    desk.client.ephemeral = {("a", "b", "y")}
+    file.write_text(json.dumps({"a": {"b": {"x": 3, "z": {}, "p.q": 1}, "same": [1], "leaf": {}}, "n": {}}))
+    whole = [type_(desk, f"import {file} --dry-run {form} --json") for form in ("", "--stat", "--patch")]
+    desk.client.largest = 20
+    parts = [type_(desk, f"import {file} --dry-run {form} --json") for form in ("", "--stat", "--patch")]
+    assert list(map(_in_order, parts)) == list(map(_in_order, whole))
+    assert _in_order(parts[0])[0] == {"path": "a.b.x", "old": 1, "new": 3}
+    what, _, versions = type_(desk, f"import {file}").partition(": ")
+    assert (what, sorted(versions.split())) == ("too much to count the changes", ["a@1", "n@0"])
+    assert desk.client.tree == {**json.loads(file.read_text()), "r": {"s": "two"}}
+    assert type_(desk, f"import {file} --dry-run") == "nothing would change"
+    assert json.loads(type_(desk, f"import {file} --json"))["revision"] == 0
+
+
+def _in_order(text: str) -> Any:
+    found = json.loads(text)
+    return sorted(found, key=lambda each: each["path"]) if isinstance(found, list) else found
+
+
 def test_a_refused_import_cancels_its_transaction(desk: Any, tmp_path: File) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("a: {b: 1}")
@@ -374,6 +398,14 @@ def test_a_large_root_is_put_in_parts() -> None:
     assert rebuilt == {"r": tree}
     assert all(len(json.dumps(value)) < 700 for _, path, value in parts if path != ("r", "long"))
     assert list(in_parts(("r",), {"a": None})) == [("put", ("r",), {"a": None})]
+
+
+def test_what_holds_nulls_is_put_together_as_far_as_there_is_room() -> None:
+    tree = {f"n{n}": {"x": n, "y": None} for n in range(100)}
+    parts = list(in_parts(("r",), tree, limit=2000))
+    assert parts[0][:2] == ("put", ("r",))
+    assert len(parts) == 1 + 100 - len(parts[0][2])
+    assert len(parts[0][2]) > 50
 
 
 # -- the fleet -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 from hypothesis import example, given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tega_zmq import tree
 from tega_zmq.client.results import Difference
 from tega_zmq.paths import format_path
-from tega_zmq.shell.differences import counts, leaf_text, patch_of, stat_text, tree_text
+from tega_zmq.shell.differences import counts, differences, leaf_text, patch_of, stat_text, tree_text
 from tega_zmq.shell.output import Paint, leaves, plain
 
 OIDS = st.text(st.sampled_from('ab~/0.1 "\\-é'), min_size=1, max_size=3)
@@ -36,6 +37,20 @@ def between(old: Any, new: Any) -> list[Difference]:
         )
         for path, was, now in tree.diff(one, other)
     ]
+
+
+def as_json(difference: Difference) -> str:
+    return json.dumps(difference._asdict(), sort_keys=True)  # tells 1 from True
+
+
+@given(TREES, TREES)
+@example({"a": 1, "b": 0.0}, {"a": True, "b": -0.0})
+@example({"a": {}}, {"a": None})
+def test_values_are_compared_as_a_node_compares_them(old: Any, new: Any) -> None:
+    found = list(differences("", old, new))
+    assert sorted(map(as_json, found)) == sorted(map(as_json, between(old, new)))
+    below = [each._replace(path=f"r.{each.path}") for each in found]
+    assert list(differences("r", old, new)) == below
 
 
 def apply(document: Any, patch: list[dict[str, Any]]) -> Any:
