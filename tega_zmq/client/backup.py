@@ -25,7 +25,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from tega_zmq.errors import Compacted, InvalidValue, StorageError, TooLarge
 from tega_zmq.wire import MAX_FRAME, decode_value, encode, messages
@@ -59,27 +59,38 @@ def _silent(_: str) -> None:
 def backup(client: Client, file: str, *, progress: Callable[[str], None] = _silent) -> Summary:
     """Write all versions of all roots that the broker owns to `file`, which is replaced when it is whole.
 
-    Operational roots are not in it: their agents have them. Raises `StorageError` if the file cannot be
-    written, `Compacted` if versions were dropped meanwhile, `TooLarge` for a commit, or a first tree, of more
-    than 64 MiB as msgpack.
+    What is no file, a device or a pipe, is written to. Operational roots are not in it: their agents have
+    them. Raises `StorageError` if the file cannot be written, `Compacted` if versions were dropped meanwhile,
+    `TooLarge` for a commit, or a first tree, of more than 64 MiB as msgpack.
     """
+    try:
+        if os.path.exists(file) and not os.path.isfile(file):
+            with open(file, "wb") as special:
+                return _pack(client, special, progress)
+        return _replace(client, os.path.realpath(file), progress)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"{file}: cannot be written: {reason}", reason=reason, outcome="none") from None
+
+
+def _replace(client: Client, file: str, progress: Callable[[str], None]) -> Summary:
     temporary = f"{file}.{os.getpid()}.tmp"
     try:
         with open(temporary, "xb") as raw:
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as out:
-                summary = _write(client, out, progress)
+            summary = _pack(client, raw, progress)
             raw.flush()
             os.fsync(raw.fileno())
         os.replace(temporary, file)
-        _sync_folder(os.path.dirname(os.path.abspath(file)))
-    except OSError as error:
-        _remove(temporary)
-        reason = error.strerror or str(error)
-        raise StorageError(f"{file}: cannot be written: {reason}", reason=reason, outcome="none") from None
     except BaseException:
         _remove(temporary)
         raise
+    _sync_folder(os.path.dirname(file))
     return summary
+
+
+def _pack(client: Client, raw: BinaryIO, progress: Callable[[str], None]) -> Summary:
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as out:
+        return _write(client, out, progress)
 
 
 def _write(client: Client, out: gzip.GzipFile, progress: Callable[[str], None]) -> Summary:

@@ -129,10 +129,16 @@ def load_file(path: str | os.PathLike[str]) -> Any:
 def save_file(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` into the file, JSON if its name ends in `.json`, else YAML.
 
-    The file is replaced as a whole or not at all. Raises `OSError`.
+    The file is replaced as a whole or not at all; a link stays one, and leads to it. What is no file, a
+    device or a pipe, is written to. Raises `OSError`.
     """
     name = os.fspath(path)
     text = dump_json(value) if name.endswith(".json") else dump(value)
+    if os.path.exists(name) and not os.path.isfile(name):
+        with open(name, "w", encoding="utf-8") as special:
+            special.write(text)
+        return
+    name = os.path.realpath(name)
     folder = os.path.dirname(name) or "."
     import tempfile  # here, since a device that never exports does without what it loads
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,24 @@ def test_a_file_that_is_not_whole_is_refused_before_anything_is_sent(fleet: Flee
         backup(noc, str(tmp_path / "no" / "folder"))
     with pytest.raises(errors.InvalidValue, match="cannot be read"):
         restore(noc, str(tmp_path / "missing"))
+
+
+def test_a_pipe_or_a_link_takes_a_backup_and_stays(fleet: Fleet, tmp_path: Path) -> None:
+    noc = fleet.client("noc")
+    noc.put("a.x", 1)
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    pipe, link, file = folder / "pipe", folder / "link", folder / "file"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_bytes)
+        backup(noc, str(pipe))
+        assert gzip.decompress(read.result()).startswith(b'{"tega_backup":')
+    backup(noc, str(link))
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(folder.iterdir()) == [file, link, pipe]
 
 
 def test_at_the_shell(fleet: Fleet, tmp_path: Path) -> None:

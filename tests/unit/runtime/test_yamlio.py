@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +273,27 @@ def test_a_file_keeps_its_permissions(tmp_path: Path) -> None:
     yamlio.save_file(file, {"a": 1})
     assert file.stat().st_mode & 0o777 == 0o640
     assert file.read_text() == "a: 1\n"
+
+
+def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_text)
+        yamlio.save_file(pipe, {"a": 1})
+        assert read.result() == "a: 1\n"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "link.json"
+    link.symlink_to("folder/there.json")
+    for value in ({"a": 1}, {"a": 2}):
+        yamlio.save_file(link, value)
+        assert link.is_symlink()
+        assert yamlio.load_file(tmp_path / "folder" / "there.json") == value
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
