@@ -22,7 +22,7 @@ import zmq
 
 from tega_zmq.client import requests
 from tega_zmq.client.engine import Engine
-from tega_zmq.client.link import AnyLink, Carrier, link_to, readable, receive
+from tega_zmq.client.link import AnyLink, Carrier, link_to, no_answer, readable, receive
 from tega_zmq.client.notices import Notices
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.workers import Workers
@@ -105,9 +105,7 @@ class AsyncDriver:
                 await first
         except TimeoutError:
             await self.close()
-            raise Disconnected(
-                f"no node answers at {self.url} within {timeout:g} seconds", outcome="none"
-            ) from None
+            raise Disconnected(no_answer(self.url, timeout, self._link.trouble), outcome="none") from None
         except BaseException:
             await self.close()
             raise

@@ -28,7 +28,7 @@ import zmq
 from tega_zmq.client import requests
 from tega_zmq.client.crew import Crew, Work
 from tega_zmq.client.engine import Engine
-from tega_zmq.client.link import AnyLink, link_to, readable, receive
+from tega_zmq.client.link import AnyLink, link_to, no_answer, readable, receive
 from tega_zmq.client.notices import Notices
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.workers import Workers
@@ -172,7 +172,7 @@ class Driver:
             raise
         if not answered:
             self.close()
-            raise Disconnected(f"no node answers at {self.url} within {timeout:g} seconds", outcome="none")
+            raise Disconnected(no_answer(self.url, timeout, self._link.trouble), outcome="none")
         if first.error is not None:
             self.close()
             raise first.error

@@ -24,7 +24,7 @@ from tega_zmq.wire.codec import MAX_FRAME
 if TYPE_CHECKING:
     from tega_zmq.tunnel.link import TunnelLink
 
-__all__ = ["AnyLink", "Carrier", "ConnectionState", "Link", "link_to", "readable", "receive"]
+__all__ = ["AnyLink", "Carrier", "ConnectionState", "Link", "link_to", "no_answer", "readable", "receive"]
 
 Carrier: TypeAlias = zmq.Socket[bytes] | Piped
 """What carries frames: a DEALER, or the WebSocket of a tunnel."""
@@ -112,12 +112,21 @@ def receive(socket: Carrier) -> bytes | None:
     return data
 
 
+def no_answer(url: str, timeout: float, trouble: str) -> str:
+    """Return what is told when no session came about at `url` within `timeout` seconds."""
+    text = f"no node answers at {url} within {timeout:g} second" + ("" if timeout == 1 else "s")
+    return f"{text}: {trouble}" if trouble else text
+
+
 class Link:
     """Dials `url` with sockets of `context`, or, if that is None, of a context of its own until `close`.
 
     `socket` is the present DEALER or None; `fd` and `monitor_fd` are what to poll for reading while there is
     one: the first is edge-triggered (read `zmq.EVENTS` and drain after every event and every send).
     """
+
+    trouble = ""
+    """Why it cannot be dialled, as far as that is known: of TCP it is not."""
 
     def __init__(self, url: str, context: zmq.Context[Any] | None, queue: int = 10_000) -> None:
         """`queue`: frames that may wait, each way."""

@@ -265,13 +265,17 @@ def check_url(url: Any) -> str:
     """
     if not isinstance(url, str):
         raise InvalidValue(f"the url of a node is text, not {type(url).__name__}")
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue(f"{url[:200]!a}: a url is Unicode text, without lone surrogates") from None
     if url.startswith("tcp://"):
         match = _TCP.fullmatch(url)
         if match and 1 <= int(match.group(2)) <= 65535:
             return url
         raise InvalidValue(f"{url}: expected tcp://HOST:PORT with a port from 1 to 65535")
     if url.startswith("ipc://"):
-        size = len(url.encode(errors="surrogatepass")) - len("ipc://")
+        size = len(url.encode()) - len("ipc://")
         if 0 < size <= _LONGEST_IPC:
             return url
         raise InvalidValue(f"{url}: expected ipc://PATH with a path of 1 to {_LONGEST_IPC} bytes, not {size}")

@@ -55,8 +55,8 @@ class TunnelLink:
         self._address = address_of(url)
         self._files = NO_TLS if files is None else files
         self._dialling: _Dialling | None = None
-        self._told = ""
-        """The last reason that was logged."""
+        self.trouble = ""
+        """The last reason why it could not be dialled, or was lost; it is logged once."""
 
     def dial(self) -> None:
         """Begin to open a tunnel. Raises `zmq.ZMQError`: no descriptors left."""
@@ -87,7 +87,7 @@ class TunnelLink:
             if dialling.opened is None:
                 return "dialling"
             self._dialling = None
-            self._told = ""
+            self.trouble = ""
             socket.begin(*dialling.opened, self.monitor_fd)
             return "up"
         if socket.lost:
@@ -96,8 +96,8 @@ class TunnelLink:
         return "dialling"
 
     def _tell(self, reason: str) -> None:
-        if reason != self._told:
-            self._told = reason
+        if reason != self.trouble:
+            self.trouble = reason
             _log.warning("the tunnel %s: %s", self.url, reason)
 
     def hang_up(self, linger: int = 0) -> None:

@@ -282,6 +282,7 @@ def test_urls(url: str) -> None:
         ("ws://gw?a=1", "no query"),
         ("http://gw", "expected tcp"),
         ("gw:8740", "expected tcp"),
+        ("tcp://\udcff:1", "surrogates"),
         (5, "text"),
     ],
 )
