@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from tega_zmq.errors import TegaError
 from tega_zmq.shell import oneshot
 from tega_zmq.shell.oneshot import DONE, INTERRUPTED, REFUSED, WRONG, Options
+from tega_zmq.shell.output import Unwritable
 from tega_zmq.shell.session import one_line
 from tega_zmq.shell.spec import Finished, Parser, UsageError
 from tega_zmq.version import __version__
@@ -28,12 +29,16 @@ DEFAULT_TIMEOUT = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `tega` command; return its exit status: 0 done, 1 refused, 2 wrong usage. Raises nothing."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
+    _open_streams()
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=errors)
     try:
         status = _run(arguments)
-        sys.stdout.flush()
     except Finished:
         status = DONE
     except UsageError as error:
@@ -45,10 +50,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
-        # The reader has seen enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        oneshot.discard(sys.stdout)  # the reader has seen enough
         status = DONE
+    except Unwritable as error:
+        oneshot.complain(f"tega: {error}")
+        oneshot.discard(sys.stdout)
+        status = REFUSED
     return status
+
+
+def _open_streams() -> None:
+    """Replace streams that are closed: nothing comes in, results cannot be written, errors go nowhere."""
+    for name, mode, flags in (
+        ("stdin", "r", os.O_RDONLY),
+        ("stdout", "w", os.O_RDONLY),  # so that writing fails as it does where a program has closed it
+        ("stderr", "w", os.O_WRONLY),
+    ):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, flags)
+            setattr(sys, name, os.fdopen(handle, mode, encoding="utf-8", closefd=False))
 
 
 def _run(arguments: list[str]) -> int:

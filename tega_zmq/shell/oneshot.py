@@ -12,10 +12,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from tega_zmq.errors import InvalidValue, TegaError
+from tega_zmq.errors import InvalidValue, TegaError, TooLarge
 from tega_zmq.shell.commands import COMMANDS, calls
 from tega_zmq.shell.literals import looks_like_call
-from tega_zmq.shell.output import Paint, render, safe, want_colour
+from tega_zmq.shell.output import Paint, Unwritable, render, safe, want_colour, write_out
 from tega_zmq.shell.progress import Progress
 from tega_zmq.shell.run import Quit, execute, run_line, unknown
 from tega_zmq.shell.session import Session, Surroundings, one_line, state_text
@@ -29,11 +29,15 @@ __all__ = [
     "Options",
     "complain",
     "dial",
+    "discard",
     "run_command",
     "run_script",
 ]
 
 DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+_LONGEST = 64 << 20
+"""Most characters of a value on standard input; what a node takes is less."""
 
 _FOLLOWING = frozenset(("sub", "subr"))
 
@@ -55,13 +59,23 @@ class Options(NamedTuple):
 
 
 def dial(options: Options) -> Any:
-    """Return a client of the node that `options` name. Raises `TegaError`."""
+    """Return a client of the node that `options` name.
+
+    Raises `TegaError`, and `UsageError` for what is no url or no tega_id.
+    """
     import logging
 
     from tega_zmq.client.blocking import connect
+    from tega_zmq.client.requests import check_tega_id, check_url
 
     # What the client would log, the shell says itself.
     logging.getLogger("tega_zmq").addHandler(logging.NullHandler())
+    try:
+        check_url(options.server)
+        if options.tega_id is not None:
+            check_tega_id(options.tega_id)
+    except InvalidValue as error:
+        raise UsageError(error.message) from None
     tls = None
     if options.server.startswith("wss://"):
         from tega_zmq import Tls
@@ -72,22 +86,34 @@ def dial(options: Options) -> Any:
 
 def complain(text: str) -> None:
     """Print one line for the user on standard error."""
-    sys.stderr.write(safe(text, lines=False) + "\n")
-    sys.stderr.flush()
+    _write_error(safe(text, lines=False))
+
+
+def _write_error(text: str) -> None:
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)  # there is nobody to tell; the exit status still says it
+
+
+def discard(stream: TextIO) -> None:
+    """Let go of what `stream` could not write: Python would complain once more when it flushes at the end."""
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), stream.fileno())
 
 
 def tell_usage(error: UsageError) -> None:
     """Print what was typed wrongly, and how it should be."""
     complain(f"tega: {error}")
     if error.usage:
-        sys.stderr.write(safe(error.usage) + "\n")
+        _write_error(safe(error.usage))
 
 
 def say(text: str) -> None:
-    """Print a result, if there is any."""
+    """Print a result, if there is any. Raises `Unwritable`, `BrokenPipeError`."""
     if text:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        write_out(text + "\n")
 
 
 # -- one command -----------------------------------------------------------------------------------
@@ -127,6 +153,7 @@ def run_command(words: Sequence[str], options: Options) -> int:
 def _follow(session: Session, command: Command, args: Any, stop: threading.Event) -> int:
     """Subscribe and go on until a signal, or until the session is over for good."""
     over: list[str] = []
+    unread: list[Exception] = []
 
     states = [session.client.state]
 
@@ -142,8 +169,8 @@ def _follow(session: Session, command: Command, args: Any, stop: threading.Event
     def show(text: str) -> None:
         try:
             say(text)
-        except BrokenPipeError:
-            over.append("")
+        except (BrokenPipeError, Unwritable) as error:
+            unread.append(error)
             stop.set()
 
     session.around = session.around._replace(show=show)
@@ -160,8 +187,8 @@ def _follow(session: Session, command: Command, args: Any, stop: threading.Event
     if over == ["taken over"]:
         complain(f"TakenOver: another program said hello as {session.client.tega_id}")
         return REFUSED
-    if over == [""]:
-        raise BrokenPipeError
+    if unread:
+        raise unread[0]
     return DONE
 
 
@@ -260,7 +287,10 @@ def _standard_input() -> str:
     """The value of a command that was given none: standard input, to its end or, typed, to an empty line."""
     if sys.stdin.isatty():
         return Lines(sys.stdin).body()
-    return sys.stdin.read()
+    text = sys.stdin.read(_LONGEST + 1)
+    if len(text) > _LONGEST:
+        raise TooLarge(f"standard input is longer than {_LONGEST} characters: no value is", limit=_LONGEST)
+    return text
 
 
 def _confirm(question: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TextIO
 __all__ = [
     "Paint",
     "Result",
+    "Unwritable",
     "age",
     "ago",
     "flow",
@@ -28,6 +29,7 @@ __all__ = [
     "to_yaml",
     "want_colour",
     "when",
+    "write_out",
 ]
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
@@ -56,6 +58,21 @@ class Paint(NamedTuple):
 
 
 plain = Paint(False)
+
+
+class Unwritable(Exception):
+    """Standard output does not take what was written: its disk is full, or it is closed."""
+
+
+def write_out(text: str) -> None:
+    """Write `text` to standard output at once. Raises `Unwritable`, or `BrokenPipeError`: nobody reads it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritable(f"standard output: {error.strerror or error}") from None
 
 
 class Result(NamedTuple):

@@ -6,11 +6,12 @@ From this the argument parsers of one-shots and of the interactive shell are mad
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from tega_zmq.shell.lexer import unquote
-from tega_zmq.shell.output import Result
+from tega_zmq.shell.output import Result, write_out
 from tega_zmq.shell.versions import moment, reference
 
 __all__ = [
@@ -111,6 +112,11 @@ class Parser(argparse.ArgumentParser):
         Options may stand anywhere, also between the words of a value, where plain `parse_args` gives up.
         """
         return self.parse_intermixed_args(list(words))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write the help; what goes wrong is raised, where argparse passes over it."""
+        if message:
+            (write_out if file in (None, sys.stdout) else file.write)(message)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Raise `Finished`, after `--help`."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +31,9 @@ class Tega:
     def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "tega_zmq.shell.main", "--timeout", "10", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "TEGA_SERVER": self.fleet.url, "PYTHONWARNINGS": "default"},
-            **options,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options,
         )
         self._running.append(process)
         return process
@@ -274,6 +275,88 @@ def test_a_follower_whose_reader_leaves_ends(tega: Tega) -> None:
     until(lambda: talker.publish("a", 1) == 0, "it is gone")
     assert process.wait(PATIENCE) == 0
     assert process.stderr.read() == ""
+
+
+def test_output_that_cannot_be_written_is_one_line_and_a_status(tega: Tega) -> None:
+    tega("put", "a.b", "1")
+    full, closed = "standard output: No space left on device", "standard output: Bad file descriptor"
+    for words, redirection, status, said in (
+        ("get a", ">/dev/full", 1, f"tega: {full}\n"),
+        ("--version", ">/dev/full", 1, f"tega: {full}\n"),
+        ("get --help", ">/dev/full", 1, f"tega: {full}\n"),
+        ("get a", ">&-", 1, f"tega: {closed}\n"),
+        ("put a.c 1", ">&- 2>&- <&-", 1, ""),
+        ("get nope", "2>/dev/full", 1, ""),
+        ("nope", "2>/dev/full", 2, ""),
+        ("nope", "2>&-", 2, ""),
+        ("put a.d", "<&-", 1, "InvalidValue: no value: "),
+        ("", "<&-", 0, ""),
+    ):
+        done = _in_a_shell(tega, words, redirection)
+        assert (done.returncode, done.stdout) == (status, ""), (words, redirection, done.stderr)
+        assert done.stderr.startswith(said) and done.stderr.count("\n") == bool(said), done.stderr
+    assert tega("get", "a")[1] == "b: 1\nc: 1\n"
+
+
+def _in_a_shell(tega: Tega, words: str, redirection: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m tega_zmq.shell.main {words} {redirection}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+        env={**environ, "TEGA_SERVER": tega.fleet.url, "PYTHONWARNINGS": "default"},
+    )
+
+
+def test_a_follower_whose_disk_is_full_ends_with_the_reason(tega: Tega) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = tega.spawn("sub", "a", stdout=full)
+    assert process.stderr is not None
+    until(lambda: tega.fleet.client("looker").inspect("channels").get("a"), "it listens")
+    talker = tega.fleet.client("talker")
+    until(lambda: talker.publish("a", 1) == 0, "it is gone")
+    assert process.wait(PATIENCE) == 1
+    assert process.stderr.read() == "tega: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:{}", "ws://127.0.0.1:{}", "wss://127.0.0.1:{}"])
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"])
+def test_what_is_no_node_is_told_within_the_timeout(url: str, answer: bytes) -> None:
+    with ThreadPoolExecutor(1) as pool, socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+        serving = pool.submit(_accept, server, answer, ended)
+        options = ["-s", url.format(server.getsockname()[1]), "--timeout", "0.5"]
+        done = subprocess.run(
+            [sys.executable, "-m", "tega_zmq.shell.main", *options, "roots"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        ended.set()
+        server.close()
+        serving.result()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Disconnected: no node answers at ")
+    assert done.stderr.count("\n") == 1
+    if answer and url.startswith("ws:"):
+        assert done.stderr.endswith(" within 0.5 seconds: it answered 404 Not Found\n")
+
+
+def _accept(server: socket.socket, answer: bytes, ended: threading.Event) -> None:
+    """Take every connection and say `answer`, until `ended`."""
+    held = []
+    server.settimeout(0.05)
+    while not ended.is_set():
+        with contextlib.suppress(OSError):
+            held.append(server.accept()[0])
+            held[-1].sendall(answer)
+    for each in held:
+        each.close()
 
 
 def test_no_node(tmp_path: Path) -> None:

@@ -56,6 +56,35 @@ def test_done_refused_wrong(tega: Run) -> None:
     assert tega.client.closed
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("-s", "foo", "foo: expected tcp://HOST:PORT"),
+        ("-s", "tcp://gw", "tcp://gw: expected tcp://HOST:PORT"),
+        ("-s", "tcp://\udcff:1", "lone surrogates"),
+        ("-t", "a b", "tega_id 'a b': 1 to 64 of the characters"),
+    ],
+)
+@pytest.mark.parametrize("words", [("get", "x"), ("-f", "/dev/null")])
+def test_a_url_or_a_name_that_is_none_is_wrong_usage(
+    option: str, value: str, said: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main([option, value, *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_standard_input_is_bounded_and_need_not_be_text(tega: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oneshot, "_LONGEST", 10)
+    assert tega("put", "a.b", stdin="x" * 10)[0] == 0
+    status, _, err = tega("put", "a.b", stdin="x" * 11)
+    assert (status, err) == (1, "TooLarge: standard input is longer than 10 characters: no value is\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
+    assert program.main(["put", "a.b"]) == 1
+
+
 def test_an_error_is_one_safe_line(tega: Run) -> None:
     tega.client.fail = Disconnected("first\nsecond \x1b[31m")
     status, _, err = tega("roots")
