@@ -246,6 +246,9 @@ def _convert(argument: Argument, given: Any, *, typed: bool) -> Any:
             return unquote(text) if typed else text
 
 
+_LARGEST = 2**63 - 1
+
+
 def _whole(text: str, *, lowest: int | None = None, other: str = "") -> int:
     try:
         number = int(text)
@@ -253,4 +256,6 @@ def _whole(text: str, *, lowest: int | None = None, other: str = "") -> int:
         raise ValueError(f"{text[:40]!a} is no whole number{other}") from None
     if lowest is not None and number < lowest:
         raise ValueError(f"{number} is below {lowest}")
+    if number > _LARGEST:
+        raise ValueError(f"{text[:40]} is above {_LARGEST}")
     return number

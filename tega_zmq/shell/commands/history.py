@@ -120,7 +120,8 @@ def diff(session: Session, args: argparse.Namespace) -> Result:
     one = at_version(args.path)
     other = at_version(args.other) if args.other is not None else one._replace(version=None)
     if one == other:
-        raise UsageError(f"{one} is compared with itself; name a version, as in diff {one}@-1")
+        before = one._replace(version=-1)
+        raise UsageError(f"{one} is compared with itself; name another version, as in diff {before}")
     found = session.client.diff(one.path, one.version, other.version, other_path=other.path)
     return shown(found, args, "no difference")
 

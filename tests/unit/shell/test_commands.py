@@ -95,7 +95,7 @@ def test_a_collision_is_told(desk: Any) -> None:
         type_(desk, "put a.b 2 --version 7")
 
 
-@pytest.mark.parametrize("version", ["-1", "x", "1.5", ""])
+@pytest.mark.parametrize("version", ["-1", "x", "1.5", "", str(2**63)])
 def test_an_expected_version_must_be_one(desk: Any, version: str) -> None:
     with pytest.raises(UsageError, match="version"):
         type_(desk, f"put a.b 1 --version={version}")

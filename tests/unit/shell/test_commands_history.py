@@ -199,8 +199,9 @@ def test_diff(desk: Any) -> None:
     assert type_(desk, "diff a@0") == type_(desk, "diff a@0 a@1")
     assert type_(desk, "diff a@1") == "no difference"
     assert type_(desk, "diff a.b a.d.e") == "- 3\n+ 4"
-    with pytest.raises(UsageError, match="compared with itself"):
-        type_(desk, "diff a")
+    for line in ("diff a", "diff a@0 a@0"):
+        with pytest.raises(UsageError, match=r"compared with itself; .* as in diff a@-1$"):
+            type_(desk, line)
 
 
 def test_rollback(desk: Any) -> None:
