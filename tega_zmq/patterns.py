@@ -44,17 +44,58 @@ MAX_TEXT: Final = 255
 MAX_STEPS: Final = 8 * (MAX_TEXT + 1) ** 2
 """The most steps that matching one text may take, by the bound above."""
 
+MAX_RANGES: Final = 70_000
+"""The most characters that the ranges of a regex may have; where case is ignored, `re` looks at each."""
+
+_STEPS: Final = 50
+"""How many steps are half a microsecond, rather fewer than more."""
+
 Groups = list[list["str | None"]]
+
+
+class Work:
+    """The most that a regex can cost, by the length of the text; in half microseconds."""
+
+    __slots__ = ("_end", "_items", "_known", "ranges")
+
+    def __init__(self, items: list[Any], end: _Follow) -> None:
+        """`items`: what the parser of `re` made of it, `end`: what follows on it."""
+        self._items = items
+        self._end = end
+        self._known: dict[int, int] = {}
+        self.ranges = _ranges(items)
+        """How many characters the ranges in it have."""
+
+    def check(self) -> None:
+        """Raises `_TooComplex` if it may take too long."""
+        if self.ranges > MAX_RANGES:
+            raise _TooComplex("the ranges in it have too many characters")
+        self.of(MAX_TEXT)
+
+    def of(self, length: int) -> int:
+        """Return what a text of `length` characters costs at most; from 1 up."""
+        # Lengths up to the next power of two have one bound: so there are nine at most to find.
+        bits = max(length.bit_length(), 3)
+        known = self._known.get(bits)
+        if known is None:
+            follow = _sequence(self._items, self._end, min((1 << bits) - 1, MAX_TEXT))[1]
+            known = self._known[bits] = 1 + (follow.cost + follow.once) // _STEPS
+        return known
 
 
 class OidPattern:
     """A regex for each oid of a path. Each matches from the start of its oid, not to its end."""
 
-    __slots__ = ("oids", "text")
+    __slots__ = ("_work", "oids", "text")
 
-    def __init__(self, text: str, oids: tuple[re.Pattern[str], ...]) -> None:
+    def __init__(self, text: str, oids: tuple[re.Pattern[str], ...], work: tuple[Work, ...]) -> None:
         self.text = text
         self.oids = oids
+        self._work = work
+
+    def cost(self, depth: int, oid: str) -> int:
+        """Return what `step` costs at most, in half microseconds; from 1 up."""
+        return self._work[depth].of(len(oid))
 
     def step(self, depth: int, oid: str) -> list[str | None] | None:
         """Match the oid at `depth` (0 is the root): its groups (empty if it has none), or None: no match."""
@@ -108,7 +149,7 @@ def compile_oids(regex: str) -> OidPattern:
         if not part:
             raise InvalidValue(f"{regex!a}: the part at column {start + 1} is empty; `.*` matches any oid")
         parts.append(_compile(regex, start, part, whole=False))
-    return OidPattern(regex, tuple(parts))
+    return OidPattern(regex, tuple(each for each, _ in parts), tuple(work for _, work in parts))
 
 
 @lru_cache(maxsize=1024)
@@ -117,27 +158,33 @@ def compile_channel(regex: str) -> ChannelPattern:
     _check_text(regex)
     if not regex:
         raise InvalidValue("a regex must not be empty; `.*` matches every channel")
-    return ChannelPattern(regex, _compile(regex, 0, regex, whole=True))
+    return ChannelPattern(regex, _compile(regex, 0, regex, whole=True)[0])
 
 
-class Search(NamedTuple):
+class Search:
     """A regex that is to be found anywhere in a text."""
 
-    pattern: re.Pattern[str]
-    """To be used with `match`."""
-    cost: int
-    """The most steps on a text of `MAX_TEXT` characters."""
+    __slots__ = ("_pattern", "_work", "ranges")
+
+    def __init__(self, pattern: re.Pattern[str], work: Work) -> None:
+        self._pattern = pattern
+        self._work = work
+        self.ranges = work.ranges
+
+    def found(self, text: str) -> bool:
+        """Whether it is in `text`."""
+        return self._pattern.match(text) is not None
+
+    def cost(self, text: str) -> int:
+        """Return what `found` costs at most, as `OidPattern.cost`. `text` has up to `MAX_TEXT` characters."""
+        return self._work.of(len(text))
 
 
-@lru_cache(maxsize=1024)
 def compile_search(regex: str) -> Search:
     """Return the pattern that finds `regex` anywhere in a text, as JSON Schema has it. Raises likewise."""
     _check_text(regex)
     before = r"[\s\S]*?(?:"
-    part = f"{before}{regex})"
-    pattern = _compile(regex, -len(before), part, whole=False)
-    _, follow = _sequence(list(_parse(part, 0)), _Follow(_ALL, False, 0, 1))
-    return Search(pattern, follow.cost + follow.once)
+    return Search(*_compile(regex, -len(before), f"{before}{regex})", whole=False))
 
 
 def _check_text(regex: str) -> None:
@@ -172,15 +219,16 @@ def _split(regex: str) -> Iterator[tuple[int, str]]:
     yield start, regex[start:]
 
 
-def _compile(regex: str, start: int, part: str, whole: bool) -> re.Pattern[str]:
+def _compile(regex: str, start: int, part: str, whole: bool) -> tuple[re.Pattern[str], Work]:
     flags = re.DOTALL if whole else 0
+    end = _Follow(0, True, 1, 1, True) if whole else _Follow(_ALL, False, 0, 1)
     try:
-        parsed = _parse(part, flags)
-        end = _Follow(0, True, 1, 1, True) if whole else _Follow(_ALL, False, 0, 1)
-        _sequence(list(parsed), end)
+        parsed = list(_parse(part, flags))
+        work = Work(parsed, end)
+        work.check()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return re.compile(part, flags)
+            return re.compile(part, flags), work
     except re.error as error:
         column = start + (error.pos or 0) + 1
         raise InvalidValue(f"{regex!a}: bad regex at column {column}: {error.msg}") from None
@@ -200,6 +248,13 @@ def _parse(part: str, flags: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _parser.parse(part, flags)
+
+
+def _ranges(part: Any) -> int:
+    """Return how many characters the ranges in a part of a parsed regex have."""
+    if type(part) is tuple and len(part) == 2 and str(part[0]) == "RANGE":
+        return int(part[1][1] - part[1][0])
+    return sum(map(_ranges, part)) if hasattr(part, "__len__") else 0
 
 
 # -- the bound -------------------------------------------------------------------------------------
@@ -231,18 +286,21 @@ class _Follow(NamedTuple):
     """Its steps from where it cannot fail any more: whatever stands before, they are taken once."""
 
 
-def _sequence(items: list[Any], follow: _Follow) -> tuple[int, _Follow]:
-    """Return in how many ways `items` can match before `follow`, and the two as one."""
+def _sequence(items: list[Any], follow: _Follow, size: int) -> tuple[int, _Follow]:
+    """Return in how many ways `items` can match before `follow`, and the two as one.
+
+    `size`: the most characters that the text has.
+    """
     ways = 1
     for op, argument in reversed(items):
-        count, follow = _item(str(op), argument, follow)
+        count, follow = _item(str(op), argument, follow, size)
         ways *= count
         if max(ways, follow.cost + follow.once) > MAX_STEPS:
             raise _TooComplex("the repeats in it can share a text in too many ways")
     return ways, follow
 
 
-def _item(op: str, argument: Any, follow: _Follow) -> tuple[int, _Follow]:
+def _item(op: str, argument: Any, follow: _Follow, size: int) -> tuple[int, _Follow]:
     mask = _mask(op, argument)
     if mask is not None:
         return 1, _Follow(mask, True, 1 + follow.cost, 1, once=follow.once)
@@ -251,28 +309,28 @@ def _item(op: str, argument: Any, follow: _Follow) -> tuple[int, _Follow]:
         first = 1 << 10 if str(argument) in ("AT_END", "AT_END_STRING") else follow.first
         return 1, _Follow(first, True, 1 + follow.cost, 1 + follow.lead, once=follow.once)
     if op == "SUBPATTERN":
-        return _sequence(list(argument[3]), follow)
+        return _sequence(list(argument[3]), follow, size)
     if op == "ATOMIC_GROUP":
-        return _sequence(list(argument), follow)
+        return _sequence(list(argument), follow, size)
     if op == "BRANCH":
-        return _branch([list(items) for items in argument[1]], follow)
+        return _branch([list(items) for items in argument[1]], follow, size)
     if op in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
         least, most, body = argument
         items = list(body)
         single = _mask(str(items[0][0]), items[0][1]) if len(items) == 1 else None
         if single is not None:
-            return _repeat_one(int(least), int(most), single, follow)
-        return _repeat(int(least), int(most), items, body.getwidth()[0], follow)
+            return _repeat_one(int(least), int(most), single, follow, size)
+        return _repeat(int(least), int(most), items, body.getwidth()[0], follow, size)
     if op in ("ASSERT", "ASSERT_NOT"):
         raise _TooComplex("lookahead and lookbehind are not allowed")
     raise _TooComplex("references to groups are not allowed")
 
 
-def _repeat_one(least: int, most: int, mask: int, follow: _Follow) -> tuple[int, _Follow]:
+def _repeat_one(least: int, most: int, mask: int, follow: _Follow, size: int) -> tuple[int, _Follow]:
     """A repeat of a single character."""
-    count = min(most, MAX_TEXT + 1)
+    count = min(most, size + 1)
     first = mask if least else mask | follow.first
-    if follow.end and mask == _ALL and not least and most > MAX_TEXT:
+    if follow.end and mask == _ALL and not least and most > size:
         # Takes all there is, and is at the end.
         return 1, _Follow(_ALL, False, 0, 1, once=count)
     if not follow.fails:
@@ -286,17 +344,19 @@ def _repeat_one(least: int, most: int, mask: int, follow: _Follow) -> tuple[int,
     return ways, _Follow(first, True, cost, 1 + follow.lead, once=follow.once)
 
 
-def _repeat(least: int, most: int, items: list[Any], width: int, follow: _Follow) -> tuple[int, _Follow]:
+def _repeat(
+    least: int, most: int, items: list[Any], width: int, follow: _Follow, size: int
+) -> tuple[int, _Follow]:
     """A repeat of a group."""
     if most <= 1 and least == most:
-        return _sequence(items, follow) if most else (1, follow)
+        return _sequence(items, follow, size) if most else (1, follow)
     if most <= 1:
-        return _branch([items, []], follow)
+        return _branch([items, []], follow, size)
     if width == 0:
         raise _TooComplex("it repeats something that may be empty")
-    first = _sequence(items, _Follow(0, True, 0, 1))[1].first
-    inner_ways, inner = _sequence(items, _Follow(first | follow.first, True, 0, 1))
-    count = min(most, MAX_TEXT // width + 1)
+    first = _sequence(items, _Follow(0, True, 0, 1), size)[1].first
+    inner_ways, inner = _sequence(items, _Follow(first | follow.first, True, 0, 1), size)
+    count = min(most, size // width + 1)
     after = first if least else first | follow.first
     if inner_ways > 1:
         ways, power = 0, 1
@@ -316,8 +376,8 @@ def _repeat(least: int, most: int, items: list[Any], width: int, follow: _Follow
     return ways, _Follow(after, True, cost, inner.lead + follow.lead, once=follow.once)
 
 
-def _branch(branches: list[list[Any]], follow: _Follow) -> tuple[int, _Follow]:
-    made = [_sequence(items, follow) for items in branches]
+def _branch(branches: list[list[Any]], follow: _Follow, size: int) -> tuple[int, _Follow]:
+    made = [_sequence(items, follow, size) for items in branches]
     ends = [end for _, end in made]
     seen = 0
     apart = True

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tega_zmq.errors import InvalidValue
-from tega_zmq.patterns import MAX_REGEX, MAX_TEXT, compile_channel, compile_oids
+from tega_zmq.patterns import MAX_REGEX, MAX_TEXT, compile_channel, compile_oids, compile_search
 
 
 def test_oid_by_oid_each_from_its_start() -> None:
@@ -117,6 +117,41 @@ DANGEROUS = [
 def test_regexes_that_can_run_for_ever_are_refused(regex: str) -> None:
     with pytest.raises(InvalidValue, match="may take too long"):
         compile_oids(regex)
+
+
+@pytest.mark.parametrize(
+    "regex",
+    ["(?i)[\x00-\U0010ffff]", "[\x00-\uffff][\x00-\uffff]", "(?i:a|([\x00-\uffff][\x00-\uffff]))"],
+)
+def test_ranges_that_take_long_to_compile_are_refused(regex: str) -> None:
+    with pytest.raises(InvalidValue, match="too many characters"):
+        compile_oids(regex)
+    assert compile_oids("[\x00-\uffff]").match(("a",)) == []
+
+
+@pytest.mark.parametrize(
+    ("regex", "text", "least", "most"),
+    [
+        (r"eth\d+", "eth0", 1, 2),
+        (r".*", "a" * 255, 1, 10),
+        (r"(.*)a(.*)b", "a" * 8, 1, 20),
+        (r"(.*)a(.*)b", "a" * 60, 50, 500),
+        (r"(.*)a(.*)b", "a" * 245, 1000, 10_000),
+        (r"((a)|(b))*c", "ab" * 120, 10, 100),
+    ],
+)
+def test_what_matching_costs_goes_by_the_text(regex: str, text: str, least: int, most: int) -> None:
+    assert least <= compile_oids(regex).cost(0, text) <= most
+    assert least <= compile_oids(rf"x\.{regex}").cost(1, text) <= most
+    for length in range(len(text)):
+        assert compile_oids(regex).cost(0, text[:length]) <= compile_oids(regex).cost(0, text)
+
+
+def test_searching_costs_at_least_what_matching_does() -> None:
+    search = compile_search("a(.*)b")
+    assert search.found("xxaxxb")
+    assert not search.found("xxaxx")
+    assert search.cost("a" * 200) >= compile_oids("a(.*)b").cost(0, "a" * 200)
 
 
 @pytest.mark.parametrize(
