@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -174,6 +175,183 @@ def test_the_work_of_a_whole_commit_is_bounded(peer: Peer, monkeypatch: pytest.M
     peer.put("a.k0", [2] * 100)
 
 
+def compiled(document: Any) -> schemas.Schema:
+    written = store.write(
+        store.empty(Kept()),
+        [Op("put", (SCHEMAS, r"a\.v"), document)],
+        time=0.0,
+        tega_id="x",
+        fresh=lambda: "e",
+        max_value=1 << 23,
+    )
+    (schema,) = schemas.table(written.store.roots[SCHEMAS].node, ())
+    schema.compile()
+    return schema
+
+
+MOST = 20_000
+"""What the checks below may cost, so that they are over soon."""
+
+
+def calls_of_a_check(schema: schemas.Schema, value: Any) -> int:
+    """Return how many functions the interpreter and the library called: what is really done."""
+    calls = 0
+
+    def count(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    schema.problems(("a", "v"), value, MOST)  # finds the bounds of its regexes
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        schema.problems(("a", "v"), value, MOST)
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def assert_counted(schema: schemas.Schema, value: Any) -> None:
+    calls = calls_of_a_check(schema, value)
+    shown = len(repr(value)) // 8 + schemas.MAX_SHOWN * 200
+    assert schema.spent <= MOST + shown + 50_000
+    assert calls <= 4 * min(schema.spent, MOST) + 1500
+
+
+ITEMS = [0] * 3000
+NAMES = {f"k{n}": n for n in range(3000)}
+
+
+@pytest.mark.parametrize(
+    ("document", "value"),
+    [
+        ({"$defs": {"e": {"items": {}}}, "allOf": [{"$ref": "#/$defs/e"}] * 20}, ITEMS),
+        ({"$defs": {"e": {"items": {"title": "x"}}}, "allOf": [{"$ref": "#/$defs/e"}] * 20}, ITEMS),
+        ({"allOf": [{"not": {"uniqueItems": True}}] * 20}, list(range(3000))),
+        ({"allOf": [{"contains": True}] * 50}, ITEMS),
+        ({"allOf": [{"not": {"contains": False}}] * 20}, ITEMS),
+        ({"allOf": [{"not": False}] * 20}, ITEMS),
+        ({"allOf": [{"if": False}] * 20}, ITEMS),
+        ({"anyOf": [False] * 20}, ITEMS),
+        ({"anyOf": [{"type": "string"}] * 20}, ITEMS),
+        ({"anyOf": [{"items": {"maximum": -1, "type": "string"}}]}, ITEMS),
+        ({"anyOf": [{"items": {"anyOf": [{"items": {"type": "string"}}]}}]}, [[0] * 50] * 50),
+        ({"$defs": {"c": {"const": ITEMS}}, "allOf": [{"$ref": "#/$defs/c"}] * 20}, list(ITEMS)),
+        ({"$defs": {"c": {"enum": [[0] * 50] * 30}}, "items": {"$ref": "#/$defs/c"}}, [[0] * 49 + [1]] * 50),
+        ({"$defs": {"c": {"propertyNames": {}}}, "allOf": [{"$ref": "#/$defs/c"}] * 20}, NAMES),
+        ({"$defs": {"c": {"additionalProperties": {}}}, "allOf": [{"$ref": "#/$defs/c"}] * 20}, NAMES),
+        ({"anyOf": [{"additionalProperties": False}] * 20}, NAMES),
+        ({"patternProperties": {"a": {}, "k.*": {}}, "additionalProperties": False}, NAMES),
+        ({"prefixItems": [{}] * 500}, ITEMS),
+        ({"oneOf": [{}] * 500}, ITEMS),
+        ({"anyOf": [{"required": [f"x{n}" for n in range(500)]}] * 20}, NAMES),
+        ({"anyOf": [{"dependentRequired": {f"k{n}": ["x", "y"] for n in range(200)}}] * 5}, NAMES),
+        ({"dependentSchemas": {f"k{n}": {"required": ["x"]} for n in range(200)}}, NAMES),
+        ({"properties": {f"k{n}": {} for n in range(500)}}, NAMES),
+        ({"uniqueItems": True}, [{"a": n, "b": [n]} for n in range(3000)]),
+        ({"items": {"multipleOf": 5e-324}}, [1.7e308] * 3000),
+        ({"items": {"format": "ipv6"}}, ["1::" + "2" * 40] * 3000),
+        ({"items": {"pattern": "((a)|(b))*c"}}, ["ab" * 120] * 3000),
+        (
+            {"items": {"$ref": "#x"}, "$defs": {"a": {"$anchor": "x"}, **{f"k{n}": {} for n in range(100)}}},
+            ITEMS,
+        ),
+        ({"items": {"$dynamicRef": "#x"}, "$defs": {"a": {"$dynamicAnchor": "x", "title": "y"}}}, ITEMS),
+        ({"$id": "http://x/y", "items": {"$ref": "#/$defs/a"}, "$defs": {"a": {}}}, ITEMS),
+        ({"items": {f"x{n}": 1 for n in range(500)}}, ITEMS),
+        ({"items": {"$ref": "#"}, "type": ["array", "integer"]}, [[[[[0] * 10] * 10] * 10] * 10]),
+    ],
+)
+def test_all_that_a_check_does_is_counted(document: Any, value: Any) -> None:
+    assert_counted(compiled(document), value)
+
+
+def test_numbers_of_one_hash_do_not_make_items_slow_to_compare() -> None:
+    # Two numbers of a list can be chosen so that all lists have one hash, and a set of them is a chain.
+    first, second, third, mask = (
+        11400714785074694791,
+        14029467366897019727,
+        2870177450012600261,
+        (1 << 64) - 1,
+    )
+    back = pow(second, -1, 1 << 64)
+    items = []
+    for n in range(2**20):
+        lane = (third + n * second) & mask
+        lane = (lane << 31 | lane >> 33) & mask
+        other = (-(lane * first & mask) * back) & mask
+        if other < 2**61 - 1:
+            items.append([n, other])
+        if len(items) == 2000:
+            break
+    assert len({hash(tuple(each)) for each in items}) == 1
+    schema = compiled({"uniqueItems": True})
+    assert schema.problems(("a", "v"), items) == []
+    assert isinstance(schemas._canonical(schema.compile()[1], items[0]), str)
+
+
+def test_items_are_equal_as_numbers_are(peer: Peer) -> None:
+    put(peer, (SCHEMAS, r"a\.v"), {"uniqueItems": True})
+    peer.put(
+        "a.v", [1, True, "1", "True", 1.5, 1e300, {"x": 1, "y": 2}, {"x": 12}, [1, 2], ["1,2"], [[1], 2]]
+    )
+    for twice in (
+        [1, 1.0],
+        [0.0, -0.0],
+        [{"x": 1, "y": 2.0}, {"y": 2, "x": 1}],
+        [1e300, 1e300],
+        [None, None],
+    ):
+        refused(peer, ("a", "v"), twice)
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"allOf": [{}] * 2000}, "too large"),
+        ({"properties": {f"a{n}": True for n in range(2000)}}, "too large"),
+        ({"allOf": [{"type": ["string", "null", "array", "object"]}] * 1000}, "too large"),
+        ({"dependencies": {f"a{n}": ["b"] for n in range(500)}}, "too large"),
+        ({"patternProperties": {f"{'[ab]' * 60}{n}": True for n in range(100)}}, "too large"),
+        ({"patternProperties": {f"(?i:{n}[\x00-\uffff])": True for n in range(20)}}, "too large"),
+        ({"pattern": "(?i:[\x00-\U0010ffff])"}, "too many characters"),
+        ({"items": {"$ref": "#" + "/x" * 1000}}, "at most 1000 characters"),
+    ],
+)
+def test_a_schema_that_takes_long_to_compile_is_refused(peer: Peer, document: Any, text: str) -> None:
+    assert text in refused(peer, (SCHEMAS, r"a\.v"), document).message
+
+
+def test_the_names_of_all_schemas_are_bounded(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemas, "MAX_NAMES", 20)
+    put(peer, (SCHEMAS, "a" * 10), {})
+    assert "have 21 characters" in refused(peer, (SCHEMAS, "b" * 11), {}).message
+
+
+def test_looking_for_what_is_to_be_checked_is_counted(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer.put("a", {f"{'a' * 200}{n}": 1 for n in range(100)})
+    monkeypatch.setattr(schemas, "MAX_COMMIT", 100_000)
+    assert "takes too much work" in refused(peer, (SCHEMAS, r"a\.(.*)a(.*)b"), {}).message
+    put(peer, (SCHEMAS, r"a\..*"), {})
+    monkeypatch.setattr(schemas, "MAX_COMMIT", 1000)
+    refused(peer, ("a",), {f"k{n}": 1 for n in range(1000)})
+
+
+def test_what_is_too_large_to_be_read_is_not_checked(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(peer, (SCHEMAS, "a"), {})
+    monkeypatch.setattr(schemas, "MAX_WORK", 1000)
+    assert "too large to be checked" in refused(peer, ("a",), {f"k{n}": n for n in range(1000)}).message
+
+
+def test_long_names_below_a_list_are_not_matched(peer: Peer) -> None:
+    put(peer, (SCHEMAS, r"a\.v"), {"items": {"patternProperties": {"x": True}}})
+    peer.put("a.v", [{"x": 1}])
+    try:
+        put(peer, ("a", "v"), [{"x" * 300: 1}])
+    except InvalidValue as error:
+        assert "300" in error.message
+
+
 def nested(depth: int, leaf: Any, *keys: str) -> Any:
     for _ in range(depth):
         for key in keys:
@@ -267,17 +445,41 @@ SCHEMA = st.recursive(
 def test_the_verdict_is_that_of_the_library(document: Any, value: Any) -> None:
     from jsonschema import Draft202012Validator
 
-    state = store.empty(Kept())
-    written = store.write(
-        state,
-        [Op("put", (SCHEMAS, r"a\.v"), document)],
-        time=0.0,
-        tega_id="x",
-        fresh=lambda: "e",
-        max_value=1 << 20,
-    )
-    (schema,) = schemas.table(written.store.roots[SCHEMAS].node, ())
-    assert bool(schema.problems(("a", "v"), value)) is not Draft202012Validator(document).is_valid(value)
+    found = compiled(document).problems(("a", "v"), value)
+    assert bool(found) is not Draft202012Validator(document).is_valid(value)
+
+
+MANY = st.integers(1, 11).flatmap(
+    lambda n: JSON.map(lambda item: [item] * 3**n if n < 6 else {f"x{k}": item for k in range(3 ** (n - 6))})
+)
+APPLICATORS = ("allOf", "anyOf", "oneOf")
+NASTY = st.recursive(
+    SCHEMA | st.booleans() | st.sampled_from([{"$ref": "#"}, {"$ref": "#/$defs/d"}, {"const": [0] * 200}]),
+    lambda inner: st.one_of(
+        st.builds(lambda key, a, n: {key: [a] * n}, st.sampled_from(APPLICATORS), inner, st.integers(1, 6)),
+        st.builds(
+            lambda key, a: {key: a},
+            st.sampled_from(
+                ["not", "if", "items", "contains", "propertyNames", "additionalProperties", "prefixItems"]
+            ),
+            inner,
+        ).map(lambda made: {"prefixItems": [made["prefixItems"]] * 5} if "prefixItems" in made else made),
+        st.builds(lambda a, b: {"if": a, "then": b, "else": b}, inner, inner),
+        st.builds(lambda a: {"patternProperties": {"x": a, ".*1": a}}, inner),
+        st.builds(lambda a: {"dependentSchemas": {"x": a, "x0": a}}, inner),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(NASTY, NASTY, MANY)
+def test_whatever_a_schema_does_is_counted(document: Any, definition: Any, value: Any) -> None:
+    try:
+        schema = compiled({"$defs": {"d": definition}, "allOf": [document]})
+    except InvalidValue:
+        return
+    assert_counted(schema, value)
 
 
 def test_without_schemas_nothing_is_looked_at_and_each_is_compiled_once(
