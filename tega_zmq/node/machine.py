@@ -21,6 +21,7 @@ from tega_zmq.node import (
     restoring,
     unsendable,
     uplink,
+    walking,
     watching,
     writing,
 )
@@ -470,6 +471,7 @@ def log_failed(node: Node, reason: str, number: int, now: float) -> None:
     for entry in gated:
         node.fail(entry.session, entry.message.id, error)
     passing.fail_held(node, error)
+    walking.fail_lost(node, error)
     for session in [*node.sessions, *node.below.values()]:
         session.last_lsn = min(session.last_lsn, node.number)
     for follower in node.followers.values():
@@ -531,10 +533,14 @@ def tick(node: Node, now: float) -> None:
         replication.send_beacons(node)
     if node.uplink is not None:
         uplink.tick(node)
+    if node.walks:
+        walking.advance(node)
 
 
 def next_deadline(node: Node) -> float:
     """When `tick` is due (monotonic seconds); infinite if nothing is waited for."""
+    if node.walks:
+        return node.now
     due = min(node.calls.next_deadline(), node.sessions.next_due(), node.beacons_due)
     if node.idle:
         due = min(due, writing.next_idle(node))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Any
 
 from tega_zmq import errors, paths, store, transactions, tree, values
 from tega_zmq.errors import InvalidValue, NotFound, Offline, ProtocolError, TegaError, TooLarge
-from tega_zmq.node import past
+from tega_zmq.node import past, walking
 from tega_zmq.node.passing import pass_up
 from tega_zmq.node.state import Node
+from tega_zmq.node.walking import Steps
 from tega_zmq.paths import Path, format_path
-from tega_zmq.patterns import compile_oids
+from tega_zmq.patterns import OidPattern, compile_oids
 from tega_zmq.sessions import Session
 from tega_zmq.store import Change, Op, Store, Update
 from tega_zmq.tree import Node as TreeNode
+from tega_zmq.tree.node import pairs
 from tega_zmq.wire.messages import Blame, Diff, Failure, Find, Get, Log, Maybe, Reply
 
 MAX_ANSWER = 7 << 20
@@ -23,6 +25,8 @@ MAX_ANSWER = 7 << 20
 
 MAX_LOGGED = 1000
 """Most changes of one commit in an answer to `Log`."""
+SHORT = 2000
+"""Most nodes of a value that is read at one go."""
 
 _FORMS = frozenset({"value", "node", "attributes", "oids", "edges"})
 
@@ -45,12 +49,17 @@ def get_request(node: Node, session: Session, request: Get) -> None:
         return
     else:
         state = _state(node, session)
+    version = None
+    shown_of = state
     try:
         if request.version is not None:
             version = past.reference(node, state, path[0], request.version)
-            shown = _form(node, past.recalled(node, state, path[0], version), request, path, version)
-        else:
-            shown = _form(node, state, request, path)
+            shown_of = past.recalled(node, state, path[0], version)
+        shown = _form(node, shown_of, request, path, version, SHORT)
+    except _Long as error:
+        steps = _long_form(node, shown_of, request, path, version, error.found)
+        walking.begin(node, session, request.id, _number(node, state), steps, "read parts of it")
+        return
     except TegaError as error:
         # That something is not there may be a delete that is not durable yet.
         _answer(node, session, state, _failure(request.id, error))
@@ -73,19 +82,34 @@ def find_request(node: Node, session: Session, request: Find) -> None:
         state = transactions.find(session, request.txid, node.now).candidate
     else:
         state = _state(node, session)
+    steps = _found(state, pattern, request.regex)
+    walking.begin(node, session, request.id, _number(node, state), steps, "make the regex narrower")
+
+
+def _found(state: Store, pattern: OidPattern, regex: str) -> Steps:
     found: list[list[Any]] = []
     left = MAX_ANSWER
-    for path, groups, found_node in store.find(state, pattern):
-        value = tree_value(found_node, left)
-        left -= 64 + values.size(value)
+    for each in store.find(state, pattern):
+        if isinstance(each, int):
+            yield each
+            continue
+        path, groups, found_node = each
+        value, size = yield from _value(found_node, left)
+        left -= 64 + size
         if left < 0:
             raise TooLarge(
-                f"what {request.regex!a} finds does not fit into one answer of {MAX_ANSWER} bytes;"
+                f"what {regex!a} finds does not fit into one answer of {MAX_ANSWER} bytes;"
                 " make the regex narrower",
                 limit=MAX_ANSWER,
             )
         found.append([path, groups, value])
-    _answer(node, session, state, Reply(request.id, found))
+        yield 4
+    return found
+
+
+def _number(node: Node, state: Store) -> int:
+    """Return the record of the log that what is read in `state` depends on."""
+    return node.number if state is node.tip else 0
 
 
 def log_request(node: Node, session: Session, request: Log) -> None:
@@ -149,8 +173,6 @@ def diff_request(node: Node, session: Session, request: Diff) -> None:
     if not _here(node, other[0]):
         _read_through(node, session, request, other[0])
         return
-    changes: list[list[Any]] = []
-    left = MAX_ANSWER
     version = past.reference(node, node.durable, path[0], request.version)
     other_version = past.reference(node, node.durable, other[0], request.other_version)
     state = past.recalled(node, node.durable, path[0], version)
@@ -158,13 +180,28 @@ def diff_request(node: Node, session: Session, request: Diff) -> None:
         state = past.recalled(node, node.durable, path[0], version, other_version)
     else:
         state = past.recalled(node, state, other[0], other_version)
-    for relative, old, new in store.diff(state, path, version, other, other_version):
-        entry = [relative, _maybe(old), _maybe(new)]
-        left -= change_size(entry)
+    steps = _differences(store.diff(state, path, version, other, other_version))
+    walking.begin(node, session, request.id, 0, steps, "compare parts")
+
+
+def _differences(differences: Iterator[tuple[Path, TreeNode | None, TreeNode | None]]) -> Steps:
+    changes: list[list[Any]] = []
+    left = MAX_ANSWER
+    for relative, *sides in differences:
+        entry: list[Any] = [relative]
+        left -= 32
+        for side in sides:
+            if side is None:
+                entry.append(())
+                continue
+            value, size = yield from _value(side, MAX_ANSWER)
+            left -= size
+            entry.append((value,))
         if left < 0:
             raise TooLarge(f"the diff is larger than {MAX_ANSWER} bytes; compare parts", limit=MAX_ANSWER)
         changes.append(entry)
-    node.reply(session, request.id, changes)
+        yield 10
+    return changes
 
 
 def blame_request(node: Node, session: Session, request: Blame) -> None:
@@ -227,7 +264,15 @@ def age(node: Node, root: str) -> float | None:
 # -- forms -----------------------------------------------------------------------------------------
 
 
-def _form(node: Node, state: Store, request: Get, path: Path, version: int | None = None) -> Any:
+def _form(
+    node: Node,
+    state: Store,
+    request: Get,
+    path: Path,
+    version: int | None = None,
+    most: int | None = None,
+) -> Any:
+    """Return what a form shows. Raises `_Long` if it is the value of more than `most` nodes."""
     form = request.form
     if form == "edges":
         return [[list(edge) for edge in store.edges(state, path, version)], age(node, path[0])]
@@ -248,10 +293,21 @@ def _form(node: Node, state: Store, request: Get, path: Path, version: int | Non
         if not tree.is_container(found):
             return []
         return [[oid, tree.is_container(child)] for oid, child in found[1].items()]
-    value = tree_value(found)
+    return _shown(node, state, request, path, version, found, tree_value(found, most=most))
+
+
+def _shown(
+    node: Node,
+    state: Store,
+    request: Get,
+    path: Path,
+    version: int | None,
+    found: TreeNode,
+    value: Any,
+) -> list[Any]:
     if version is None:
         value = _with_handlers(node, path, value)
-    if form == "value":
+    if request.form == "value":
         return [value, age(node, path[0])]
     root = state.roots[path[0]]
     return [value, found[0], store.is_ephemeral(state, path, version), root.epoch, age(node, path[0])]
@@ -279,8 +335,82 @@ def _with_handlers(node: Node, path: Path, value: Any) -> Any:
     return value
 
 
-def tree_value(found: TreeNode | None, limit: int = MAX_ANSWER) -> Any:
-    """Return the plain value of a subtree. Raises `TooLarge` if it does not fit into an answer."""
+def _long_form(
+    node: Node, state: Store, request: Get, path: Path, version: int | None, found: TreeNode
+) -> Steps:
+    value, _ = yield from _value(found, MAX_ANSWER)
+    return _shown(node, state, request, path, version, found, value)
+
+
+class _Long(Exception):
+    """The value of `found` is not to be made at one go."""
+
+    def __init__(self, found: TreeNode) -> None:
+        super().__init__()
+        self.found = found
+
+
+def _value(found: TreeNode, limit: int) -> Generator[int, None, tuple[Any, int]]:
+    """Return the plain value of a subtree and its size in bytes; yield what it costs, step by step.
+
+    Raises `TooLarge` as `tree_value`.
+    """
+    if not tree.is_container(found):
+        size = values.size(found[1])
+        cost = _cost(found[1], size)
+        if cost > 4:
+            yield cost
+        return found[1], size
+    top: dict[str, Any] = {}
+    waiting = [(found, top)]
+    size = 5
+    cost = 2
+    while waiting:
+        each, place = waiting.pop()
+        for oid, child in pairs(each[1]):
+            size += 2 + len(oid)
+            if tree.is_container(child):
+                below: dict[str, Any] = {}
+                place[oid] = below
+                waiting.append((child, below))
+                size += 5
+                cost += 3
+            else:
+                place[oid] = child[1]
+                more = values.size(child[1])
+                size += more
+                cost += 3 + _cost(child[1], more)
+            if cost >= 1000:
+                if size > limit:
+                    raise _too_large()
+                yield cost
+                cost = 0
+    if size > limit:
+        raise _too_large()
+    yield cost
+    return top, size
+
+
+def _cost(leaf: Any, size: int) -> int:
+    """Return what it costs to see that the size of `leaf` is `size`: of a list, each item is looked at."""
+    if type(leaf) is list:
+        return size // 4
+    return size // 500 if type(leaf) is str and not leaf.isascii() else 0
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(
+        f"the value is larger than {MAX_ANSWER} bytes; read parts of it (`oids` lists what it"
+        " holds; the shell's `export` reads them all)",
+        limit=MAX_ANSWER,
+    )
+
+
+def tree_value(found: TreeNode | None, limit: int = MAX_ANSWER, most: int | None = None) -> Any:
+    """Return the plain value of a subtree. Raises `TooLarge` if it does not fit into an answer.
+
+    If it has more nodes than `most`, raises `_Long` instead.
+    """
     if found is None:
         return None
     left = limit
@@ -288,17 +418,17 @@ def tree_value(found: TreeNode | None, limit: int = MAX_ANSWER) -> Any:
     while waiting:
         each = waiting.pop()
         if tree.is_container(each):
+            if most is not None:
+                most -= len(each[1])
+                if most < 0:
+                    raise _Long(found)
             for oid, child in each[1].items():
                 left -= 2 + len(oid)
                 waiting.append(child)
         else:
             left -= values.size(each[1])
         if left < 0:
-            raise TooLarge(
-                f"the value is larger than {MAX_ANSWER} bytes; read parts of it (`oids` lists what it"
-                " holds; the shell's `export` reads them all)",
-                limit=MAX_ANSWER,
-            )
+            raise _too_large()
     return tree.plain(found)
 
 

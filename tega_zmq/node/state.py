@@ -166,6 +166,10 @@ class Node:
         """Writes that wait behind such a one of their session."""
         self.known: dict[Any, Any] = {}
         """What was read for the request that is being carried out."""
+        self.walks: list[Any] = []
+        """Requests that are carried out a little at a time (`walking.Walk`)."""
+        self.walking = 0
+        """Whose turn it is."""
         self.take_in = 0
         """The history on the disk is to take in the store as it is after this record, before it goes on."""
         self.restoring: tuple[str, frozenset[str]] = ("", frozenset())

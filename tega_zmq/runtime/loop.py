@@ -228,7 +228,7 @@ class Loop:
         self._run_effects(now)
         if self._historian is not None:
             self._follow(now)
-        if not ready:
+        if not ready and not self.node.walks:
             self._hooks.idle()
 
     def _follow(self, now: float) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Generator, Iterable, Iterator
+from heapq import merge
+from typing import Any, NoReturn, TypeAlias
 
 from rpds import HashTrieMap
 
@@ -154,38 +155,61 @@ def _attributes(
     }
 
 
-def find(store: Store, pattern: OidPattern) -> Iterator[tuple[Path, list[list[str | None]], Node]]:
-    """Yield (path, groups, node) of every node whose path matches, in order of path.
+Found: TypeAlias = tuple[Path, list[list["str | None"]], Node]
+"""(path, groups, node): `groups` holds, for each oid of the pattern that has groups, what they matched."""
 
-    `groups` holds, for each oid of the pattern that has groups, the list of what they matched.
+
+def find(store: Store, pattern: OidPattern) -> Iterator[int | Found]:
+    """Yield every node whose path matches, in order of path; between them what the search has cost since.
+
+    The costs are in half microseconds. They come about once a millisecond, so that one may stop or do
+    something else in between.
     """
-    for name, root in sorted(pairs(store.roots), key=_first):
-        if root.node is not None:
-            first = pattern.step(0, name)
-            if first is not None:
-                yield from _find(pattern, (name,), [first] if first else [], root.node)
-
-
-def _first(pair: tuple[str, Any]) -> str:
-    return pair[0]
+    there = [(name, root.node) for name, root in pairs(store.roots) if root.node is not None]
+    for name, groups, node in (yield from _matching(pattern, 0, there)):
+        yield from _find(pattern, (name,), [groups] if groups else [], node)
 
 
 def _find(
     pattern: OidPattern, path: Path, groups: list[list[str | None]], node: Node
-) -> Iterator[tuple[Path, list[list[str | None]], Node]]:
+) -> Iterator[int | Found]:
     if len(path) == len(pattern.oids):
         yield path, groups, node
-        return
-    if not is_container(node):
-        return
-    matching = []
-    for oid, child in pairs(node[1]):
-        found = pattern.step(len(path), oid)
+    elif is_container(node):
+        for oid, found, child in (yield from _matching(pattern, len(path), pairs(node[1]))):
+            yield from _find(pattern, (*path, oid), [*groups, found] if found else groups, child)
+
+
+_PIECE = 1000
+"""After so much of work, in half microseconds, a search tells of it."""
+
+
+def _matching(
+    pattern: OidPattern, depth: int, children: Iterable[tuple[str, Node]]
+) -> Generator[int, None, Iterable[tuple[str, list[str | None], Node]]]:
+    """Return (oid, groups, child) of the children that match at `depth`, in order; yield what it costs."""
+    runs, run = [], []
+    cost = 4
+    for oid, child in children:
+        found = pattern.step(depth, oid)
+        cost += 2 + pattern.cost(depth, oid)
         if found is not None:
-            matching.append((oid, found, child))
-    matching.sort(key=_first_of_three)
-    for oid, found, child in matching:
-        yield from _find(pattern, (*path, oid), [*groups, found] if found else groups, child)
+            run.append((oid, found, child))
+            cost += 6
+        if cost >= _PIECE:
+            # Sorted in pieces, and put together while they are taken: to sort all would take long at once.
+            run.sort(key=_first_of_three)
+            runs.append(run)
+            run = []
+            yield cost
+            cost = 0
+    run.sort(key=_first_of_three)
+    yield cost
+    return merge(*runs, run, key=_first_of_three) if runs else run
+
+
+def _first(pair: tuple[str, Any]) -> str:
+    return pair[0]
 
 
 def _first_of_three(match: tuple[str, Any, Any]) -> str:

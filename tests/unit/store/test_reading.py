@@ -91,18 +91,37 @@ def test_find() -> None:
         put("gone", {}),
         delete("gone"),
     )
-    found = [
+    assert [
         (".".join(path), groups, plain(node))
-        for path, groups, node in core.find(store, compile_oids(r"config-(.*)\.net\.eth(\d)"))
-    ]
-    assert found == [
+        for path, groups, node in found(store, r"config-(.*)\.net\.eth(\d)")
+    ] == [
         ("config-pi1.net.eth0", [["pi1"], ["0"]], 4),
         ("config-pi2.net.eth0", [["pi2"], ["0"]], 2),
         ("config-pi2.net.eth1", [["pi2"], ["1"]], {"mtu": 1}),
     ]
-    assert [path for path, _, _ in core.find(store, compile_oids("o"))] == [("other",)]
-    assert list(core.find(store, compile_oids(r".*\..*\..*\..*\..*"))) == []
-    assert [path for path, _, _ in core.find(store, compile_oids("g"))] == []
+    assert [path for path, _, _ in found(store, "o")] == [("other",)]
+    assert found(store, r".*\..*\..*\..*\..*") == []
+    assert [path for path, _, _ in found(store, "g")] == []
+
+
+def found(store: core.Store, regex: str) -> list[Any]:
+    return [each for each in core.find(store, compile_oids(regex)) if not isinstance(each, int)]
+
+
+def test_what_is_found_in_wide_containers_comes_in_order_and_its_cost_in_between() -> None:
+    names = [f"k{n}" for n in range(3000)]
+    store = stored(put("wide", {name: {"v": n, "w": n} for n, name in enumerate(names)}))
+    assert [path for path, _, _ in found(store, r"wide\..*\.v")] == [
+        ("wide", name, "v") for name in sorted(names)
+    ]
+    for regex in (r"wide\..*\.v", r"wide\.x", r"wide\.(.*)k(.*)x", r"wide\..*\.x"):
+        costs = [each for each in core.find(store, compile_oids(regex)) if isinstance(each, int)]
+        assert max(costs) <= 1100
+        assert sum(costs) >= 3 * len(names)
+    store = stored(put("long", {f"{'a' * 240}{n}": n for n in range(100)}))
+    costs = [each for each in core.find(store, compile_oids(r"long\.(.*)a(.*)b")) if isinstance(each, int)]
+    assert len(costs) >= 100
+    assert sum(costs) >= 100 * 240 * 240 / 100
 
 
 def test_log_is_of_what_touched_the_path() -> None:
