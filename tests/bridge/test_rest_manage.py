@@ -158,6 +158,10 @@ def test_the_log_of_all_roots(alone: Site) -> None:
     entries = alone.ask("GET", "/_log?limit=2").json
     assert [(each["root"], each["message"]) for each in entries] == [("r2", "m2"), ("r1", "m1")]
     assert entries[0]["changes"] == [{"ope": "PUT", "path": "r2", "instance": {"a": 2}}]
+    alone.ask("DELETE", "/r0?message=gone")
+    (entry,) = alone.ask("GET", "/_log?limit=1").json
+    assert (entry["root"], entry["message"]) == ("r0", "gone"), "who deleted it is seen too"
+    assert entry["changes"] == [{"ope": "DELETE", "path": "r0"}]
     for limit in ("0", "x", "99999"):
         assert alone.ask("GET", f"/_log?limit={limit}").status == 400
     assert alone.ask("GET", "/_log?path=nothing").status == 404

@@ -208,9 +208,9 @@ async def _entries(client: Client, path: Path, wanted: _Wanted) -> list[LogEntry
 
 
 async def _whole_log(client: Client, wanted: _Wanted) -> list[dict[str, Any]]:
-    """The newest commits of all roots, newest first, each with its `root`."""
+    """The newest commits of all roots, deleted ones too, newest first, each with its `root`."""
     found: list[dict[str, Any]] = []
-    for root in await client.inspect("roots"):
+    for root in await client.inspect("old"):
         try:
             entries = await _entries(client, (root["root"],), wanted)
         except NotFound:
