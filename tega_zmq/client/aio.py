@@ -29,7 +29,7 @@ from tega_zmq.client.results import (
     MessageView,
     NodeView,
 )
-from tega_zmq.errors import InvalidValue, NotFound, TegaError, TransactionExpired
+from tega_zmq.errors import Collision, InvalidValue, NotFound, TegaError, TransactionExpired
 from tega_zmq.paths import format_path
 from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
@@ -340,9 +340,15 @@ class Client:
     async def undo(self, root: str, *, message: str = "", timeout: float | None = None) -> Committed:
         """Restore the version before the present one, as a new commit: after a rollback, what was before it.
 
-        Raises `NotFound`, `Compacted`.
+        If there is only the first version, the root is deleted. Raises `NotFound`, `Compacted`.
         """
-        return await self.rollback(root, -1, message=message, timeout=timeout)
+        try:
+            return await self.rollback(root, -1, message=message, timeout=timeout)
+        except NotFound as error:
+            try:
+                return await self.delete(root, version=0, message=message, timeout=timeout)
+            except (Collision, NotFound):  # it is not at its first version: there is no such root
+                raise error from None
 
     async def begin(self, message: str = "", *, timeout: float | None = None) -> Transaction:
         """Begin a transaction; it ends with `commit` or `cancel`, or when it is idle for 10 minutes."""

@@ -6,19 +6,19 @@ They do not overlap, so that their order does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tega_zmq import values
 from tega_zmq.client.results import Difference
-from tega_zmq.paths import Path, format_oid, parse
+from tega_zmq.paths import Path, format_oid, format_path, parse
 from tega_zmq.shell.output import Paint, flow, leaves, safe
-from tega_zmq.values import same
 
 __all__ = [
     "FORMS",
+    "between",
     "change_data",
     "counts",
-    "differences",
     "leaf_text",
     "patch_of",
     "plural",
@@ -32,22 +32,6 @@ FORMS = ("tree", "leaves", "stat", "patch")
 _STEP = "  "
 
 
-def differences(at: str, old: Any, new: Any) -> Iterator[Difference]:
-    """Yield the topmost paths, `at` or below, at which two values are not the same: as a node compares."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        if not same(old, new):
-            yield Difference(at, old, new, created=False, deleted=False)
-        return
-    for oid in [*old, *(oid for oid in new if oid not in old)]:
-        path = f"{at}.{format_oid(oid)}" if at else format_oid(oid)
-        if oid not in new:
-            yield Difference(path, old[oid], None, created=False, deleted=True)
-        elif oid not in old:
-            yield Difference(path, None, new[oid], created=True, deleted=False)
-        else:
-            yield from differences(path, old[oid], new[oid])
-
-
 def change_data(change: Any) -> dict[str, Any]:
     """Return a difference as plain data; `old` and `new` are left out where there is nothing."""
     data: dict[str, Any] = {"path": change.path}
@@ -56,6 +40,31 @@ def change_data(change: Any) -> dict[str, Any]:
     if not change.deleted:
         data["new"] = change.new
     return data
+
+
+def between(old: Any, new: Any, at: Path = ()) -> list[Difference]:
+    """Return what leads from one tree of a root to another, as a node tells it; None: the root is not there.
+
+    In order of path; paths begin with `at`.
+    """
+    found: list[Difference] = []
+    _compare(at, _NOTHING if old is None else old, _NOTHING if new is None else new, found)
+    return found
+
+
+_NOTHING: Any = object()
+
+
+def _compare(path: Path, old: Any, new: Any, found: list[Difference]) -> None:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for oid in sorted({*old, *new}):
+            _compare((*path, oid), old.get(oid, _NOTHING), new.get(oid, _NOTHING), found)
+        return
+    created, deleted = old is _NOTHING, new is _NOTHING
+    if (created and deleted) or (not created and not deleted and values.same(old, new)):
+        return
+    sides = (None if created else old, None if deleted else new)
+    found.append(Difference(format_path(path), *sides, created=created, deleted=deleted))
 
 
 # -- for people ------------------------------------------------------------------------------------

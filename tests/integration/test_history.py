@@ -43,6 +43,20 @@ def test_any_version_is_read_compared_and_restored(fleet: Fleet) -> None:
     assert noc.inspect("status")["history"] == "ok"
 
 
+def test_undo_of_a_deletion_and_of_a_first_commit(fleet: Fleet) -> None:
+    noc = fleet.client("noc")
+    noc.put("r.a", 1)
+    noc.delete("r")
+    assert noc.undo("r").version == 2 and noc.get("r") == {"a": 1}
+    noc.put("new.a", 1)
+    assert noc.undo("new", message="never mind").version == 1
+    assert noc.get("new", None) is None
+    assert noc.log("new")[0].message == "never mind"
+    assert noc.undo("new").version == 2 and noc.get("new") == {"a": 1}
+    with pytest.raises(errors.NotFound, match="no root never to roll back"):
+        noc.undo("never")
+
+
 def test_a_replica_passes_on_what_only_the_owner_has(fleet: Fleet) -> None:
     agent = fleet.agent("pi1", config="[config-all]")
     agent.start()

@@ -97,6 +97,34 @@ def test_history(tega: Tega) -> None:
     assert yamlio.load(tega("geta", "a.b")[1])["_version"] == 4
 
 
+def test_undo_takes_deletions_and_first_commits_back(tega: Tega) -> None:
+    tega("put", "r", "{a: 1}")
+    tega("del", "r")
+    assert tega("rollback", "r", "1", "--dry-run") == (0, "nothing would change\n", "")
+    assert tega("undo", "r") == (0, "r@2\n", "")
+    assert tega("get", "r")[1] == "a: 1\n"
+    assert [each["message"] for each in json.loads(tega("log", "r", "--json")[1])] == ["undo of r@1", "", ""]
+    tega("put", "new.a", "1")
+    assert tega("undo", "new", "--dry-run") == (0, "- a: 1\n", "")
+    assert tega("undo", "new") == (0, "new@1\n", "")
+    assert tega("get", "new")[0] == 1
+    assert tega("undo", "never")[2].startswith("NotFound: ")
+    script = "begin\nput r.a 3\nrollback r 0 --dry-run\nundo r --dry-run\ncancel\n"
+    assert tega(stdin=script)[1].split("\n", 1)[1] == "- a: 3\n+ a: 1\n- a: 3\ncancelled\n"
+
+
+def test_the_log_of_all_roots_has_the_deleted_ones(tega: Tega) -> None:
+    tega("put", "r.a", "1")
+    tega("put", "s.a", "1")
+    tega("del", "r", "-m", "not needed")
+    log = json.loads(tega("log", "--json")[1])
+    assert [(each["root"], each["version"], each["message"]) for each in log] == [
+        ("r", 1, "not needed"),
+        ("s", 0, ""),
+        ("r", 0, ""),
+    ]
+
+
 def test_a_script_is_one_session(tega: Tega, tmp_path: Path) -> None:
     tega("put", "r.x", "1")
     tega("put", "r.x", "2")

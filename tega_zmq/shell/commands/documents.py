@@ -16,7 +16,7 @@ from tega_zmq.client.results import Difference
 from tega_zmq.errors import InvalidPath, InvalidValue, NotFound, TegaError, TooLarge
 from tega_zmq.paths import Path, format_path
 from tega_zmq.shell.commands.showing import FORMS, shown
-from tega_zmq.shell.differences import counts, differences, plural
+from tega_zmq.shell.differences import between, counts, plural
 from tega_zmq.shell.output import Result, safe
 from tega_zmq.shell.session import Session, at_version
 from tega_zmq.shell.spec import Argument, Command, UsageError
@@ -86,13 +86,11 @@ def _compared(session: Session, trees: dict[str, dict[str, Any]]) -> list[Differ
     found: list[Difference] = []
     for count, (root, new) in enumerate(trees.items()):
         session.around.progress(f"import: comparing root {count + 1} of {len(trees)}: {root}")
-        name = format_path((root,))
         try:
             old = _read(session, (root,), None, lasting=False)
         except NotFound:
-            found.append(Difference(name, None, new, created=True, deleted=False))
-        else:
-            found += differences(name, old, new)
+            old = None
+        found += between(old, new, (root,))
     return found
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import Any
 
 from tega_zmq.client.results import Difference
-from tega_zmq.errors import NotFound
-from tega_zmq.paths import Path
+from tega_zmq.errors import NotFound, TegaError
+from tega_zmq.paths import Path, format_path
 from tega_zmq.shell.commands.data import MESSAGE, written
 from tega_zmq.shell.commands.showing import FORMS, shown
-from tega_zmq.shell.differences import change_data, plural
+from tega_zmq.shell.differences import between, change_data, plural
 from tega_zmq.shell.output import Paint, Result, ago, flow, leaves, safe, table, when
 from tega_zmq.shell.session import Session, at_version, path_of
 from tega_zmq.shell.spec import Argument, Command, UsageError
@@ -60,7 +61,8 @@ def log(session: Session, args: argparse.Namespace) -> Result:
     if args.path is not None:
         named = [path_of(args.path)]
     else:
-        named = [(each["root"],) for each in session.client.inspect("roots")]
+        # Not `roots`, which leaves out those that were deleted: who did that is seen only here.
+        named = [(each["root"],) for each in session.client.inspect("old")]
     entries: list[tuple[str, Any]] = []
     for path in named:
         try:
@@ -68,7 +70,7 @@ def log(session: Session, args: argparse.Namespace) -> Result:
             entries += [(path[0], entry) for entry in found]
         except NotFound:
             if args.path is not None:
-                raise  # without a path: the root went meanwhile
+                raise  # without a path: the store was cleared meanwhile
     if args.path is None:
         entries.sort(key=lambda each: each[1].time, reverse=True)
     entries = entries[:limit]
@@ -128,37 +130,88 @@ def diff(session: Session, args: argparse.Namespace) -> Result:
 
 def rollback(session: Session, args: argparse.Namespace) -> Result:
     """Restore a version."""
-    return _restore(session, args, args.version, args.message)
+    return _restore(session, args, _root(args.root), args.version, args.message)
 
 
 def undo(session: Session, args: argparse.Namespace) -> Result:
     """Take the last commit of a root back."""
+    path = _root(args.root)
+    last = _last_version(session, path)
     message = args.message
-    if message is None and session.transaction is None:
-        message = f"undo of {args.root}@{session.client.node(path_of(args.root)).version}"
-    return _restore(session, args, -1, message)
+    if message is None:
+        message = f"undo of {format_path(path)}" + ("" if last is None else f"@{last}")
+    # Before its first version there was no root.
+    return _restore(session, args, path, None if last == 0 else -1, message)
 
 
-def _restore(session: Session, args: argparse.Namespace, version: int | str, why: str | None) -> Result:
-    path = path_of(args.root)
+def _root(text: str) -> Path:
+    path = path_of(text)
     if len(path) != 1:
-        raise UsageError(f"{args.root}: only a whole root can be rolled back")
+        raise UsageError(f"{text}: only a whole root can be rolled back")
+    return path
+
+
+def _last_version(session: Session, path: Path) -> int | None:
+    """Return the last version of a root, of a deleted one too, or None: not known. Raises `NotFound`."""
+    for each in session.client.inspect("old"):
+        if each["root"] == path[0]:
+            version: int = each["versions"][1]
+            return version
+    entries = session.client.log(path, limit=1)  # not here, so its owner says
+    return entries[0].version if entries else None
+
+
+def _restore(
+    session: Session, args: argparse.Namespace, path: Path, version: int | str | None, why: str | None
+) -> Result:
+    """Restore `version` of a root; None is what was there before version 0: nothing."""
     if args.dry_run:
         return shown(_would_restore(session, path, version), args, "nothing would change")
     message: dict[str, str] = {}
     if why is not None and session.transaction is None:
         message["message"] = why
+    if version is None:
+        return written(session, session.writer.delete(path, version=0, **message))
     return written(session, session.writer.rollback(path, version, **message))
 
 
-def _would_restore(session: Session, path: Path, version: int | str) -> list[Difference]:
-    """Return what leads from the present to `version`."""
+def _would_restore(session: Session, path: Path, version: int | str | None) -> list[Difference]:
+    """Return what leads from what is there, in a transaction from its candidate, to `version`."""
+    if session.transaction is not None:
+        made = session.transaction.candidate().roots
+        if path[0] in made:
+            return between(made[path[0]], _tree_at(session, path, version))
     try:
         session.client.oids(path)
     except NotFound:  # a root that was deleted comes back as a whole
-        value = session.client.get(path, version=version)
-        return [Difference("", None, value, created=True, deleted=False)]
+        return between(None, _tree_at(session, path, version))
+    if version is None:
+        return between(_tree_at(session, path, 0), None)
     return session.client.diff(path, None, version)
+
+
+def _tree_at(session: Session, path: Path, version: int | str | None) -> Any:
+    """Return the tree of a root at `version`, None if there was none. Raises as a rollback to it would."""
+    if version is None:
+        return None
+    try:
+        return session.client.get(path, version=version)
+    except NotFound:
+        _try(session, path, version)
+    return None  # there is such a version, of when the root was deleted
+
+
+def _try(session: Session, path: Path, version: int | str) -> None:
+    """Raise what a rollback to `version` would raise."""
+    transaction = session.client.begin()
+    try:
+        transaction.rollback(path, version)
+        problems = transaction.check()
+    finally:
+        with contextlib.suppress(TegaError):  # it goes with the session
+            transaction.cancel()
+    if problems:
+        raise problems[0]
 
 
 _DRY_RUN = Argument("--dry-run", "flag", "only show what would change")
@@ -172,7 +225,12 @@ COMMANDS = (
         "List the commits that touched a path, newest first",
         log,
         (
-            Argument("PATH", "path", "a root or a node in it; without it, all roots", required=False),
+            Argument(
+                "PATH",
+                "path",
+                "a root or a node in it; without it, all roots, deleted ones too",
+                required=False,
+            ),
             Argument("--limit", "number", "at most so many commits (default 20)", short="-n"),
             Argument("--since", "time", "only commits since 2026-11-20T12:00, or in the last 2h, 30min, 3d"),
             Argument("--by", "text", "only commits of this tega_id"),
@@ -226,8 +284,9 @@ COMMANDS = (
         "Take the last commit of a root back, by a new commit",
         undo,
         (Argument("ROOT", "root", "the root"), MESSAGE, _DRY_RUN, *FORMS),
-        "The same as `rollback ROOT -1`. After a rollback it restores what was there before;\n"
-        "a second undo takes the first one back.",
+        "The same as `rollback ROOT -1`: a root that was deleted comes back. After a rollback it restores\n"
+        "what was there before; a second undo takes the first one back. The undo of a root's first commit\n"
+        "deletes the root.",
         ("undo config-pi1", "undo config-pi1 --dry-run"),
     ),
 )

@@ -73,8 +73,7 @@ class FakeTransaction:
 
     def rollback(self, root: Any, version: int) -> None:
         self._check()
-        name = to_path(root)[0]
-        self.tree[name] = copy.deepcopy(self.client.history[name][version - (version < 0)])
+        self.client.restore(self.tree, to_path(root)[0], version)
 
     def get(self, path: Any) -> Any:
         self._check()
@@ -234,8 +233,21 @@ class FakeClient:
 
     def rollback(self, root: Any, version: int, *, message: str = "") -> Committed:
         name = to_path(root)[0]
-        restored = self.history[name][version - (version < 0)]
-        return self._write(root, None, lambda tree: tree.__setitem__(name, restored), message)
+        return self._write(root, None, lambda tree: self.restore(tree, name, version), message)
+
+    def version(self, name: str, version: int) -> Any:
+        """The tree of a root at a version, None if there was none."""
+        past = self.history.get(name, [])
+        at = version if version >= 0 else len(past) - 1 + version
+        if not 0 <= at < len(past):
+            raise NotFound(f"{name} has no version {version}", path=name, version=version)
+        return past[at]
+
+    def restore(self, tree: dict[str, Any], name: str, version: int) -> None:
+        restored = self.version(name, version)
+        tree.pop(name, None)
+        if restored is not None:
+            tree[name] = copy.deepcopy(restored)
 
     def begin(self) -> FakeTransaction:
         return FakeTransaction(self, f"tx{self.revision}")
@@ -245,7 +257,8 @@ class FakeClient:
         self.calls.append(("get", path, version))
         if version is None:
             return self.read(self.tree, path)
-        return self.read({path[0]: self.history[path[0]][version - (version < 0)]}, path)
+        then = self.version(path[0], version)
+        return self.read({} if then is None else {path[0]: then}, path)
 
     def oids(self, path: Any, *, version: int | None = None, timeout: float | None = None) -> list[Any]:
         value = self.read(self.tree, to_path(path))
@@ -330,6 +343,17 @@ class FakeClient:
                     "age": None,
                 }
                 for name in sorted(self.tree)
+            ]
+        if what == "old" and what not in self.listings:
+            return [
+                {
+                    "root": name,
+                    "owner": "gateway",
+                    "deleted": name not in self.tree,
+                    "versions": [0, len(past) - 1],
+                    "updates": [0, len(past) - 1],
+                }
+                for name, past in sorted(self.history.items())
             ]
         return self.listings.get(what, [])
 

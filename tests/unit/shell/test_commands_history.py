@@ -238,6 +238,69 @@ def test_undo_and_undo_of_it(desk: Any) -> None:
     assert desk.client.entries["a"][0].message == "both"
 
 
+def test_the_log_of_all_roots_has_the_deleted_ones(desk: Any) -> None:
+    type_(desk, "put a.b 1", "put c.d 1", "del a -m 'not needed'")
+    shown = json.loads(type_(desk, "log --json"))
+    assert sorted((each["root"], each["version"]) for each in shown) == [("a", 0), ("a", 1), ("c", 0)]
+    assert "not needed" in type_(desk, "log")
+
+
+def test_undo_of_a_deletion_and_of_a_first_commit(desk: Any) -> None:
+    type_(desk, "put a.b 1", "del a")
+    assert type_(desk, "undo a --dry-run") == "+ b: 1"
+    assert type_(desk, "undo a") == "a@2"
+    assert desk.client.tree == {"a": {"b": 1}}
+    assert desk.client.entries["a"][0].message == "undo of a@1"
+    for at, tree in ((3, {}), (4, {"a": {"b": 1}})):
+        assert type_(desk, "undo a") == f"a@{at}"
+        assert desk.client.tree == tree
+    type_(desk, "put new.a 1")
+    assert type_(desk, "undo new --dry-run") == "- a: 1"
+    assert type_(desk, "undo new") == "new@1"
+    assert "new" not in desk.client.tree
+    assert desk.client.entries["new"][0].message == "undo of new@0"
+    assert type_(desk, "undo new") == "new@2"
+    type_(desk, "put other.a 1", "begin", "undo other", "commit")
+    assert "other" not in desk.client.tree
+    with pytest.raises(NotFound, match="no root never"):
+        type_(desk, "undo never")
+    with pytest.raises(UsageError, match="whole root"):
+        type_(desk, "undo a.b")
+
+
+def test_undo_of_a_root_that_is_not_here(desk: Any) -> None:
+    type_(desk, "put a.b 1", "put a.b 2")
+    desk.client.listings["old"] = []
+    type_(desk, "undo a")
+    assert desk.client.entries["a"][0].message == "undo of a@1"
+    desk.client.entries["a"].clear()
+    type_(desk, "undo a")
+    assert desk.client.entries["a"][0].message == "undo of a"
+
+
+def test_a_dry_run_of_an_absent_root(desk: Any) -> None:
+    type_(desk, "put a.b 1", "del a")
+    assert type_(desk, "rollback a 1 --dry-run") == "nothing would change"
+    assert type_(desk, "rollback a 1") == "nothing changed"
+    for line in ("rollback a 7 --dry-run", "rollback never 0 --dry-run"):
+        with pytest.raises(NotFound, match="has no version"):
+            type_(desk, line)
+    desk.client.problems = [NotFound("the owner says no")]
+    with pytest.raises(NotFound, match="owner says no"):
+        type_(desk, "rollback a 1 --dry-run")
+
+
+def test_a_dry_run_in_a_transaction_begins_at_the_candidate(desk: Any) -> None:
+    type_(desk, "put a {b: 1, c: {d: 1}}", "put a.b 2", "put r.s 1", "begin", "put a.b 3", "del a.c.d")
+    assert type_(desk, "rollback a 0 --dry-run") == "- b: 3\n+ b: 1\n  c:\n+   d: 1"
+    assert type_(desk, "rollback a 1 --dry-run --leaves") == "- b: 3\n+ b: 2\n+ c.d: 1"
+    assert type_(desk, "undo r --dry-run") == "- s: 1", "what it does not touch is as it is"
+    type_(desk, "del a")
+    assert type_(desk, "rollback a 0 --dry-run") == "+ b: 1\n+ c:\n+   d: 1"
+    type_(desk, "rollback a 1")
+    assert type_(desk, "rollback a 1 --dry-run") == "nothing would change"
+
+
 def test_log_by_whom_and_since(desk: Any) -> None:
     type_(desk, "put a.b 1", "log a --since 2023-11-14T22:13:20Z --by noc-1 -n 5")
     assert ("log", "a", 5, 1_700_000_000.0, "noc-1") in desk.client.calls

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tega_zmq import tree
 from tega_zmq.client.results import Difference
-from tega_zmq.paths import format_path
-from tega_zmq.shell.differences import counts, differences, leaf_text, patch_of, stat_text, tree_text
+from tega_zmq.paths import format_path, parse
+from tega_zmq.shell import differences as module
+from tega_zmq.shell.differences import counts, leaf_text, patch_of, stat_text, tree_text
 from tega_zmq.shell.output import Paint, leaves, plain
 
 OIDS = st.text(st.sampled_from('ab~/0.1 "\\-é'), min_size=1, max_size=3)
@@ -47,10 +48,10 @@ def as_json(difference: Difference) -> str:
 @example({"a": 1, "b": 0.0}, {"a": True, "b": -0.0})
 @example({"a": {}}, {"a": None})
 def test_values_are_compared_as_a_node_compares_them(old: Any, new: Any) -> None:
-    found = list(differences("", old, new))
+    found = module.between(old, new)
     assert sorted(map(as_json, found)) == sorted(map(as_json, between(old, new)))
     below = [each._replace(path=f"r.{each.path}") for each in found]
-    assert list(differences("r", old, new)) == below
+    assert module.between(old, new, ("r",)) == below
 
 
 def apply(document: Any, patch: list[dict[str, Any]]) -> Any:
@@ -157,3 +158,20 @@ def test_what_was_compared_may_itself_be_a_leaf() -> None:
     assert tree_text([change], plain) == "- 1\n+ 2"
     assert patch_of([change]) == [{"op": "replace", "path": "", "value": 2}]
     assert stat_text([change], plain) == ".  ~1\n0 leaves added, 0 removed, 1 changed"
+
+
+@given(TREES, TREES)
+@example({"a": 1, "b": True}, {"a": True, "b": 1})
+@example({"a": {}}, {"a": {"b": {}}})
+def test_between_finds_what_a_node_finds(old: Any, new: Any) -> None:
+    def by_path(found: list[Difference]) -> list[Difference]:
+        return sorted(found, key=lambda each: parse(each.path))
+
+    assert module.between(old, new) == by_path(between(old, new))
+
+
+def test_between_where_a_root_is_not_there() -> None:
+    new = Difference("", None, {"a": 1}, created=True, deleted=False)
+    assert module.between(None, {"a": 1}) == [new]
+    assert module.between({}, None) == [Difference("", {}, None, created=False, deleted=True)]
+    assert module.between(None, None) == []
