@@ -259,7 +259,11 @@ class Client:
     async def tags(
         self, root: str | None = None, *, timeout: float | None = None
     ) -> dict[str, dict[str, int]]:
-        """Return the tags of the roots that this node owns, or of one: by root, the version of each tag."""
+        """Return the tags, of all roots or of one: by root, the version of each tag.
+
+        Those of the roots that this node owns; at an agent that is online those of the node above too. The
+        tags of a root that an agent owns are at that agent.
+        """
         return requests.as_tags(await self.inspect("tags", timeout=timeout), root)
 
     async def diff(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from tega_zmq import store, values
 from tega_zmq.errors import InvalidPath, InvalidValue, TooLarge
 from tega_zmq.node import replication, uplink
 from tega_zmq.node.effects import Reload, SendUp, Snapshot
+from tega_zmq.node.passing import pass_up
 from tega_zmq.node.reading import age
 from tega_zmq.node.state import Node
 from tega_zmq.paths import format_path
@@ -16,7 +18,7 @@ from tega_zmq.sessions import Session
 from tega_zmq.store import Cleared
 from tega_zmq.subscriptions import ChangeSubscription
 from tega_zmq.version import __version__
-from tega_zmq.wire.messages import Heartbeat, Inspect, Manage, Report
+from tega_zmq.wire.messages import Failure, Heartbeat, Inspect, Manage, Reply, Report
 
 MAX_REPORT = 64 * 1024
 """Largest report of a session, in bytes."""
@@ -32,6 +34,10 @@ def inspect(node: Node, session: Session, request: Inspect) -> None:
         raise InvalidValue(
             f"there is no listing {request.what[:32]!a}; there are {', '.join(sorted(LISTINGS))}"
         )
+    if request.what == "tags" and node.online:
+        # Tags are where their root is owned. Offline those of the node above are not known.
+        pass_up(node, session, request, None, convert=partial(_and_own_tags, node, session))
+        return
     node.reply(session, request.id, listing(node, session))
 
 
@@ -77,6 +83,17 @@ def _tags(node: Node, _: Session) -> list[dict[str, Any]]:
         for root in sorted(node.durable.roots.values(), key=lambda root: root.name)
         for name, version in sorted(root.tags.items())
     ]
+
+
+def _and_own_tags(node: Node, session: Session, answer: Reply | Failure) -> Reply | Failure:
+    """Add the tags of the roots that this node owns to the `answer` of the node above."""
+    if isinstance(answer, Failure):
+        return answer
+    own = _tags(node, session)
+    mine = {each["root"] for each in own}
+    above = answer.value if isinstance(answer.value, list) else []
+    others = [each for each in above if isinstance(each, dict) and each.get("root") not in mine]
+    return Reply(answer.id, sorted([*own, *others], key=lambda each: str(each.get("root"))))
 
 
 def _owner_name(node: Node, owner: str) -> str:

@@ -205,10 +205,25 @@ def _carry_out(node: Node, session: Session, message: Any) -> None:
     except past.Deep as lacking:
         past.ask(node, session, message, lacking.want)
     except past.Elsewhere as lacking:
-        passing.pass_on(node, session, message, lacking.root, node.owner(lacking.root))
+        asked = _without_transaction(message, lacking.root)
+        passing.pass_on(node, session, asked, lacking.root, node.owner(lacking.root))
     finally:
         if node.known:
             node.known = {}
+
+
+def _without_transaction(message: Any, root: str) -> Any:
+    """Return `message` as the owner of `root` can take it: it does not know the transaction that is open here.
+
+    Raises `InvalidValue` for an operation, which belongs into that.
+    """
+    if type(message) is messages.Write and message.txid:
+        raise InvalidValue(
+            f"what that version of {root} is, only its owner knows; in a transaction here, give its number"
+        )
+    if type(message) is messages.Get and message.txid:
+        return message._replace(txid="")
+    return message
 
 
 def history_read(node: Node, number: int, result: Any, now: float) -> None:

@@ -239,6 +239,8 @@ def _here(node: Node, root: str) -> bool:
 
 
 def _read_through(node: Node, session: Session, request: Any, root: str) -> None:
+    if session.kind == "below":  # it was asked above already
+        raise NotFound(f"{node.settings.tega_id} does not own {root}, and cannot answer for it", path=root)
     if not node.online:
         raise Offline(
             f"{node.settings.tega_id} has no replica of {root}, and no link to the node above", root=root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tega_zmq import tree
+from tega_zmq import errors, tree
 from tega_zmq.client import protocol
 from tega_zmq.errors import Disconnected, ProtocolError, TegaError
 from tega_zmq.node import calling, lifecycle, passing, replication, watching
@@ -21,18 +21,22 @@ from tega_zmq.wire.messages import (
     REQUESTS,
     Abandon,
     AnyMessage,
+    Blame,
     Changed,
     Check,
     Chunk,
     Claim,
+    Diff,
     Dropped,
     Failure,
     Follow,
     Forward,
     ForwardEnded,
+    Get,
     Gone,
     Heartbeat,
     Invoke,
+    Log,
     Message,
     Pull,
     Reply,
@@ -40,6 +44,8 @@ from tega_zmq.wire.messages import (
     RootUpdate,
     Subscribe,
     SubscribeRegex,
+    Tag,
+    Untag,
     Welcome,
     Write,
 )
@@ -49,6 +55,9 @@ RETRY_CLAIM = 30.0
 
 MAX_REPORTS = 16
 """Most reports that are passed on; the oldest are forgotten."""
+
+_FROM_ABOVE = frozenset({Write, Check, Get, Log, Diff, Blame, Tag, Untag})
+"""What the node above passes on: writes, tags, and reads of a tag or version that only the owner knows."""
 
 _TIMEOUT = 60.0
 """Seconds for the agent's own requests."""
@@ -421,11 +430,7 @@ def _message(node: Node, message: AnyMessage) -> None:
 def _forwarded(node: Node, message: Forward) -> None:
     body = decode(message.body)
     if type(body) in REQUESTS:
-        if not isinstance(body, (Write, Check)):
-            raise ProtocolError(f"the node above forwards writes, no {type(body).__name__}")
-        from tega_zmq.node.machine import request
-
-        request(node, lifecycle.from_above(node, message.session, message.tega_id), body)
+        _asked_from_above(node, message, body)
         return
     if isinstance(body, Invoke):
         calling.invoke_from_uplink(node, message.session, body)
@@ -455,6 +460,23 @@ def _forwarded(node: Node, message: Forward) -> None:
         session.dropped += body.count
         if session.connected and not session.congested:
             watching.tell_dropped(node, session)
+
+
+def _asked_from_above(node: Node, message: Forward, body: Any) -> None:
+    """The node above passes on the request `body`, for a root that is owned here."""
+    from tega_zmq.node.machine import request
+
+    try:
+        if type(body) not in _FROM_ABOVE:
+            raise ProtocolError(f"{node.settings.tega_id} takes no {type(body).__name__} from the node above")
+        session = lifecycle.from_above(node, message.session, message.tega_id)
+    except TegaError as error:
+        # Said at once: whoever asked would wait for it until the deadline.
+        refusal = Failure(body.id, *errors.encode(error))
+        node.effects.append(SendUp(Forward(message.session, "", encode(refusal))))
+        node.note("warning", "request from the node above refused", error=f"{error.code}: {error.message}")
+        return
+    request(node, session, body)
 
 
 def changes(node: Node, topic: bytes, message: RootUpdate) -> None:

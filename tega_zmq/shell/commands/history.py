@@ -205,7 +205,7 @@ def _try(session: Session, path: Path, version: int | str) -> None:
     """Raise what a rollback to `version` would raise."""
     transaction = session.client.begin()
     try:
-        transaction.rollback(path, version)
+        transaction.rollback(format_path(path), version)
         problems = transaction.check()
     finally:
         with contextlib.suppress(TegaError):  # it goes with the session

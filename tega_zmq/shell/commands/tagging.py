@@ -42,7 +42,17 @@ def tags(session: Session, args: argparse.Namespace) -> Result:
         for name, version in sorted(names.items(), key=lambda entry: (entry[1], entry[0]))
     ]
     rows = [(format_path((each["root"],)), each["tag"], each["version"]) for each in data]
-    return Result(data, lambda paint: table(rows, ("root", "tag", "version"), paint) if rows else "no tags")
+    if not rows:
+        return Result(data, safe(_no_tags(session, root)))
+    return Result(data, lambda paint: table(rows, ("root", "tag", "version"), paint))
+
+
+def _no_tags(session: Session, root: str | None) -> str:
+    """Return how it is told that there are none, and where those of another's root are."""
+    for each in session.client.inspect("old") if root is not None else ():
+        if format_path((each["root"],)) == root and each["owner"] != session.client.server:
+            return f"no tags are known here: {root} belongs to {each['owner']}, where its tags are"
+    return "no tags"
 
 
 def _root(path: Path, text: str) -> str:
@@ -121,7 +131,8 @@ COMMANDS = (
         "List the tags of all roots, or of one",
         tags,
         (Argument("ROOT", "root", "the root", required=False),),
-        examples=("tags", "tags config-pi1"),
+        "At an agent also those of the node above. The tags of a root that an agent owns are listed there.",
+        ("tags", "tags config-pi1"),
     ),
     Command(
         "edges",

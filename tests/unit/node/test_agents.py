@@ -9,6 +9,7 @@ import pytest
 from tega_zmq import errors
 from tega_zmq.node import Settings
 from tega_zmq.store import Kept
+from tega_zmq.wire import decode, encode
 from tega_zmq.wire import messages as m
 from tests.unit.node.fleet import Client, Fleet, Station
 
@@ -341,3 +342,55 @@ def test_an_agent_whose_log_fails_serves_reads_and_converges_when_it_is_mended(s
     site.fleet.wait(6)
     site.pi1.sync()
     assert site.local.get("config-pi1.n") == 1
+
+
+def test_tags_of_an_agents_root_are_asked_of_the_agent(site: Site) -> None:
+    for n in range(3):
+        site.local.put("ops-pi1.n", n)
+    assert site.noc.ask(m.Tag, "ops-pi1", 1, "z") == 1
+    assert site.noc.ask(m.Get, ("ops-pi1",), "z", "value", "")[0] == {"n": 1}
+    assert site.local.ask(m.Get, ("ops-pi1",), "z", "value", "")[0] == {"n": 1}
+    assert site.noc.ask(m.Diff, ("ops-pi1",), "z", ("ops-pi1",), None) == [[["n"], [1], [2]]]
+    assert site.noc.ask(m.Blame, ("ops-pi1",), "z")[0][:2] == [["ops-pi1", "n"], 1]
+    txid = site.noc.ask(m.Begin)
+    assert site.noc.ask(m.Get, ("ops-pi1",), "z", "value", txid)[0] == {"n": 1}
+    fails(site.noc, errors.InvalidValue, m.Write, (("rollback", ("ops-pi1",), "z", None, False),), "", txid)
+    assert site.noc.ask(m.Untag, "ops-pi1", "z") == 1
+    fails(site.noc, errors.NotFound, m.Get, ("ops-pi1",), "z", "value", "")
+    fails(site.noc, errors.NotFound, m.Untag, "ops-pi1", "z")
+    site.noc.put("shared.n", 1)
+    site.noc.ask(m.Tag, "ops-pi1", None, "now")
+    error = fails(site.noc, errors.NotFound, m.Diff, ("ops-pi1",), "now", ("shared",), None)
+    assert "does not own shared" in error.message
+    site.fleet.cut(site.pi1)
+    fails(site.noc, errors.OwnerAway, m.Get, ("ops-pi1",), "now", "value", "")
+
+
+def test_what_an_agent_does_not_take_from_above_it_refuses_at_once(site: Site) -> None:
+    (link,) = [link for link in site.fleet.links if link.dialer is site.pi1]
+    for body in (m.Begin(7, 1, 1000), m.Get(8, 1, 1000, ("ops-pi1",), None, "value", "")):
+        site.pi1.take(m.Forward("s" * 65, "noc", encode(body)))
+    answers = [decode(frame) for frame in link.up]
+    link.up.clear()
+    failures = [decode(each.body) for each in answers if isinstance(each, m.Forward)]
+    assert [(each.id, each.code) for each in failures if isinstance(each, m.Failure)] == [
+        (7, "ProtocolError"),
+        (8, "ProtocolError"),
+    ]
+    assert not site.pi1.lab.node.below
+
+
+def test_tags_at_an_agent_are_those_of_the_node_above_too(site: Site) -> None:
+    site.noc.put("config-pi1.n", 1)
+    site.noc.put("shared.n", 1)
+    site.local.put("ops-pi1.n", 1)
+    site.local.ask(m.Tag, "shared", None, "golden")
+    site.noc.ask(m.Tag, "config-pi1", None, "golden")
+    site.noc.ask(m.Tag, "ops-pi1", None, "mine")
+    tags = [{"root": "config-pi1", "tag": "golden", "version": 0}]
+    tags.append({"root": "ops-pi1", "tag": "mine", "version": 0})
+    tags.append({"root": "shared", "tag": "golden", "version": 0})
+    assert site.local.ask(m.Inspect, "tags") == tags
+    assert site.noc.ask(m.Inspect, "tags") == [tags[0], tags[2]], "an agent has its own"
+    site.fleet.cut(site.pi1)
+    assert site.local.ask(m.Inspect, "tags") == [tags[1]]

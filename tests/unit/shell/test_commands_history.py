@@ -321,6 +321,11 @@ def test_tags(desk: Any) -> None:
             type_(desk, line)
     with pytest.raises(NotFound):
         type_(desk, "untag a first")
+    desk.client.listings["old"] = [{"root": "a", "owner": "gateway"}, {"root": "ops-q", "owner": "q"}]
+    desk.client.named.clear()
+    assert type_(desk, "tags a") == "no tags"
+    assert type_(desk, "tags ops-q") == "no tags are known here: ops-q belongs to q, where its tags are"
+    assert json.loads(type_(desk, "tags ops-q --json")) == []
 
 
 def test_blame(desk: Any) -> None:
