@@ -213,7 +213,7 @@ def _carry_out(node: Node, session: Session, message: Any) -> None:
 
 
 def _without_transaction(message: Any, root: str) -> Any:
-    """Return `message` as the owner of `root` can take it: it does not know the transaction that is open here.
+    """Return `message` as the owner of `root` takes it, who knows nothing of a transaction that is open here.
 
     Raises `InvalidValue` for an operation, which belongs into that.
     """

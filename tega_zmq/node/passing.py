@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 from tega_zmq import errors
-from tega_zmq.errors import Offline, OwnerAway, ReadOnly, Timeout, TooLarge
+from tega_zmq.errors import Offline, OwnerAway, ProtocolError, ReadOnly, TegaError, Timeout, TooLarge
 from tega_zmq.node.effects import Send, SendUp
 from tega_zmq.node.state import Node, Waiting
 from tega_zmq.sessions import Session
+from tega_zmq.store import Op
 from tega_zmq.wire import encode
-from tega_zmq.wire.messages import Failure, Forward, Reply, Write
+from tega_zmq.wire.messages import (
+    Begin,
+    CancelTransaction,
+    Candidate,
+    Failure,
+    Forward,
+    Get,
+    OpField,
+    Reply,
+    Write,
+)
 
 NOT_TRIED = frozenset({"Offline", "OwnerAway"})
 """Errors of a write that was not even sent to the owner of its root."""
 
-Convert: TypeAlias = Callable[[Reply | Failure], Reply | Failure]
+Convert: TypeAlias = Callable[[Reply | Failure], Reply | Failure | None]
 
 MAX_AGAIN = 100
 """Later operations within an ephemeral node of the node above that are said again after a lost session."""
@@ -72,7 +84,8 @@ def pass_up(
 ) -> None:
     """Send `request` of `session` to the node above. Raises `Offline`.
 
-    `resend`: it may be sent twice. `convert` makes the session's answer from the one that comes.
+    `resend`: it may be sent twice. `convert` makes the session's answer from the one that comes; None: it has
+    passed something else up for the same request, and that will be answered.
     """
     if not node.online:
         raise Offline(
@@ -103,6 +116,48 @@ def _body(request: Any) -> bytes:
         ) from None
 
 
+def try_above(node: Node, session: Session, request: Candidate | Get, ops: Sequence[Op]) -> None:
+    """Have the node above answer `request`, a read within a transaction that is open here.
+
+    It carries out `ops`, of roots that it owns, in a transaction there, which is cancelled once it has
+    answered. All of this goes up with the id of `request`, one after the other. Raises `Offline`.
+    """
+    root = ops[0].path[0]
+    head = (request.id, request.ack, request.timeout)
+
+    def begun(answer: Reply | Failure) -> Reply | Failure | None:
+        if isinstance(answer, Failure):
+            return answer
+        txid = answer.value
+        if type(txid) is not str:
+            return failed(ProtocolError(f"the node above answered Begin with {txid!a:.64}"))
+        fields = tuple(cast(OpField, tuple(op)) for op in ops)
+        try:
+            pass_up(node, session, Write(*head, fields, "", txid), root, convert=partial(carried_out, txid))
+        except TegaError as error:  # they are too large for one message
+            return done(txid, failed(error))
+        return None
+
+    def carried_out(txid: str, answer: Reply | Failure) -> Reply | Failure | None:
+        if isinstance(answer, Failure):
+            return done(txid, answer)
+        pass_up(node, session, request._replace(txid=txid), root, convert=partial(done, txid))
+        return None
+
+    def done(txid: str, answer: Reply | Failure) -> Reply | Failure | None:
+        if isinstance(answer, Failure) and answer.code == "TransactionExpired":
+            # That is the transaction there; the one that the session knows is open.
+            text = "the node above was restarted meanwhile; ask again"
+            return failed(errors.Disconnected(text, outcome="none"))
+        pass_up(node, session, CancelTransaction(*head, txid), root, convert=lambda _: answer)
+        return None
+
+    def failed(error: TegaError) -> Failure:
+        return Failure(request.id, *errors.encode(error))
+
+    pass_up(node, session, Begin(*head), root, convert=begun)
+
+
 def _wait(node: Node, session: Session, request: Any, to: str, resend: bool, convert: Convert | None) -> None:
     deadline = node.now + request.timeout / 1000
     session.pending[request.id] = Waiting(request, to, deadline, resend, False, convert)
@@ -126,7 +181,10 @@ def answered(node: Node, session: Session, message: Reply | Failure, sender: str
     if not isinstance(waiting, Waiting) or waiting.to != sender:
         return
     if waiting.convert is not None:
-        message = waiting.convert(message)
+        made = waiting.convert(message)
+        if made is None:
+            return
+        message = made
     elif isinstance(message, Reply) and isinstance(waiting.message, Write):
         if sender == "":
             _note_ephemerals(session, waiting.message)

@@ -9,7 +9,7 @@ from typing import Any
 from tega_zmq import errors, paths, store, transactions, tree, values
 from tega_zmq.errors import InvalidValue, NotFound, Offline, ProtocolError, TegaError, TooLarge
 from tega_zmq.node import past, walking
-from tega_zmq.node.passing import pass_up
+from tega_zmq.node.passing import pass_up, try_above
 from tega_zmq.node.state import Node
 from tega_zmq.node.walking import Steps
 from tega_zmq.paths import Path, format_path
@@ -40,6 +40,10 @@ def get_request(node: Node, session: Session, request: Get) -> None:
         transaction = transactions.find(session, request.txid, node.now)
         is_known = path[0] in transaction.candidate.roots or _here(node, path[0])
         if request.version is None and not is_known:
+            ops = [op for op in transaction.ops if op.path[0] == path[0]]
+            if any(op.kind == "rollback" for op in ops):  # only the owner has the versions
+                try_above(node, session, request, ops)
+                return
             asked = request._replace(path=(path[0],), form="value", txid="")
             pass_up(node, session, asked, path[0], convert=partial(_overlaid, node, session, request))
             return

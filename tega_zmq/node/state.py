@@ -81,7 +81,7 @@ class Waiting(NamedTuple):
     """False for calls and messages, which are never sent twice."""
     resent: bool = False
     """It was sent again: an earlier attempt may have been carried out."""
-    convert: Callable[[Reply | Failure], Reply | Failure] | None = None
+    convert: Callable[[Reply | Failure], Reply | Failure | None] | None = None
     """Makes the answer for the session, where that is not the owner's: of a read in a transaction."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from tega_zmq import errors, paths, schemas, transactions, values
 from tega_zmq.errors import Collision, InvalidPath, InvalidValue, NotFound, TegaError, TooLarge
 from tega_zmq.node import past
-from tega_zmq.node.passing import pass_on
+from tega_zmq.node.passing import pass_on, try_above
 from tega_zmq.node.reading import MAX_ANSWER, change_size, changes_between, tree_value
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import Session
@@ -81,10 +81,15 @@ def candidate(node: Node, session: Session, request: Candidate) -> None:
     Raises `TooLarge` if that does not fit into one answer.
     """
     transaction = transactions.find(session, request.txid, node.now)
+    roots = list(dict.fromkeys(op.path[0] for op in transaction.ops))
+    if any(name not in transaction.candidate.roots for name in roots):
+        # What is not here was not evaluated here: the owner shows what it makes of all of it.
+        try_above(node, session, request, transaction.ops)
+        return
     trees: list[list[Any]] = []
     changes: list[list[Any]] = []
     left = MAX_ANSWER
-    for name in dict.fromkeys(op.path[0] for op in transaction.ops):
+    for name in roots:
         before, after = transaction.base.roots.get(name), transaction.candidate.roots.get(name)
         old = before.node if before is not None else None
         new = after.node if after is not None else None

@@ -394,3 +394,50 @@ def test_tags_at_an_agent_are_those_of_the_node_above_too(site: Site) -> None:
     assert site.noc.ask(m.Inspect, "tags") == [tags[0], tags[2]], "an agent has its own"
     site.fleet.cut(site.pi1)
     assert site.local.ask(m.Inspect, "tags") == [tags[1]]
+
+
+def test_the_candidate_of_what_is_read_through_is_made_by_its_owner(site: Site) -> None:
+    site.noc.put("num", {"p": 1, "gone": 1})
+    site.noc.put("num.p", 2)
+    site.noc.put("config-pi1.n", 1)
+    txid = site.local.ask(m.Begin)
+    ops = (put("num.q", 1), ("delete", ("num", "gone"), None, None, False), put("config-pi1.n", 2))
+    site.local.ask(m.Write, (*ops, put("new.a", 1)), "", txid)
+    trees, changes = site.local.ask(m.Candidate, txid)
+    assert dict(map(tuple, trees)) == {"num": {"p": 2, "q": 1}, "config-pi1": {"n": 2}, "new": {"a": 1}}
+    assert sorted(map(str, changes)) == [
+        "[['config-pi1', 'n'], [1], [2]]",
+        "[['new'], [], [{'a': 1}]]",
+        "[['num', 'gone'], [1], []]",
+        "[['num', 'q'], [], [1]]",
+    ]
+    site.local.ask(m.Write, (("rollback", ("num",), 0, None, False), put("num.r", 1)), "", txid)
+    assert dict(map(tuple, site.local.ask(m.Candidate, txid)[0]))["num"] == {"p": 1, "gone": 1, "r": 1}
+    assert site.local.ask(m.Get, ("num",), None, "value", txid)[0] == {"p": 1, "gone": 1, "r": 1}
+    assert not [each for each in site.broker.lab.node.sessions if each.transactions], "none is left open"
+    assert site.noc.get("num") == {"p": 2, "gone": 1}
+    site.local.ask(m.CommitTransaction, txid, "")
+    assert site.noc.get("num") == {"p": 1, "gone": 1, "r": 1}
+
+
+def test_a_candidate_that_the_owner_cannot_make(site: Site) -> None:
+    txid = site.local.ask(m.Begin)
+    site.local.ask(m.Write, (("delete", ("nothing",), None, None, False),), "", txid)
+    fails(site.local, errors.NotFound, m.Candidate, txid)
+    assert not [each for each in site.broker.lab.node.sessions if each.transactions], "none is left open"
+    asked = site.local.start(m.Candidate, txid)
+    (session,) = [each for each in site.pi1.lab.node.sessions if each.tega_id == "local"]
+    while type(getattr(session.pending.get(asked), "message", None)) is not m.Write:
+        site.fleet.ready()[0]()
+    site.broker.kill()
+    site.broker.start()
+    site.fleet.wait(10)
+    with pytest.raises(errors.Disconnected, match="ask again"):
+        site.local.answer(asked)
+    fails(site.local, errors.NotFound, m.Candidate, txid)
+    for n in range(9):
+        site.local.ask(m.Write, (put(f"big.k{n}", "x" * 1_000_000),), "", txid)
+    fails(site.local, errors.TooLarge, m.Candidate, txid)
+    assert not [each for each in site.broker.lab.node.sessions if each.transactions], "none is left open"
+    site.fleet.cut(site.pi1)
+    fails(site.local, errors.Offline, m.Candidate, txid)
