@@ -19,6 +19,7 @@ __all__ = [
     "between",
     "change_data",
     "counts",
+    "in_order",
     "leaf_text",
     "patch_of",
     "plural",
@@ -40,6 +41,11 @@ def change_data(change: Any) -> dict[str, Any]:
     if not change.deleted:
         data["new"] = change.new
     return data
+
+
+def in_order(changes: Iterable[Difference]) -> list[Difference]:
+    """Return differences in order of path; a node tells them in none."""
+    return sorted(changes, key=_oids)
 
 
 def between(old: Any, new: Any, at: Path = ()) -> list[Difference]:

@@ -34,7 +34,7 @@ from tega_zmq.shell.oneshot import Lines, Options
 from tega_zmq.shell.output import Paint, render, safe, want_colour
 from tega_zmq.shell.progress import Progress
 from tega_zmq.shell.run import ALIASES, execute, unknown
-from tega_zmq.shell.session import Session, Surroundings, one_line, state_text
+from tega_zmq.shell.session import Session, Surroundings, left_open, one_line, state_text
 from tega_zmq.shell.spec import Command, UsageError, convert
 
 __all__ = ["Shell", "history_file", "run"]
@@ -60,6 +60,9 @@ def run(options: Options) -> int:
             shell.start(startup_file())
             return shell.cmdloop()
         finally:
+            left = left_open(shell.session)
+            if left:
+                oneshot.complain(left)
             shell.session.end()
 
 

@@ -99,7 +99,7 @@ def _run(arguments: list[str]) -> int:
     if words and words[0] in ("help", "h"):
         from tega_zmq.shell.run import help_text
 
-        oneshot.say(help_text(words[1:]))
+        oneshot.say(help_text(words[1:], as_json=given.json))
         return DONE
     if words:
         return oneshot.run_command(words, options)

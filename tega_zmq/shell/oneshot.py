@@ -18,7 +18,7 @@ from tega_zmq.shell.literals import looks_like_call
 from tega_zmq.shell.output import Paint, Unwritable, render, safe, want_colour, write_out
 from tega_zmq.shell.progress import Progress
 from tega_zmq.shell.run import Quit, execute, run_line, unknown
-from tega_zmq.shell.session import Session, Surroundings, one_line, state_text
+from tega_zmq.shell.session import Session, Surroundings, left_open, one_line, state_text
 from tega_zmq.shell.spec import Command, Finished, UsageError, build_parser, convert
 
 __all__ = [
@@ -237,10 +237,9 @@ def run_script(file: TextIO, name: str, options: Options) -> int:
         session = Session(client, _surroundings("script", options, lines.body), options.server)
         try:
             status = run_lines(session, lines, name, options.timeout)
-            if session.transaction is not None:
-                complain(
-                    f"tega: {name} ends within a transaction: it is cancelled, nothing of it was committed"
-                )
+            left = left_open(session)
+            if left:
+                complain(f"tega: {name} ends within a transaction; {left}")
                 status = status or REFUSED
         finally:
             session.end()

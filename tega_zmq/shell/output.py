@@ -103,11 +103,12 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def to_json(value: Any, *, indent: bool = False) -> str:
-    """Return `value` as JSON: one line, or indented by two."""
+    """Return `value` as JSON: one line, or indented by two. Keys are sorted, since a tree keeps no order."""
     text = json.dumps(
         value,
         ensure_ascii=False,
         allow_nan=False,
+        sort_keys=True,
         indent=2 if indent else None,
         default=_encodable,
     )
@@ -189,11 +190,11 @@ def _cell(value: Any) -> str:
 
 
 def leaves(path: str, value: Any) -> Iterable[tuple[str, Any]]:
-    """Yield `(path, value)` of every leaf and empty container of `value`, whose own path is `path`."""
+    """Yield `(path, value)` of every leaf and empty container of `value`, whose path is `path`, in order."""
     from tega_zmq.paths import format_oid
 
     if isinstance(value, Mapping) and value:
-        for oid, child in value.items():
+        for oid, child in sorted(value.items()):
             yield from leaves(f"{path}.{format_oid(oid)}" if path else format_oid(oid), child)
     else:
         yield path, value

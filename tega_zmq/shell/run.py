@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from tega_zmq.shell.commands import COMMANDS, calls
 from tega_zmq.shell.lexer import LineError, split
 from tega_zmq.shell.literals import looks_like_call
-from tega_zmq.shell.output import Result, render
+from tega_zmq.shell.output import Result, plain, render
 from tega_zmq.shell.session import Session
-from tega_zmq.shell.spec import Command, UsageError, build_parser, convert
+from tega_zmq.shell.spec import Command, UsageError, build_parser, convert, usage
 
 __all__ = ["ALIASES", "Quit", "execute", "overview", "run_line", "unknown"]
 
@@ -42,7 +43,7 @@ def run_line(session: Session, line: str, timeout: float | None = None) -> str:
     if name == "quit":
         raise Quit
     if name == "help":
-        return help_text(words[1:])
+        return help_text(words[1:], as_json=session.around.as_json)
     command = COMMANDS.get(name)
     if command is None:
         raise unknown(name)
@@ -72,14 +73,32 @@ def unknown(name: str) -> UsageError:
     return UsageError(f"there is no command {name[:60]!a}{hint}")
 
 
-def help_text(words: Sequence[str]) -> str:
-    """Return the help of the command in `words`, or of all. Raises `UsageError`: no such command."""
-    if not words:
-        return overview()
-    command = COMMANDS.get(words[0])
-    if command is None:
-        raise unknown(words[0])
-    return build_parser(command).format_help().rstrip()
+def help_text(words: Sequence[str], *, as_json: bool = False) -> str:
+    """Return the help of the command in `words`, or of all; JSON if `as_json`, or if `--json` is among them.
+
+    Raises `UsageError`: no such command.
+    """
+    named = [word for word in words if word != "--json"]
+    as_json = as_json or len(named) < len(words)
+    command = COMMANDS.get(named[0]) if named else None
+    if named and command is None:
+        raise unknown(named[0])
+    if as_json:
+        data = [_told(each) for each in COMMANDS.values()] if command is None else _told(command)
+        return render(Result(data), as_json=True, paint=plain)
+    return overview() if command is None else build_parser(command).format_help().rstrip()
+
+
+def _told(command: Command) -> dict[str, Any]:
+    """Return what a command is as plain data."""
+    return {
+        "name": command.name,
+        "category": command.category,
+        "summary": command.summary,
+        "usage": usage(command),
+        "details": command.details,
+        "examples": command.examples,
+    }
 
 
 def overview() -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "Session",
     "Surroundings",
     "at_version",
+    "left_open",
     "one_line",
     "path_of",
     "state_text",
@@ -182,6 +183,16 @@ def value_of(text: str) -> Any:
     from tega_zmq.runtime import yamlio
 
     return yamlio.load(text)
+
+
+def left_open(session: Session) -> str:
+    """Return what a user is told of transactions that are open when the session ends; "" if none is."""
+    names = list(session.transactions)
+    if not names:
+        return ""
+    if len(names) == 1:
+        return f"the transaction {names[0]} is cancelled: nothing of it was committed"
+    return f"the transactions {', '.join(names)} are cancelled: nothing of them was committed"
 
 
 def state_text(session: Session, before: str, state: str) -> str:

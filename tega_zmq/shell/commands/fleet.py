@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tega_zmq.paths import format_path
 from tega_zmq.shell.differences import plural
 from tega_zmq.shell.output import Paint, Result, ago, safe, table, when
 from tega_zmq.shell.session import Session, path_of
@@ -63,7 +64,8 @@ def _replica(entry: dict[str, Any]) -> str:
 
 
 def _owned(entry: dict[str, Any]) -> str:
-    return f"{entry['root']}@{entry['version']}" if _there(entry) else f"{entry['root']} (nothing yet)"
+    root = format_path((entry["root"],))
+    return f"{root}@{entry['version']}" if _there(entry) else f"{root} (nothing yet)"
 
 
 def _there(entry: dict[str, Any]) -> bool:

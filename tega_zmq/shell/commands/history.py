@@ -27,7 +27,7 @@ def roots(session: Session, _: argparse.Namespace) -> Result:
     found: list[dict[str, Any]] = session.client.inspect("roots")
     rows = [
         (
-            each["root"],
+            format_path((each["root"],)),
             each["version"],
             each["owner"],
             ago(each["age"]),
@@ -44,7 +44,7 @@ def old(session: Session, _: argparse.Namespace) -> Result:
     found: list[dict[str, Any]] = session.client.inspect("old")
     rows = [
         (
-            each["root"],
+            format_path((each["root"],)),
             "{}..{}".format(*each["versions"]),
             "{}..{}".format(*each["updates"]) if each["updates"] else None,
             "deleted" if each["deleted"] else "",
@@ -95,7 +95,7 @@ def log(session: Session, args: argparse.Namespace) -> Result:
 
 
 def _entry(root: str, entry: Any, paint: Paint) -> str:
-    head = paint(safe(f"{root}@{entry.version}", lines=False), "yellow")
+    head = paint(safe(f"{format_path((root,))}@{entry.version}", lines=False), "yellow")
     head += f"  {when(entry.time)}  {paint(safe(entry.tega_id, lines=False), 'cyan')}"
     if entry.backto is not None:
         head += f"  rollback to {entry.backto}"

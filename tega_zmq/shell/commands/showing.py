@@ -6,7 +6,15 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from tega_zmq.shell.differences import change_data, counts, leaf_text, patch_of, stat_text, tree_text
+from tega_zmq.shell.differences import (
+    change_data,
+    counts,
+    in_order,
+    leaf_text,
+    patch_of,
+    stat_text,
+    tree_text,
+)
 from tega_zmq.shell.output import Result, to_json
 from tega_zmq.shell.spec import Argument, UsageError
 
@@ -24,6 +32,7 @@ def shown(changes: Sequence[Any], args: argparse.Namespace, nothing: str) -> Res
     """Return how `changes` are shown; `nothing` is said if there are none. Raises `UsageError`."""
     if args.leaves + args.stat + args.patch > 1:
         raise UsageError("--leaves, --stat and --patch: give one of them")
+    changes = in_order(changes)
     if args.patch:
         patch = patch_of(changes)
         return Result(patch, to_json(patch, indent=True))

@@ -8,7 +8,7 @@ import re
 from tega_zmq.errors import Disconnected, Offline, OwnerAway, StorageError, Timeout
 from tega_zmq.shell.commands.data import MESSAGE, written
 from tega_zmq.shell.commands.showing import FORMS, shown
-from tega_zmq.shell.differences import change_data, leaf_text
+from tega_zmq.shell.differences import change_data, in_order, leaf_text
 from tega_zmq.shell.output import Paint, Result, safe, table, to_yaml
 from tega_zmq.shell.session import Session, one_line
 from tega_zmq.shell.spec import Argument, Command, UsageError
@@ -68,12 +68,13 @@ def cand(session: Session, args: argparse.Namespace) -> Result:
     view = session.need_transaction().candidate()
     if args.patch or args.stat or args.leaves:
         return shown(view.changes, args, "nothing changed so far")
-    data = {"candidate": view.roots, "changes": [change_data(change) for change in view.changes]}
+    changes = in_order(view.changes)
+    data = {"candidate": view.roots, "changes": [change_data(change) for change in changes]}
 
     def text(paint: Paint) -> str:
-        if not view.changes:
+        if not changes:
             return "nothing changed so far"
-        return to_yaml(view.roots, paint) + "\n\n" + leaf_text(view.changes, paint)
+        return to_yaml(view.roots, paint) + "\n\n" + leaf_text(changes, paint)
 
     return Result(data, text)
 

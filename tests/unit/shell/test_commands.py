@@ -615,6 +615,7 @@ def test_quit(desk: Any, line: str) -> None:
 def test_help(desk: Any) -> None:
     assert "  put " in type_(desk, "h")
     assert "absent" in type_(desk, "help put")
+    assert json.loads(type_(desk, "help put --json"))["name"] == "put"
     with pytest.raises(Finished):
         type_(desk, "get --help")
 

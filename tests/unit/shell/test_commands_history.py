@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tega_zmq.client.results import Blamed
+from tega_zmq.client.results import Blamed, Difference
 from tega_zmq.errors import (
     Collision,
     NotFound,
@@ -381,3 +381,26 @@ def test_roots_and_old(desk: Any) -> None:
         ["a", "3..9", "-", "deleted"],
         ["b", "0..1", "0..1"],
     ]
+
+
+def test_a_root_is_shown_as_it_is_typed(desk: Any) -> None:
+    type_(desk, 'put "weird.root x".a 1')
+    desk.client.named = {"weird.root x": {"z": 0}}
+    for line in ("roots", "old", "tags"):
+        assert '"weird.root x"' in type_(desk, line).split("\n")[1], line
+    assert type_(desk, "log").startswith('"weird.root x"@0  ')
+    agent: dict[str, Any] = {"tega_id": "q", "state": "away", "heard": None, "config": [], "sessions": []}
+    desk.client.listings["agents"] = [{**agent, "operational": [{"root": "ops.q", "version": 3}]}]
+    assert '"ops.q"@3' in type_(desk, "agents")
+    assert json.loads(type_(desk, "roots --json"))[0]["root"] == "weird.root x"
+
+
+def test_differences_are_shown_in_order_of_path(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_(desk, "put a {b: 1, c: 1, d: {e: 1}}", "begin", "put a {b: 2, c: 2, d: {e: 2}}")
+    found = [Difference(f"a.{oid}", 1, 2, False, False) for oid in ("d.e", "b", "c")]
+    monkeypatch.setattr("tests.unit.shell.conftest.differences", lambda *_: found)
+    for line in ("cand --json", "cand --leaves --json", "diff a@0 --json"):
+        shown = json.loads(type_(desk, line))
+        changes = shown["changes"] if isinstance(shown, dict) else shown
+        assert [each["path"] for each in changes] == ["a.b", "a.c", "a.d.e"], line
+    assert type_(desk, "cand").endswith("- a.b: 1\n+ a.b: 2\n- a.c: 1\n+ a.c: 2\n- a.d.e: 1\n+ a.d.e: 2")

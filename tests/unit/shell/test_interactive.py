@@ -273,7 +273,7 @@ def test_without_a_place_for_the_history_there_is_none(tmp_path: File) -> None:
 
 
 def test_the_end_of_the_shell_ends_what_was_begun(
-    desk: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: File
+    desk: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: File, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(interactive.oneshot, "dial", lambda options: desk.client)
@@ -288,6 +288,10 @@ def test_the_end_of_the_shell_ends_what_was_begun(
     assert interactive.run(Options("tcp://node", None, 1.0, False)) == 0
     assert kept[0].ended
     assert desk.client.closed
+    assert capsys.readouterr().err == "the transaction tx0 is cancelled: nothing of it was committed\n"
+    monkeypatch.setattr(Shell, "cmdloop", lambda shell: 0)
+    interactive.run(Options("tcp://node", None, 1.0, False))
+    assert capsys.readouterr().err == ""
 
 
 # -- programs, aliases, the startup file -----------------------------------------------------------

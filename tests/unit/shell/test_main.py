@@ -116,7 +116,11 @@ def test_version_and_help_need_no_node(tega: Run) -> None:
     assert "usage: tega put" in tega("put", "--help")[1]
     assert "usage: put" in tega("help", "put")[1]
     assert "Transaction" in tega("help")[1]
-    assert tega("help", "nope")[0] == 2
+    assert tega("help", "nope")[0] == tega("help", "nope", "--json")[0] == 2
+    for words in (("help", "--json"), ("--json", "help")):
+        told = {each["name"]: each for each in json.loads(tega(*words)[1])}
+        assert told["put"]["category"] == "Tree" and told.keys() > {"get", "undo", "commit"}
+    assert json.loads(tega("help", "del", "--json")[1])["usage"].startswith("del PATH [--version")
     assert tega.options == []
 
 
@@ -197,7 +201,12 @@ def test_a_script_may_quit_and_ask_for_help(tega: Run) -> None:
 def test_a_transaction_that_a_script_leaves_open_is_cancelled(tega: Run) -> None:
     status, _, err = tega(stdin="begin\nput a.b 1\n")
     assert status == 1
-    assert "nothing of it was committed" in err
+    assert "the transaction tx0 is cancelled: nothing of it was committed" in err
+    for script in ("begin one\nput a.b 1\nuse\n", "begin one\nput a.b 1\nuse\nquit\n"):
+        status, _, err = tega(stdin=script)
+        assert status == 1 and "transaction one is cancelled" in err, "one that is not in use too"
+    assert "the transactions one, two are cancelled" in tega(stdin="begin one\nbegin two\nquit\n")[2]
+    assert tega(stdin="begin\nput a.b 1\nbegin two\ncancel\nget nope\n")[2].count("cancelled") == 1
     assert tega.client.tree == {}
 
 

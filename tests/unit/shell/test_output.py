@@ -158,3 +158,12 @@ def test_render() -> None:
     assert show(Result(None, "")) == ""
     with pytest.raises(TypeError):
         show(Result(object()), True)
+
+
+def test_what_is_shown_has_the_order_of_its_keys_and_no_other() -> None:
+    one = {"b": {"y": 1, "x": [{"d": 1, "c": 2}]}, "a": 2}
+    other = {"a": 2, "b": {"x": [{"c": 2, "d": 1}], "y": 1}}
+    assert output.to_json(one) == output.to_json(other) == '{"a": 2, "b": {"x": [{"c": 2, "d": 1}], "y": 1}}'
+    assert output.to_yaml(one) == output.to_yaml(other) and output.flow(one) == output.flow(other)
+    assert list(output.leaves("r", one)) == list(output.leaves("r", other))
+    assert [path for path, _ in output.leaves("r", one)] == ["r.a", "r.b.x", "r.b.y"]
