@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from tega_zmq import errors
+from tega_zmq import aio, errors
 from tests.processes import Fleet, until
 
 FEW = {"history.versions": "5", "history.updates": "40"}
@@ -55,6 +57,16 @@ def test_undo_of_a_deletion_and_of_a_first_commit(fleet: Fleet) -> None:
     assert noc.undo("new").version == 2 and noc.get("new") == {"a": 1}
     with pytest.raises(errors.NotFound, match="no root never to roll back"):
         noc.undo("never")
+
+    async def story() -> None:
+        async with aio.connect(fleet.url, "other") as tega:
+            assert (await tega.undo("r")).version == 3 and await tega.get("r", None) is None
+            await tega.put("second.a", 1)
+            assert (await tega.undo("second")).version == 1 and await tega.get("second", None) is None
+            with pytest.raises(errors.NotFound, match="no root never to roll back"):
+                await tega.undo("never")
+
+    asyncio.run(story())
 
 
 def test_a_replica_passes_on_what_only_the_owner_has(fleet: Fleet) -> None:
