@@ -24,6 +24,7 @@ from tega_zmq.client.results import (
     Edges,
     Found,
     FoundNodes,
+    Gap,
     Log,
     LogEntry,
     NodeView,
@@ -536,7 +537,7 @@ def as_problems(reply: Any) -> list[TegaError]:
 def as_log(reply: Any) -> Log:
     """Return the reply to a `log`."""
     try:
-        return Log(
+        found = Log(
             LogEntry(
                 version,
                 time,
@@ -549,8 +550,12 @@ def as_log(reply: Any) -> Log:
                 ),
                 int(left_out[0]) if left_out else 0,
             )
-            for version, time, tega_id, message, backto, changes, *left_out in reply
+            for version, time, tega_id, message, backto, changes, *left_out in (
+                each for each in reply if len(each) != 3
+            )
         )
+        found.gaps = tuple(Gap(*each) for each in reply if len(each) == 3)
+        return found
     except (TypeError, ValueError, LookupError):
         raise _broken("a request for a log", reply) from None
 

@@ -23,6 +23,7 @@ __all__ = [
     "Edges",
     "Found",
     "FoundNodes",
+    "Gap",
     "Log",
     "LogEntry",
     "MessageView",
@@ -200,8 +201,25 @@ class LogEntry(NamedTuple):
         return Log([self])._repr_html_()
 
 
+class Gap(NamedTuple):
+    """Versions of a root whose commits cannot be read any more."""
+
+    first: int
+    last: int
+    why: str
+    """In words."""
+
+    def __str__(self) -> str:
+        if self.first == self.last:
+            return f"the commit to version {self.last} cannot be read: {self.why}"
+        return f"the commits to versions {self.first} to {self.last} cannot be read: {self.why}"
+
+
 class Log(list[LogEntry]):
     """Commits of a root, the newest first."""
+
+    gaps: tuple[Gap, ...] = ()
+    """What is missing between those and, if fewer were found than asked for, before them; newest first."""
 
     def _repr_html_(self) -> str:
         from tega_zmq.client import html
@@ -219,7 +237,8 @@ class Log(list[LogEntry]):
             for each in self
         )
         heads = ["version", "time (UTC)", "who", "message", "changes"]
-        return html.page(html.table(heads, rows, len(self), "commits"))
+        notes = [html.note(str(gap)) for gap in self.gaps]
+        return html.page(html.table(heads, rows, len(self), "commits"), *notes)
 
 
 class Blamed(NamedTuple):

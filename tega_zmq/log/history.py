@@ -30,6 +30,7 @@ from tega_zmq.log.records import decode_chunk, encode_chunk, encode_list
 from tega_zmq.paths import Path, format_path
 from tega_zmq.store import (
     ABSENT,
+    Gap,
     Kept,
     KeptVersion,
     Root,
@@ -115,6 +116,9 @@ class _Series:
         self.commits = 0
         self.unsynced = 0
         self.buffer = bytearray()
+        self.ends: dict[int, int | None] = {}
+        """By number of a file: the last version that can be read from it, None if none can, as far as that
+        was looked for. Of the newest only if it is damaged: it grows."""
 
 
 def _stem(name: str) -> str:
@@ -150,6 +154,16 @@ def frames(disk: Disk, folder: str, file: str) -> Iterator[tuple[int, int, Any]]
 
     Raises `StorageError` that names file and offset, `OSError`.
     """
+    for offset, crc, payload in _payloads(disk, folder, file):
+        try:
+            plain = decode_chunk(payload)
+        except TegaError as error:
+            raise _damaged(file, offset, error.message) from error
+        yield offset, crc, plain
+
+
+def _payloads(disk: Disk, folder: str, file: str) -> Iterator[tuple[int, int, bytes]]:
+    """As `frames`, with the payloads as they stand there."""
     handle = disk.open(f"{folder}/{FOLDER}/{file}")
     try:
         size = handle.size()
@@ -169,11 +183,7 @@ def frames(disk: Disk, folder: str, file: str) -> Iterator[tuple[int, int, Any]]
             crc = crc32(payload, crc)
             if crc != expected or not payload:
                 raise _damaged(file, offset, "a frame does not match its checksum")
-            try:
-                plain = decode_chunk(payload)
-            except TegaError as error:
-                raise _damaged(file, offset, error.message) from error
-            yield offset, crc, plain
+            yield offset, crc, payload
             at += end
             offset += end
     finally:
@@ -183,10 +193,12 @@ def frames(disk: Disk, folder: str, file: str) -> Iterator[tuple[int, int, Any]]
 def open_history(disk: Disk, folder: str, note: Callable[[str], None] = lambda _: None) -> History:
     """Open the history in the data folder, which is made if it is not there.
 
-    `note` is told what was cut off at the end of a file, and which files cannot be used. Raises `OSError`.
+    `note` is told what was cut off at the end of a file, which files cannot be used, and later which versions
+    are missing for good. Raises `OSError`.
     """
     disk.make_folder(f"{folder}/{FOLDER}")
     history = History(disk, folder)
+    history.note = note
     for file in disk.list(f"{folder}/{FOLDER}"):
         if file.endswith(".tmp"):
             disk.remove(f"{folder}/{FOLDER}/{file}")
@@ -217,6 +229,8 @@ class History:
         self.policy: Callable[[str], Policy] = lambda _: Policy()
         self.archive: Callable[[str, str, Iterator[Any]], None] | None = None
         """Called with root, file and what is in it before it is dropped."""
+        self.note: Callable[[str], None] = lambda _: None
+        """Told once which versions of which root are missing for good."""
 
     # -- opening ---------------------------------------------------------------------------------------
 
@@ -341,8 +355,14 @@ class History:
                 at = ABSENT  # all updates from the first one on are there
             else:
                 at = root.oldest
-            gap = at > series.last and root.epoch == series.stamp[0]
-            self._begin(series, root, at, same or gap)
+            goes_on = same or (at > series.last and root.epoch == series.stamp[0])
+            lacking = (series.last + 1, at - 1) if goes_on and series.parts else (0, -1)
+            self._begin(series, root, at, goes_on)
+            if lacking[0] <= lacking[1]:
+                self.note(
+                    "versions {} to {} of {} are missing: they had left the memory before they could be"
+                    " written".format(*lacking, format_path((root.name,)))
+                )
         while at < root.version:
             at = self._add_updates(series, root, at + 1)
             if series.commits >= _COMMITS or series.size - series.checkpoint >= max(
@@ -586,6 +606,14 @@ class History:
         if not fits:
             raise _gone(name, version, parts[0].first if parts else None)
         part = parts[fits[-1]]
+        try:
+            return self._tree_in(name, part, version, parts[fits[-1] + 1 :])
+        except StorageError:
+            self._look_again(name, part)
+            raise
+
+    def _tree_in(self, name: str, part: _Part, version: int, later: Sequence[_Part]) -> KeptVersion:
+        """As `tree`, from one file; `later`: those after it."""
         file = _file_name(name, part.number)
         root = new_root(name, "", part.epoch)
         growing: Node | None = None
@@ -621,9 +649,8 @@ class History:
             if plain[0] >= 4 and plain[0] != 6 and root.version == version:
                 break
         if root.version != version:
-            after = parts[fits[-1] + 1] if fits[-1] + 1 < len(parts) else None
-            if after is not None and after.number > part.number + 1:
-                raise _gone(name, version, after.first)
+            if later and later[0].number > part.number + 1:
+                raise _gone(name, version, later[0].first)
             raise StorageError(
                 f"{FOLDER}/{file}: version {version} of {name} is missing; the file ends after version"
                 f" {root.version}, at byte {offset}",
@@ -631,36 +658,115 @@ class History:
             )
         return root.node, root.ephemerals, root.born
 
-    def updates(self, name: str, before: int) -> Iterator[Update]:
+    def updates(self, name: str, before: int) -> Iterator[Update | Gap]:
         """Yield the updates of `name` to versions lower than `before`, newest first.
 
-        Raises as `tree`.
+        Where some between two others cannot be read, because they were dropped, are damaged or were never
+        written, a `Gap` stands for them. Raises `OSError`.
         """
-        floor: int | None = None
-        number = 0
-        for part in reversed(self._parts(name)):
-            file = _file_name(name, part.number)
-            found = []
-            lowest, highest = part.first, part.first
+        expected: int | None = None
+        number, why = 0, ""
+        parts = self._parts(name)
+        for part in reversed(parts):
+            if not why and number > part.number + 1:
+                why = "they are no longer kept"
+            found, problem = self._updates_in(name, part, before)
+            why = problem or why
+            for update in reversed(found):
+                if expected is not None and update.after > expected:
+                    continue  # the file after has it too
+                if expected is not None and update.after < expected:
+                    yield Gap(update.after + 1, expected, why or "they are missing")
+                yield update
+                expected, why = update.after - 1, ""
+            number = part.number
+        if why and expected is not None and parts and expected > max(parts[0].first, ABSENT):
+            yield Gap(max(parts[0].first, ABSENT) + 1, expected, why)
+
+    def _updates_in(self, name: str, part: _Part, before: int) -> tuple[list[Update], str]:
+        """Return the updates in a file to versions lower than `before`, and what is wrong with it."""
+        file = _file_name(name, part.number)
+        found: list[Update] = []
+        try:
             for offset, _, plain in frames(self._disk, self._folder, file):
                 if plain[0] == 4 and part.first >= before:
                     break  # all that follows is newer
                 for each in _updates(plain):
                     # [root, epoch, before, after, ...]
-                    lowest, highest = min(lowest, each[2]), max(highest, each[3])
                     if each[3] >= before:
                         continue
                     try:
                         found.append(update_from_plain(each))
                     except TegaError as error:
                         raise _damaged(file, offset, error.message) from error
-            if floor is not None and number == part.number + 1 and highest < min(floor, before - 1):
-                raise StorageError(
-                    f"{FOLDER}/{file}: versions {highest + 1} to {floor} of {name} are missing",
-                    reason="missing",
-                )
-            yield from reversed(found)
-            floor, number = lowest, part.number
+        except StorageError as error:
+            self._look_again(name, part)
+            return found, error.message.partition(";")[0]
+        return found, ""
+
+    def spans(self, name: str, since: int = 0) -> list[tuple[int, int]]:
+        """Return (first, last) of the versions of `name` that can be read, oldest first.
+
+        Within a span each version is there, and each commit between two. What ends before version `since` is
+        left out. Looks once through each file; what is damaged after that is noticed when it is read.
+        """
+        found: list[tuple[int, int]] = []
+        series = self.series.get(name)
+        parts = self._parts(name)
+        for part, after in zip(parts, [*parts[1:], None], strict=True):
+            if series is None or (after is not None and after.first <= since):
+                continue
+            last = self._last_in(series, part)
+            if last is None:
+                continue
+            if after is not None:
+                # Of the version that both have, the file that begins with it is asked.
+                usable = self._last_in(series, after) is not None
+                last = min(last, after.first if usable else after.first - 1)
+            if found and part.first <= found[-1][1]:
+                found[-1] = (found[-1][0], max(found[-1][1], last))
+            else:
+                found.append((part.first, last))
+        return found
+
+    def _look_again(self, name: str, part: _Part) -> None:
+        """A file could not be read through: find out anew how far it can be."""
+        series = self.series[name]
+        last = self._scan(series, part)
+        newest = part is series.parts[-1]
+        if not newest or last is None or last < series.last:
+            series.ends[part.number] = last
+            if newest:  # nothing that is added to it could be read: what comes next goes into another
+                series.usable = False
+                self._seen.pop(name, None)
+
+    def _last_in(self, series: _Series, part: _Part) -> int | None:
+        if part.number not in series.ends:
+            newest = part is series.parts[-1]
+            if newest and series.usable:
+                return series.last
+            last = self._scan(series, part)
+            if newest:
+                return last
+            series.ends[part.number] = last
+        return series.ends[part.number]
+
+    def _scan(self, series: _Series, part: _Part) -> int | None:
+        """Return the last version that can be read from a file, None if none can."""
+        whole = b""
+        try:
+            for _, _, payload in _payloads(self._disk, self._folder, _file_name(series.name, part.number)):
+                whole = payload
+        except (StorageError, OSError):
+            pass  # up to there it can be read
+        try:
+            plain = decode_chunk(whole)
+            kind = plain[0]
+            if kind == 5:
+                return int(plain[-1][3])
+        except (TegaError, TypeError, ValueError, LookupError):
+            return None
+        return part.first if kind == 4 else None  # else its checkpoint is not whole
 
     def stamps(self, name: str, versions: set[int]) -> dict[int, tuple[float, str, str]]:
         """Return (time, tega_id, message) of `versions` of `name`, as far as they are known."""
@@ -671,12 +777,15 @@ class History:
                 part.first <= each and (after is None or each <= after.first) for each in versions
             ):
                 continue
-            for plain in self.read(_file_name(name, part.number)):
-                if plain[0] == 1 and plain[5] in versions:
-                    found.setdefault(plain[5], (plain[7], plain[8], plain[9]))
-                for each in _updates(plain):
-                    if each[3] in versions:
-                        found[each[3]] = (each[5], each[6], each[7])
+            try:
+                for plain in self.read(_file_name(name, part.number)):
+                    if plain[0] == 1 and plain[5] in versions:
+                        found.setdefault(plain[5], (plain[7], plain[8], plain[9]))
+                    for each in _updates(plain):
+                        if each[3] in versions:
+                            found[each[3]] = (each[5], each[6], each[7])
+            except StorageError:
+                continue  # what is damaged is not known any more
         return found
 
     def version_at(self, name: str, time: float, before: int) -> int:

@@ -113,7 +113,10 @@ class VersionAt(NamedTuple):
 
 
 class UpdatesAt(NamedTuple):
-    """The newest `limit` updates of `root` to versions lower than `before`, as `store.log` picks them."""
+    """The newest `limit` updates of `root` to versions lower than `before`, as `store.log` picks them.
+
+    Newest first, with a `Gap` wherever some cannot be read. `before` is at most one more than the newest.
+    """
 
     root: str
     epoch: str
@@ -132,7 +135,19 @@ class CommitsAt(NamedTuple):
     versions: tuple[int, ...]
 
 
-Want: TypeAlias = TreeAt | VersionAt | UpdatesAt | CommitsAt
+class SpansOf(NamedTuple):
+    """Which versions can be read: by root a list of (first, last), oldest first, as `History.spans` tells it.
+
+    Of all roots if `root` is empty. What ends before version `since` may be left out.
+    """
+
+    since: int
+    """First, so that as a tuple this is equal to no `TreeAt`."""
+    root: str
+    epoch: str
+
+
+Want: TypeAlias = TreeAt | VersionAt | UpdatesAt | CommitsAt | SpansOf
 
 
 class ReadHistory(NamedTuple):

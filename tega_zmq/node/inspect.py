@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, Final
 
 from tega_zmq import store, values
-from tega_zmq.errors import InvalidPath, InvalidValue, TooLarge
-from tega_zmq.node import replication, uplink
+from tega_zmq.errors import InvalidPath, InvalidValue, StorageError, TooLarge
+from tega_zmq.node import past, replication, uplink
 from tega_zmq.node.effects import Reload, SendUp, Snapshot
 from tega_zmq.node.passing import pass_up
 from tega_zmq.node.reading import age
@@ -114,9 +114,18 @@ def _old(node: Node, _: Session) -> list[dict[str, Any]]:
                 "deleted": root.node is None,
                 "versions": [root.oldest, root.version],
                 "updates": [root.oldest_update, root.version] if len(root.updates) else [],
+                "readable": _readable(node, root),
             }
         )
     return found
+
+
+def _readable(node: Node, root: store.Root) -> list[list[int]]:
+    """Return [first, last] of the versions that can be read, from memory or the disk. Raises `past.Deep`."""
+    try:
+        return past.readable(node, root)
+    except StorageError:  # the disk cannot be read: `status` says why
+        return [[root.oldest, root.version]]
 
 
 def _state(node: Node, session: Session) -> str:

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from tega_zmq import errors, paths, store
-from tega_zmq.errors import Compacted, InvalidValue, NotFound, TegaError, TooLarge
-from tega_zmq.node.effects import CommitsAt, ReadHistory, TreeAt, UpdatesAt, VersionAt, Want
+from tega_zmq.errors import Compacted, InvalidValue, NotFound, StorageError, TegaError, TooLarge
+from tega_zmq.node.effects import CommitsAt, ReadHistory, SpansOf, TreeAt, UpdatesAt, VersionAt, Want
 from tega_zmq.node.passing import pass_on
 from tega_zmq.node.state import Node
 from tega_zmq.paths import Path, format_path
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Op, Root, Store, Tagged, Update
+from tega_zmq.store import ABSENT, Gap, Op, Root, Store, Tagged, Update
 from tega_zmq.store.history import new_root
 from tega_zmq.wire.messages import CommitTransaction, Reply, Tag, Untag, Write
 
@@ -28,9 +28,11 @@ __all__ = [
     "Elsewhere",
     "ask",
     "at_version",
+    "check_whole",
     "commits",
     "drain",
     "log",
+    "readable",
     "recalled",
     "recalled_ops",
     "reference",
@@ -265,9 +267,15 @@ def recalled_ops(node: Node, state: Store, ops: tuple[Op, ...]) -> tuple[Store, 
     return state, tuple(made)
 
 
-def log(node: Node, path: Path, limit: int, before: int | None, since: float | None, by: str) -> list[Update]:
-    """Return what `store.log` gives, and what the disk has beyond it. Raises `NotFound`, `Deep`."""
-    found = store.log(node.durable, path, limit, before=before, since=since, by=by)
+def log(
+    node: Node, path: Path, limit: int, before: int | None, since: float | None, by: str
+) -> list[Update | Gap]:
+    """Return what `store.log` gives, and what the disk has beyond it; where that lacks some, a `Gap`.
+
+    Raises `NotFound`, `Deep`, `Elsewhere`.
+    """
+    found: list[Update | Gap] = []
+    found += store.log(node.durable, path, limit, before=before, since=since, by=by)
     root = node.durable.roots[path[0]]
     oldest = root.oldest_update if before is None else min(before, root.oldest_update)
     if len(found) < limit and oldest > 0:
@@ -276,6 +284,8 @@ def log(node: Node, path: Path, limit: int, before: int | None, since: float | N
             found.extend(_lacking(node, root, oldest - 1, want))
         except Compacted:
             return found
+        except StorageError as error:
+            found.append(Gap(0, oldest - 1, error.message))
     return found
 
 
@@ -311,20 +321,75 @@ def at_version(node: Node, root: Root, version: int) -> Root:
 
 
 def updates(node: Node, root: Root, after: int, to: int) -> list[Update]:
-    """Return the updates that led from version `after` to `to`, read from the disk, the oldest first.
+    """Return the updates that lead on from version `after`, up to `to`, read from the disk, oldest first.
 
-    Raises `Deep`, `Compacted`, `Elsewhere`.
+    That is at least one; they end before the first that cannot be read. Raises `Deep`, `Compacted`,
+    `Elsewhere`.
     """
     want = UpdatesAt(root.name, root.epoch, (root.name,), to - after, to + 1, None, "")
-    found: list[Update] = _lacking(node, root, after, want)
-    if [each.after for each in reversed(found)] != list(range(after + 1, to + 1)):
+    read: list[Update | Gap] = _lacking(node, root, after, want)
+    found: list[Update] = []
+    for each in reversed(read):
+        if isinstance(each, Update) and each.after == after + len(found) + 1:
+            found.append(each)
+    if not found:
         raise Compacted(
-            f"not all commits of {format_path((root.name,))} after version {after} are kept any more",
+            f"the commit after version {after} of {format_path((root.name,))} is not kept any more",
             root=root.name,
             version=after,
             oldest=root.oldest,
         )
-    return found[::-1]
+    return found
+
+
+def readable(node: Node, root: Root, name: str = "", since: int = 0) -> list[list[int]]:
+    """Return [first, last] of the versions of `root` that can be read, oldest first, from memory or the disk.
+
+    Within each every version and every commit between two is there. Asks the disk for all roots, or for root
+    `name` and what does not end before version `since`. Raises `Deep`, and `StorageError` if the disk cannot
+    be read.
+    """
+    spans: list[tuple[int, int]] = []
+    oldest = root.oldest
+    if node.settings.history and not (root.owner and node.uplink is not None):
+        want = SpansOf(since, name, root.epoch if name else "")
+        # What leaves the memory while the disk is read is on the disk too, after what is told from there.
+        asked = node.known.get(("memory", want))
+        if asked is None:
+            roots = [root] if name else node.durable.roots.values()
+            asked = node.known["memory", want] = {each.name: (each.epoch, each.oldest) for each in roots}
+        spans += _need(node, want).get(root.name, ())
+        if root.name in asked and asked[root.name][0] == root.epoch:
+            oldest = min(oldest, asked[root.name][1])
+    joined: list[list[int]] = []
+    for first, last in sorted([*spans, (oldest, root.version)]):
+        last = min(last, root.version)
+        if joined and first <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], last)
+        elif last >= 0:
+            joined.append([max(first, 0), last])
+    return joined
+
+
+def check_whole(node: Node, root: Root, version: int) -> None:
+    """Check that `version` of `root` can be read, and every commit after it.
+
+    Raises `Compacted`, which names the oldest version for which that is so, `Deep`, `Elsewhere` and
+    `StorageError`.
+    """
+    if version >= root.oldest:
+        return
+    if not node.settings.history or (root.owner and node.uplink is not None):
+        _lacking(node, root, version, SpansOf(version, root.name, root.epoch))
+    oldest = readable(node, root, root.name, version)[-1][0]
+    if version < oldest:
+        raise Compacted(
+            f"not all commits of {format_path((root.name,))} after version {version} can be read any more;"
+            f" from version {oldest} on all are there",
+            root=root.name,
+            version=version,
+            oldest=oldest,
+        )
 
 
 # -- tags ------------------------------------------------------------------------------------------

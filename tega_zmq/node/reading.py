@@ -15,7 +15,7 @@ from tega_zmq.node.walking import Steps
 from tega_zmq.paths import Path, format_path
 from tega_zmq.patterns import OidPattern, compile_oids
 from tega_zmq.sessions import Session
-from tega_zmq.store import Change, Op, Store, Update
+from tega_zmq.store import Change, Gap, Op, Store, Update
 from tega_zmq.tree import Node as TreeNode
 from tega_zmq.tree.node import pairs
 from tega_zmq.wire.messages import Blame, Diff, Failure, Find, Get, Log, Maybe, Reply
@@ -117,7 +117,7 @@ def _number(node: Node, state: Store) -> int:
 
 
 def log_request(node: Node, session: Session, request: Log) -> None:
-    """List the kept commits that touched a path, newest first."""
+    """List the kept commits that touched a path, newest first, and the gaps between them."""
     path = paths.check(request.path)
     if not _here(node, path[0]):
         _read_through(node, session, request, path[0])
@@ -129,11 +129,12 @@ def log_request(node: Node, session: Session, request: Log) -> None:
     node.reply(session, request.id, _entries(updates))
 
 
-def _entries(updates: list[Update]) -> list[list[Any]]:
-    """Return the entries of a log. If they are more than one answer takes, the largest changes are left out.
+def _entries(found: list[Update | Gap]) -> list[list[Any]]:
+    """Return the entries of a log, `[first, last, why]` for a gap in it. If they are more than one answer takes, the largest changes are left out.
 
     An entry that lacks some says last how many. Raises `TooLarge` if there is no room even without changes.
     """
+    updates = [each for each in found if not isinstance(each, Gap)]
     left = MAX_ANSWER - sum(64 + values.size(each.tega_id) + values.size(each.message) for each in updates)
     if left < 0:
         raise TooLarge(
@@ -153,7 +154,8 @@ def _entries(updates: list[Update]) -> list[list[Any]]:
         if left < 0:
             break
         listed[at].append(index)
-    return [_entry(update, sorted(indexes)) for update, indexes in zip(updates, listed, strict=True)]
+    entries = iter([_entry(update, sorted(those)) for update, those in zip(updates, listed, strict=True)])
+    return [[*each] if isinstance(each, Gap) else next(entries) for each in found]
 
 
 def _entry(update: Update, listed: list[int]) -> list[Any]:

@@ -123,7 +123,11 @@ def _from_past(
 
 
 def _steps(node: Node, root: Root, version: int) -> list[Step]:
-    """Return the first `PIECE` commits after `version`. Raises `Compacted`, `Deep`, `Elsewhere`."""
+    """Return the first `PIECE` commits after `version`, if all that came since can be read.
+
+    Raises `Compacted`, `StorageError`, `Deep`, `Elsewhere`.
+    """
+    past.check_whole(node, root, version)
     steps: list[Step] = []
     end = min(root.version, version + PIECE)
     if version < root.oldest:
@@ -132,6 +136,13 @@ def _steps(node: Node, root: Root, version: int) -> list[Step]:
             after, _ = advanced(at, update, Kept(1, 1))
             steps.append((update._replace(epoch=root.epoch), at.node, after.node))
             at = after
+        if at.version < min(end, root.oldest):
+            raise Compacted(
+                f"the commit after version {at.version} of {root.name} cannot be read any more",
+                root=root.name,
+                version=at.version,
+                oldest=root.oldest,
+            )
     for number in range(max(version, root.oldest) + 1, end + 1):
         kept = update_at(root, number)
         assert kept is not None

@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 from tega_zmq.log.disk import Disk
 from tega_zmq.log.history import History, Policy, open_history
-from tega_zmq.node.effects import CommitsAt, TreeAt, UpdatesAt, VersionAt, Want
+from tega_zmq.node.effects import CommitsAt, SpansOf, TreeAt, UpdatesAt, VersionAt, Want
 from tega_zmq.paths import Path
-from tega_zmq.store import Store, Update
+from tega_zmq.store import Gap, Store, Update
 
 __all__ = ["Historian", "archiver", "policy_of"]
 
@@ -237,6 +237,9 @@ class Historian:
                 return history.version_at(want.root, want.time, want.before)
             if isinstance(want, CommitsAt):
                 return history.stamps(want.root, set(want.versions))
+            if isinstance(want, SpansOf):
+                names = [want.root] if want.root else list(history.series)
+                return {name: history.spans(name, want.since) for name in names}
             return picked(history.updates(want.root, want.before), want)
         except Exception as error:  # noqa: BLE001  # it is answered to whoever asked
             return error
@@ -262,16 +265,24 @@ def policy_of(keep: Sequence[Mapping[str, Any]]) -> Callable[[str], Policy]:
     return policy
 
 
-def picked(updates: Iterator[Update], want: UpdatesAt) -> list[Update]:
-    """Return of `updates`, newest first, the newest that `want` asks for."""
-    found: list[Update] = []
+def picked(updates: Iterator[Update | Gap], want: UpdatesAt) -> list[Update | Gap]:
+    """Return of `updates`, newest first, the newest that `want` asks for, and the gaps between them."""
+    found: list[Update | Gap] = []
+    left, newest = want.limit, True
     for update in updates:
-        if len(found) >= want.limit:
+        if left <= 0:
             break
+        if isinstance(update, Gap):
+            found.append(update)
+            continue
+        if newest and update.after < want.before - 1:
+            found.append(Gap(update.after + 1, want.before - 1, "they are missing"))
+        newest = False
         if (want.by and update.tega_id != want.by) or (want.since is not None and update.time < want.since):
             continue
         if len(want.path) == 1 or touches(update, want.path):
             found.append(update)
+            left -= 1
     return found
 
 

@@ -130,14 +130,24 @@ class NewEpochs(NamedTuple):
 
 
 class WentOn(NamedTuple):
-    """A root of this node, new as its store is, goes on after `version` under `epoch`: replicas know it.
+    """A root of this node goes on after `version` under `epoch`: replicas know it, or a backup says so.
 
-    It is absent at that version; what stood in it comes again in the commit after.
+    It is absent at that version; what stood in it comes again in the commit after. It was not there before,
+    or not beyond a lower version: what lies between is not known any more.
     """
 
     root: str
     epoch: str
     version: int
+
+
+class Gap(NamedTuple):
+    """Versions whose commits cannot be read any more, in the place where these would stand. No record."""
+
+    first: int
+    last: int
+    why: str
+    """In words."""
 
 
 class Cleared(NamedTuple):

@@ -45,13 +45,13 @@ def old(session: Session, _: argparse.Namespace) -> Result:
     rows = [
         (
             format_path((each["root"],)),
+            ", ".join("{}..{}".format(*span) for span in each["readable"]),
             "{}..{}".format(*each["versions"]),
-            "{}..{}".format(*each["updates"]) if each["updates"] else None,
             "deleted" if each["deleted"] else "",
         )
         for each in found
     ]
-    heads = ("root", "versions", "commits", "")
+    heads = ("root", "versions", "in memory", "")
     return Result(found, lambda paint: table(rows, heads, paint) if rows else "no versions")
 
 
@@ -64,10 +64,12 @@ def log(session: Session, args: argparse.Namespace) -> Result:
         # Not `roots`, which leaves out those that were deleted: who did that is seen only here.
         named = [(each["root"],) for each in session.client.inspect("old")]
     entries: list[tuple[str, Any]] = []
+    gaps: list[tuple[str, Any]] = []
     for path in named:
         try:
             found = session.client.log(path, limit=limit, since=args.since, by=args.by or "")
             entries += [(path[0], entry) for entry in found]
+            gaps += [(path[0], gap) for gap in found.gaps]
         except NotFound:
             if args.path is not None:
                 raise  # without a path: the store was cleared meanwhile
@@ -87,6 +89,9 @@ def log(session: Session, args: argparse.Namespace) -> Result:
         }
         for root, entry in entries
     ]
+
+    for root, gap in gaps:
+        session.around.note(safe(f"{root}: {gap}", lines=False))
 
     def text(paint: Paint) -> str:
         return "\n".join(_entry(root, entry, paint) for root, entry in entries) or "no commits"
@@ -218,7 +223,13 @@ _DRY_RUN = Argument("--dry-run", "flag", "only show what would change")
 
 COMMANDS = (
     Command("roots", CATEGORY, "List the roots: version and owner", roots),
-    Command("old", CATEGORY, "List which versions of each root are kept, deleted roots too", old),
+    Command(
+        "old",
+        CATEGORY,
+        "List which versions of each root can be read, deleted roots too",
+        old,
+        details="Versions that are missing between those that can be read are left out: 0..99, 250..300.",
+    ),
     Command(
         "log",
         CATEGORY,

@@ -14,6 +14,7 @@ from tega_zmq import errors
 from tega_zmq.client import requests
 from tega_zmq.client.cont import Cont
 from tega_zmq.client.requests import NO_DEFAULT
+from tega_zmq.client.results import Gap
 from tega_zmq.wire import messages as m
 from tega_zmq.wire.codec import decode, encode
 
@@ -198,6 +199,12 @@ def test_results() -> None:
     assert entry.left_out == 0
     (entry,) = requests.as_log([[3, 1.5, "noc-1", "why", None, [], 7]])
     assert (entry.changes, entry.left_out) == ((), 7)
+    log = requests.as_log(
+        [[3, 1.5, "noc-1", "why", None, []], [1, 2, "gone"], [0, 1.0, "noc-1", "", None, []]]
+    )
+    assert [each.version for each in log] == [3, 0]
+    assert log.gaps == (Gap(1, 2, "gone"),)
+    assert "versions 1 to 2 cannot be read: gone" in log._repr_html_()
     outcomes = requests.as_outcomes(
         [
             [["a", "f"], "pi1", True, 0],

@@ -15,7 +15,7 @@ from tega_zmq.errors import Compacted, StorageError, TegaError
 from tega_zmq.log import history as history_module
 from tega_zmq.log import history as past
 from tega_zmq.log.history import History, Policy, open_history
-from tega_zmq.store import Cleared, Kept, Op, Store
+from tega_zmq.store import Cleared, Gap, Kept, Op, Store, Update
 from tega_zmq.tree.node import plain
 from tests.fakedisk import Crashed, FakeDisk
 
@@ -135,6 +135,17 @@ def test_damage_is_said_and_the_rest_is_read() -> None:
     (flaw,) = flaws(disk, "d")
     assert (flaw.kind, flaw.file) == ("history", f"history/{file}")
     assert 0 < flaw.usable == flaw.offset < len(data)
+    told = list(history.updates("a", 30))
+    (gap,) = [each for each in told if isinstance(each, Gap)]
+    assert f"{file} is damaged at byte {flaw.offset}" in gap.why
+    assert (gap.first, gap.last) == (13, 15)
+    assert [each.after for each in told if isinstance(each, Update)] == [
+        *range(29, 15, -1),
+        *range(12, -1, -1),
+    ]
+    assert history.spans("a") == [(-1, 12), (15, 29)]
+    assert history.spans("a", 20) == [(15, 29)]
+    assert set(history.stamps("a", {3, 14, 29})) == {3, 29}
 
 
 def test_what_was_cut_and_is_no_longer_kept_is_missing_and_said() -> None:
@@ -147,9 +158,15 @@ def test_what_was_cut_and_is_no_longer_kept_is_missing_and_said() -> None:
     history.follow(state)
     with pytest.raises(StorageError, match=f"{file}: version 40 of a is missing"):
         history.tree("a", 40)
-    with pytest.raises(StorageError, match="are missing"):
-        list(history.updates("a", 60))
+    told = list(history.updates("a", 60))
+    (gap,) = [each for each in told if isinstance(each, Gap)]
+    assert told.index(gap) == 59 - gap.last and gap.first == 30 and "missing" in gap.why
+    assert [each.after for each in told if isinstance(each, Update)] == [
+        *range(59, gap.last, -1),
+        *range(29, -1, -1),
+    ]
     assert len(list(history.updates("a", 20))) == 20
+    assert history.spans("a") == [(-1, 29), (57, 59)]
     expect(history, versions)
     assert shown(history.tree("a", 59)) == {"n": 59}
     assert any("are missing" in each.what for each in flaws(disk, "d"))
@@ -168,6 +185,9 @@ def test_what_is_dropped_and_what_a_tag_keeps() -> None:
             history.tree("a", version)
     expect(history, {n: versions[n] for n in range(25, 30)})
     assert len(archived) == 2 and not flaws(disk, "d")
+    assert history.spans("a") == [(-1, 7), (23, 29)] == open_history(disk, "d").spans("a")
+    told = [each for each in history.updates("a", 30) if isinstance(each, Gap)]
+    assert told == [Gap(8, 23, "they are no longer kept")]
     history.drop(store.apply(state, store.Tagged("a", "golden", store.ABSENT)).roots["a"])
     with pytest.raises(Compacted):
         history.tree("a", 3)
@@ -266,9 +286,31 @@ def test_states_of_the_past_fill_what_the_files_lack_and_nothing_else(known: int
     assert len(told) == state.roots["b"].version + 1
 
 
+def test_damage_of_the_newest_file_is_no_reason_to_add_to_it() -> None:
+    disk, history, state, versions = filled()
+    for n in range(30, 34):
+        state = write(state, put("a.n", n), time=float(n))
+        versions[n] = {"n": n}
+        history.follow(state)
+    history.sync()
+    data = disk.names[f"d/history/{files(disk)[-1]}"].seen
+    data[len(data) - 10] ^= 1
+    assert history.spans("a") == [(-1, 33)]
+    with pytest.raises(StorageError, match="is damaged"):
+        history.tree("a", 33)
+    assert history.spans("a") == [(-1, 32)]
+    for n in range(34, 60):
+        state = write(state, put("a.n", n), time=float(n))
+        versions[n] = {"n": n}
+        history.follow(state)
+    expect(history, versions)
+    assert history.spans("a")[-1] == (33, 59)
+
+
 def test_without_the_states_of_the_past_versions_are_missing_and_that_is_said() -> None:
     disk, state = FakeDisk(), store.empty(KEPT)
-    history = open_history(disk, "d")
+    notes: list[str] = []
+    history = open_history(disk, "d", notes.append)
     for n in range(100):
         state = write(state, put("a.n", n))
         if n < 7:
@@ -276,6 +318,10 @@ def test_without_the_states_of_the_past_versions_are_missing_and_that_is_said() 
     history.follow(state)
     with pytest.raises(TegaError, match=r"no longer kept|missing"):
         history.tree("a", 50)
+    history.follow(write(state, put("a.n", 100)))
+    (note,) = notes
+    assert note.startswith("versions 7 to 96 of a are missing")
+    assert history.spans("a") == [(-1, 6), (97, 100)]
 
 
 def test_what_nothing_asks_to_keep_goes_without_a_commit_that_ends_a_file() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from tega_zmq import errors, store
 from tega_zmq.node import Settings, machine, watching
-from tega_zmq.node.effects import CommitsAt, ReadHistory, TreeAt, UpdatesAt, VersionAt
-from tega_zmq.store import Kept
+from tega_zmq.node.effects import CommitsAt, ReadHistory, SpansOf, TreeAt, UpdatesAt, VersionAt
+from tega_zmq.store import Gap, Kept
 from tega_zmq.wire import messages as m
 from tests.unit.node.lab import Lab, Peer
 
@@ -18,10 +18,12 @@ EPOCH = 1_700_000_000.0
 
 
 class Deep(Lab):
-    """A node that keeps three versions in memory, beside a disk that keeps all."""
+    """A node that keeps three versions in memory, beside a disk that keeps all, but those that are lost."""
 
     def __init__(self) -> None:
         super().__init__(Settings("broker", history=True), state=store.empty(Kept(3, 3)))
+        self.lost: set[int] = set()
+        """Versions that cannot be read."""
 
     def read(self, failure: Exception | None = None) -> int:
         """Carry out all `ReadHistory`; return how many there were."""
@@ -30,24 +32,41 @@ class Deep(Lab):
             effect = self.other.pop(0)
             assert isinstance(effect, ReadHistory)
             count += 1
-            result = failure if failure is not None else self.look_up(effect.want)
+            try:
+                result = failure if failure is not None else self.look_up(effect.want)
+            except errors.TegaError as error:
+                result = error
             machine.history_read(self.node, effect.number, result, self.now)
             self.run()
         return count
 
     def look_up(self, want: Any) -> Any:
         whole = store.replay(store.empty(Kept(10_000, 10_000)), self.disk)
+        if isinstance(want, SpansOf):
+            return {name: self.spans(root) for name, root in whole.roots.items() if want.root in ("", name)}
         root = whole.roots[want.root]
         assert root.epoch == want.epoch
         if isinstance(want, TreeAt):
+            if want.version in self.lost:
+                raise errors.StorageError(f"version {want.version} is missing")
             return root.trees[want.version]
         if isinstance(want, VersionAt):
             fit = [v for v in range(want.before) if root.updates[v][3] <= want.time]
             return fit[-1] if fit else store.ABSENT
         if isinstance(want, UpdatesAt):
-            return store.log(whole, want.path, want.limit, before=want.before, since=want.since, by=want.by)
+            found = store.log(whole, want.path, want.limit, before=want.before, since=want.since, by=want.by)
+            return [Gap(u.after, u.after, "gone") if u.after in self.lost else u for u in found]
         assert isinstance(want, CommitsAt)
         return {v: root.updates[v][3:6] for v in want.versions}
+
+    def spans(self, root: store.Root) -> list[tuple[int, int]]:
+        """Of each run of versions that are not lost the first one, whose tree is there, and the last."""
+        found: list[tuple[int, int]] = []
+        for version in range(root.version + 1):
+            if version not in self.lost:
+                goes_on = bool(found) and found[-1][1] == version - 1
+                found[-1:] = [(found[-1][0], version)] if goes_on else [*found[-1:], (version, version)]
+        return found
 
 
 @pytest.fixture
@@ -198,6 +217,7 @@ def test_without_a_history_on_the_disk() -> None:
     with pytest.raises(errors.Compacted):
         peer.ask(m.Tag, "a", 1, "golden")
     assert [each[0] for each in peer.ask(m.Log, ("a",), 20, None, None, "")] == [9, 8, 7]
+    assert [each["readable"] for each in peer.ask(m.Inspect, "old")] == [[[7, 9]]]
     assert peer.ask(m.Blame, ("a",), None) == [[["a", "n"], 9, EPOCH + lab.now, "noc", ""]]
 
 
@@ -275,6 +295,72 @@ def test_what_the_past_lacks_is_said(lab: Deep, peer: Peer) -> None:
         peer.ask(m.SubscribeRegex, 2, "a", "local", (("a", "@", 0),))
     assert told(peer) == []
     assert peer.ask(m.Inspect, "subscribers") == {}
+
+
+def test_a_gap_in_the_past_is_said_before_anything_is_told(lab: Deep, peer: Peer) -> None:
+    lab.lost = {2, 4}
+    for first in range(5):
+        with pytest.raises(errors.Compacted, match="from version 5 on all are there") as caught:
+            begin(lab, peer, ("a", "@", first))
+        assert (caught.value.version, caught.value.oldest) == (first, 5)
+    assert told(peer) == []
+    assert peer.ask(m.Inspect, "subscribers") == {}
+    assert begin(lab, peer, ("a", "@", 5)) == [["a", epoch(lab), 5]]
+    assert told(peer) == [(n - 1, n, n - 1, n) for n in range(6, 10)]
+    begin(lab, peer, ("a", epoch(lab), 3))  # who comes back is told the present
+    assert told(peer) == [("reset", 9)]
+
+
+def test_what_leaves_the_memory_while_the_disk_is_looked_through_is_no_gap(lab: Deep, peer: Peer) -> None:
+    number = peer.start(m.Subscribe, 1, ("a", "n"), "local", (("a", "@", 2),))
+    listing = peer.start(m.Inspect, "old")
+    spans = {"a": [(0, 9)]}
+    for n in range(10, 20):
+        lab.join("other").put("a.n", n)
+    for _ in range(2):
+        effect = lab.other.pop(0)
+        assert isinstance(effect, ReadHistory) and isinstance(effect.want, SpansOf)
+        machine.history_read(lab.node, effect.number, spans, lab.now)
+    lab.run()
+    lab.read()
+    assert peer.answer(number) == [["a", epoch(lab), 2]]
+    assert told(peer) == [(n - 1, n, n - 1, n) for n in range(3, 20)]
+    assert peer.answer(listing)[0]["readable"] == [[0, 19]]
+
+
+def test_a_gap_that_arises_while_the_past_is_told(
+    lab: Deep, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "PIECE", 3)
+    answer = begin(lab, peer, ("a", "@", 0))
+    lab.lost = {3, 4}
+    with pytest.raises(errors.Compacted, match="from version 5 on"):
+        begin(lab, peer, tuple(answer[1]))
+
+
+def test_the_log_tells_of_gaps(lab: Deep, peer: Peer) -> None:
+    lab.lost = {4}
+    found = ask(lab, peer, m.Log, ("a",), 20, None, None, "")
+    assert [each[0] for each in found] == list(range(9, -1, -1))
+    assert [each for each in found if len(each) == 3] == [[4, 4, "gone"]]
+    number = peer.start(m.Log, ("a",), 20, None, None, "noc")
+    lab.read(errors.StorageError("history/x cannot be read"))
+    found = peer.answer(number)
+    assert [each[0] for each in found[:-1]] == [9, 8, 7]
+    assert found[-1] == [0, 6, "history/x cannot be read"]
+
+
+def test_what_can_be_read_is_listed(lab: Deep, peer: Peer) -> None:
+    peer.put("b.n", 1)
+    (a, b) = ask(lab, peer, m.Inspect, "old")
+    assert (a["versions"], a["readable"]) == ([7, 9], [[0, 9]])
+    assert (b["versions"], b["readable"]) == ([0, 0], [[0, 0]])
+    lab.lost = {0, 4, 7}
+    (a, _) = ask(lab, peer, m.Inspect, "old")
+    assert a["readable"] == [[1, 3], [5, 6], [7, 9]]  # what is in memory can be read
+    number = peer.start(m.Inspect, "old")
+    lab.read(errors.StorageError("no disk"))
+    assert [each["readable"] for each in peer.answer(number)] == [[[7, 9]], [[0, 0]]]
 
 
 def test_who_comes_back_is_told_from_the_disk_each_commit(lab: Deep, peer: Peer) -> None:

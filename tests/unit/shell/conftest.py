@@ -18,6 +18,8 @@ from tega_zmq.client.results import (
     Difference,
     Edge,
     Found,
+    Gap,
+    Log,
     LogEntry,
     MessageView,
     NodeView,
@@ -40,10 +42,20 @@ _NONE: Any = object()
 
 
 class FakeSubscription:
-    def __init__(self, client: FakeClient, entry: tuple[Any, ...]) -> None:
+    def __init__(self, client: FakeClient, entry: tuple[Any, ...], on_end: Any) -> None:
         self._client, self._entry = client, entry
+        self._on_end = on_end
+        self.error: TegaError | None = None
+
+    def end(self, error: TegaError) -> None:
+        """The node ends it."""
+        self.error = error
+        self._client.subscriptions.remove(self._entry)
+        self._on_end(error)
 
     def cancel(self) -> None:
+        if self._entry not in self._client.subscriptions:
+            raise NotFound("it ended already")
         self._client.subscriptions.remove(self._entry)
 
 
@@ -141,6 +153,7 @@ class FakeClient:
         self.revision = 0
         self.calls: list[tuple[Any, ...]] = []
         self.subscriptions: list[tuple[Any, ...]] = []
+        self.gaps: tuple[Gap, ...] = ()
         self.listings: dict[str, Any] = {}
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.ephemeral: set[Path] = set()
@@ -294,12 +307,14 @@ class FakeClient:
     def find(self, regex: str) -> list[Found]:
         return find(self.tree, regex)
 
-    def log(self, path: Any, limit: int = 20, *, since: float | None = None, by: str = "") -> list[LogEntry]:
+    def log(self, path: Any, limit: int = 20, *, since: float | None = None, by: str = "") -> Log:
         name = to_path(path)[0]
         self.calls.append(("log", name, limit, since, by))
         if name not in self.entries:
             raise NotFound(f"there is no root {name}", path=name)
-        return self.entries[name][:limit]
+        found = Log(self.entries[name][:limit])
+        found.gaps = self.gaps
+        return found
 
     def diff(
         self, path: Any, version: Any = None, other: Any = None, *, other_path: Any = None
@@ -368,22 +383,24 @@ class FakeClient:
         return len(self.subscriptions)
 
     def subscribe(
-        self, what: str, callback: Any, *, regex: bool = False, scope: str = "local"
+        self, what: str, callback: Any, *, regex: bool = False, scope: str = "local", on_end: Any = None
     ) -> FakeSubscription:
-        return self._subscribe(what, callback, regex, "subscribe", scope)
+        return self._subscribe(what, callback, regex, "subscribe", scope, on_end)
 
     def listen(
-        self, what: str, callback: Any, *, regex: bool = False, scope: str = "local"
+        self, what: str, callback: Any, *, regex: bool = False, scope: str = "local", on_end: Any = None
     ) -> FakeSubscription:
         if what == "refused":
             raise InvalidPath("no such channel", path=what)
-        return self._subscribe(what, callback, regex, "listen", scope)
+        return self._subscribe(what, callback, regex, "listen", scope, on_end)
 
-    def _subscribe(self, what: str, callback: Any, regex: bool, kind: str, scope: str) -> FakeSubscription:
+    def _subscribe(
+        self, what: str, callback: Any, regex: bool, kind: str, scope: str, on_end: Any
+    ) -> FakeSubscription:
         self.calls.append((kind, what, regex, scope))
         entry = (what, callback, regex, kind)
         self.subscriptions.append(entry)
-        return FakeSubscription(self, entry)
+        return FakeSubscription(self, entry, on_end)
 
     def tell(self, change: Change) -> None:
         for _, callback, _, kind in self.subscriptions:

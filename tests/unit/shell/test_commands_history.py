@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tega_zmq.client.results import Blamed, Difference
+from tega_zmq.client.results import Blamed, Difference, Gap
 from tega_zmq.errors import (
     Collision,
     NotFound,
@@ -156,6 +156,17 @@ def test_log(desk: Any) -> None:
     assert [each["message"] for each in json.loads(type_(desk, "log a --json"))] == ["second", "first"]
     with pytest.raises(NotFound):
         type_(desk, "log nope")
+
+
+def test_a_log_with_a_gap_says_so(desk: Any) -> None:
+    type_(desk, "put a.b 1", "put a.b 2")
+    shown = type_(desk, "log a")
+    desk.client.gaps = (Gap(3, 3, "gone"), Gap(0, 1, "history/a is damaged"))
+    assert type_(desk, "log a") == shown
+    assert desk.notes == [
+        "a: the commit to version 3 cannot be read: gone",
+        "a: the commits to versions 0 to 1 cannot be read: history/a is damaged",
+    ]
 
 
 def test_log_of_many_changes_is_cut(desk: Any) -> None:
@@ -374,11 +385,17 @@ def test_roots_and_old(desk: Any) -> None:
     ]
     assert type_(desk, "roots").split("\n")[1].split() == ["ops-pi1", "7", "pi1", "3.2", "s", "ago"]
     desk.client.listings["old"] = [
-        {"root": "a", "deleted": True, "versions": [3, 9], "updates": []},
-        {"root": "b", "deleted": False, "versions": [0, 1], "updates": [0, 1]},
+        {"root": "a", "deleted": True, "versions": [8, 9], "updates": [], "readable": [[0, 3], [5, 9]]},
+        {
+            "root": "b",
+            "deleted": False,
+            "versions": [0, 1],
+            "updates": [0, 1],
+            "readable": [[0, 1]],
+        },
     ]
     assert [line.split() for line in type_(desk, "old").split("\n")[1:]] == [
-        ["a", "3..9", "-", "deleted"],
+        ["a", "0..3,", "5..9", "8..9", "deleted"],
         ["b", "0..1", "0..1"],
     ]
 
