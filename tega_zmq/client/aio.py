@@ -29,6 +29,7 @@ from tega_zmq.client.results import (
     MessageView,
     NodeView,
 )
+from tega_zmq.client.subscriptions import Subscribed
 from tega_zmq.errors import Collision, InvalidValue, NotFound, TegaError, TransactionExpired
 from tega_zmq.paths import format_path
 from tega_zmq.tunnel.urls import Tls
@@ -386,6 +387,7 @@ class Client:
         regex: bool = False,
         from_version: Version = None,
         named: bool = False,
+        on_end: Callable[[TegaError], Any] | None = None,
         timeout: float | None = None,
     ) -> Subscription:
         """Call `callback` with every change at, below and above `path` (with `regex`: of what matches).
@@ -394,11 +396,15 @@ class Client:
         connections too; where the node does not keep what lay between, one `Change` says `reset`.
 
         With `from_version` (a number, a tag, a time) every change since that version of the root is told
-        first, then what comes, without a gap. Raises `Compacted`, which says the oldest version there is,
-        and `NotFound` if there is no such root or version.
+        first, then what comes, without a gap. Raises `Compacted`, which says the oldest version from which
+        that can be done, and `NotFound` if there is no such root or version.
 
         A change is told where the least difference lies: who puts a container over another one changes some
         of its leaves. With `named` it is told at the path that the writer put or deleted, as a whole.
+
+        A subscription that stands can end by an error: its right was taken away, or of the past something
+        was dropped before it was told. Then `on_end` is called with the error, after the changes that came
+        before, and the subscription's `error` is that from then on.
         """
         requests.check_scope(scope)
         begin = requests.to_begin(from_version, regex)
@@ -406,11 +412,11 @@ class Client:
         if regex:
             text = requests.to_text(path, "a regex")
             return await self._subscribe(
-                lambda: subscriptions.to_regex(text, scope, callback, named), timeout
+                lambda: subscriptions.to_regex(text, scope, callback, on_end, named), timeout
             )
         oids = requests.to_path(path)
         return await self._subscribe(
-            lambda: subscriptions.to_path(oids, scope, callback, begin, named), timeout
+            lambda: subscriptions.to_path(oids, scope, callback, begin, on_end, named), timeout
         )
 
     async def listen(
@@ -420,20 +426,30 @@ class Client:
         scope: str = "local",
         *,
         regex: bool = False,
+        on_end: Callable[[TegaError], Any] | None = None,
         timeout: float | None = None,
     ) -> Subscription:
-        """Call `callback` with every message on `channel` (`regex`: those whose whole name matches)."""
+        """Call `callback` with every message on `channel` (`regex`: those whose whole name matches).
+
+        `on_end` as in `subscribe`.
+        """
         requests.check_scope(scope)
         text = requests.to_text(channel, "a channel")
         subscriptions = self._driver.engine.subscriptions
         return await self._subscribe(
-            lambda: subscriptions.to_channel(text, bool(regex), scope, callback), timeout
+            lambda: subscriptions.to_channel(text, bool(regex), scope, callback, on_end), timeout
         )
 
-    async def _subscribe(self, add: Callable[[], Any], timeout: float | None) -> Subscription:
+    async def _subscribe(self, add: Callable[[], Subscribed], timeout: float | None) -> Subscription:
         driver = self._driver
-        number = await driver.run(driver.engine.subscribe, add, self._timeout if timeout is None else timeout)
-        return Subscription(self, number)
+        made: list[Subscribed] = []
+
+        def added() -> Subscribed:
+            made.append(add())
+            return made[0]
+
+        await driver.run(driver.engine.subscribe, added, self._timeout if timeout is None else timeout)
+        return Subscription(self, made[0])
 
     async def unsubscribe(self, subscription: Subscription | int, *, timeout: float | None = None) -> None:
         """End a subscription, to changes or to messages. Raises `NotFound` if it ended already."""
@@ -502,11 +518,20 @@ class Client:
 
 
 class Subscription:
-    """A subscription that stands, to changes or to messages. As a context manager it ends with the block."""
+    """A subscription that stands, to changes or to messages. As a context manager it ends with the block.
 
-    def __init__(self, client: Client, number: int) -> None:
+    If it ended by an error before, the block ends with that error, unless with another one.
+    """
+
+    def __init__(self, client: Client, subscribed: Subscribed) -> None:
         self._client = client
-        self.number = number
+        self._subscribed = subscribed
+        self.number = subscribed.number
+
+    @property
+    def error(self) -> TegaError | None:
+        """What it ended by, though nobody ended it; None: by nothing."""
+        return self._subscribed.error
 
     async def cancel(self, *, timeout: float | None = None) -> None:
         """End it. Raises `NotFound` if it ended already."""
@@ -518,7 +543,10 @@ class Subscription:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.cancel()
+        if self.error is None:
+            await self.cancel()
+        elif error is None:
+            raise self.error
 
 
 class Transaction:

@@ -514,9 +514,24 @@ class Engine:
             if isinstance(error, Timeout) and self.session.state == "connected":
                 self._again(number, self._now)
             elif not isinstance(error, Disconnected):
-                _log.error("subscription %d ended: %s: %s", number, error.code, error.message)
+                self._ended(number, error)
 
         self._ask_then(None, subscribed.ask(), after, _ANNOUNCE_TIMEOUT, now)
+
+    def _ended(self, number: int, error: TegaError) -> None:
+        """The node refused to go on with a subscription that stood: forget it, and tell its owner."""
+        subscribed = self.subscriptions.get(number)
+        if subscribed is None:
+            return
+        self.subscriptions.remove(number)
+        self._behind.pop(number, None)
+        subscribed.error = error
+        # At the node it may stand yet, and would send nothing that could be passed on.
+        self.ask(None, (messages.Unsubscribe, (number,)), _ANNOUNCE_TIMEOUT, self._now)
+        _log.error("subscription %d ended: %s: %s", number, error.code, error.message)
+        if subscribed.on_end is not None:
+            # However much waits: it is told once, and after the changes that came before.
+            self._host.notify(subscribed.on_end, (error,))
 
 
 _NO_FRAMES: Final[list[bytes]] = []

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tega_zmq.client.results import Change, changes_of
-from tega_zmq.errors import InvalidValue
+from tega_zmq.errors import InvalidValue, TegaError
 from tega_zmq.paths import Path
 from tega_zmq.wire import messages
 from tega_zmq.wire.messages import Changed, Position
@@ -28,6 +28,9 @@ Ask = tuple[type[Any], tuple[Any, ...]]
 Begin = tuple[str, int]
 """A version to begin from, as a position has it: `("@", number)`, or `("@" + tag or time, 0)`."""
 
+OnEnd = Callable[[TegaError], Any]
+"""Called when a subscription that stood ends by an error."""
+
 _NOTHING: Final = ("", -1)
 """The position of who has heard nothing of a root: the node sends all of it."""
 
@@ -40,8 +43,10 @@ class Subscribed:
         "begin",
         "callback",
         "cls",
+        "error",
         "named",
         "number",
+        "on_end",
         "replied",
         "scope",
         "seen",
@@ -57,6 +62,7 @@ class Subscribed:
         scope: str,
         callback: Callable[[Any], Any],
         begin: Begin | None = None,
+        on_end: OnEnd | None = None,
         named: bool = False,
     ) -> None:
         self.number = number
@@ -67,6 +73,10 @@ class Subscribed:
         self.scope = scope
         self.callback = callback
         self.named = named
+        self.on_end = on_end
+        """Called with the error, if the subscription ends by one after it stood."""
+        self.error: TegaError | None = None
+        """That error."""
         self.begin = begin
         """From where the node is asked for the past next; None: it has told all of that."""
         self.seen: dict[str, tuple[str, int]] = {}
@@ -109,20 +119,33 @@ class Subscriptions:
         scope: str,
         callback: Callable[[Change], Any],
         begin: Begin | None = None,
+        on_end: OnEnd | None = None,
         named: bool = False,
     ) -> Subscribed:
         """Add a subscription to changes at, below and above `path`. Raises `InvalidValue`: too many."""
-        return self._add(messages.Subscribe, path, scope, callback, begin, named)
+        return self._add(messages.Subscribe, path, scope, callback, begin, on_end, named)
 
     def to_regex(
-        self, regex: str, scope: str, callback: Callable[[Change], Any], named: bool = False
+        self,
+        regex: str,
+        scope: str,
+        callback: Callable[[Change], Any],
+        on_end: OnEnd | None = None,
+        named: bool = False,
     ) -> Subscribed:
         """Add a subscription to changes at and below every path that matches `regex`. Raises as `to_path`."""
-        return self._add(messages.SubscribeRegex, regex, scope, callback, None, named)
+        return self._add(messages.SubscribeRegex, regex, scope, callback, None, on_end, named)
 
-    def to_channel(self, channel: str, regex: bool, scope: str, callback: Callable[[Any], Any]) -> Subscribed:
+    def to_channel(
+        self,
+        channel: str,
+        regex: bool,
+        scope: str,
+        callback: Callable[[Any], Any],
+        on_end: OnEnd | None = None,
+    ) -> Subscribed:
         """Add a subscription to the messages of `channel`. Raises as `to_path`."""
-        return self._add(messages.Listen, (channel, regex), scope, callback)
+        return self._add(messages.Listen, (channel, regex), scope, callback, None, on_end)
 
     def _add(
         self,
@@ -130,13 +153,14 @@ class Subscriptions:
         what: Any,
         scope: str,
         callback: Callable[[Any], Any],
-        begin: Begin | None = None,
+        begin: Begin | None,
+        on_end: OnEnd | None,
         named: bool = False,
     ) -> Subscribed:
         if len(self._by_number) >= MAX_SUBSCRIPTIONS:
             raise InvalidValue(f"{MAX_SUBSCRIPTIONS} subscriptions stand, as many as one session may have")
         self._last += 1
-        subscribed = Subscribed(self._last, cls, what, scope, callback, begin, named)
+        subscribed = Subscribed(self._last, cls, what, scope, callback, begin, on_end, named)
         self._by_number[self._last] = subscribed
         return subscribed
 

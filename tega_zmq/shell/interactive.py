@@ -34,7 +34,7 @@ from tega_zmq.shell.oneshot import Lines, Options
 from tega_zmq.shell.output import Paint, render, safe, want_colour
 from tega_zmq.shell.progress import Progress
 from tega_zmq.shell.run import ALIASES, execute, unknown
-from tega_zmq.shell.session import Session, Surroundings, left_open, one_line, state_text
+from tega_zmq.shell.session import Session, Surroundings, ended_text, left_open, one_line, state_text
 from tega_zmq.shell.spec import Command, UsageError, convert
 
 __all__ = ["Shell", "history_file", "run"]
@@ -166,6 +166,7 @@ class Shell(cmd2.Cmd):
         self._state = client.state
         client.on_state(self._state_changed)
         client.on_expired(self._expired)
+        self.session.on_ended = lambda what, error: self._show(self._paint(ended_text(what, error), "yellow"))
         client.on_dropped(lambda count: self._show(f"{count} messages were dropped: this shell was too slow"))
         self.intro = self._paint(
             f"{client.tega_id} at {safe(client.server or options.server)}."

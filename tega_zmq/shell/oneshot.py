@@ -154,6 +154,7 @@ def _follow(session: Session, command: Command, args: Any, stop: threading.Event
     """Subscribe and go on until a signal, or until the session is over for good."""
     over: list[str] = []
     unread: list[Exception] = []
+    errors: list[TegaError] = []
 
     states = [session.client.state]
 
@@ -173,7 +174,12 @@ def _follow(session: Session, command: Command, args: Any, stop: threading.Event
             unread.append(error)
             stop.set()
 
+    def ended(_: str, error: TegaError) -> None:
+        errors.append(error)
+        stop.set()
+
     session.around = session.around._replace(show=show)
+    session.on_ended = ended
     session.client.on_state(state_changed)
     previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
@@ -189,6 +195,8 @@ def _follow(session: Session, command: Command, args: Any, stop: threading.Event
         return REFUSED
     if unread:
         raise unread[0]
+    if errors:
+        raise errors[0]
     return DONE
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Session",
     "Surroundings",
     "at_version",
+    "ended_text",
     "left_open",
     "one_line",
     "path_of",
@@ -69,6 +70,8 @@ class Session:
         """The name of the one that commands go into; "": none."""
         self.subscriptions: dict[tuple[str, bool], list[Subscription]] = {}
         """By what was typed, and whether it is a regex."""
+        self.on_ended: Callable[[str, TegaError], None] = self._note_ended
+        """Told what was subscribed to, and the error by which that ended. Called from any thread."""
 
     @property
     def transaction(self) -> Transaction | None:
@@ -118,6 +121,9 @@ class Session:
         if not body.strip():
             raise InvalidValue("no value: type YAML, `{}` for an empty container, `null` for null")
         return value_of(body)
+
+    def _note_ended(self, what: str, error: TegaError) -> None:
+        self.around.note(ended_text(what, error))
 
     def end(self) -> None:
         """End what was begun: the transaction is cancelled, subscriptions end. Raises nothing."""
@@ -210,6 +216,13 @@ def state_text(session: Session, before: str, state: str) -> str:
         case "taken over":
             return f"another program said hello as {session.client.tega_id}: this session is over"
     return ""
+
+
+def ended_text(what: str, error: TegaError) -> str:
+    """Return what a user is told when a subscription to `what` ended by `error`, in one line."""
+    from tega_zmq.shell.output import safe
+
+    return f"sub {safe(what, lines=False)} ended: {one_line(error)}"
 
 
 def one_line(error: TegaError) -> str:

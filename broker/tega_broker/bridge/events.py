@@ -18,7 +18,7 @@ from tega_broker.bridge.outbox import Outbox
 from tega_broker.bridge.reading import flag, oids, parse_query, split_target, tega_id_of
 from tega_broker.bridge.textprotocol import entry
 from tega_zmq.client.results import Change
-from tega_zmq.errors import Compacted, NotFound
+from tega_zmq.errors import Compacted, NotFound, TegaError
 from tega_zmq.paths import Path
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ async def _since(client: Client, path: Path, version: str | None, last: str) -> 
 
 async def _oldest(client: Client, root: str) -> int:
     entries = await client.log((root,), 10_000)
+    if entries.gaps:
+        return entries.gaps[0].last  # from there on all is there
     return entries[-1].version if entries else 0
 
 
@@ -150,6 +152,9 @@ class _Stream:
         self._outbox.put(f": {reason}\n\n".encode())
         self._over.set()
 
+    def _ended(self, error: TegaError) -> None:
+        self.end(" ".join(f"{error.code}: {error.message}".split()))
+
     def _give_up(self, _reason: str) -> None:
         self._bridge.metrics.count("slow_subscribers")
         self._over.set()
@@ -162,7 +167,7 @@ class _Stream:
         subscriptions = client._driver.engine.subscriptions
 
         def add() -> Any:
-            subscribed = subscriptions.to_path(path, "local", self._on_change)
+            subscribed = subscriptions.to_path(path, "local", self._on_change, on_end=self._ended)
             if since is not None:
                 subscribed.seen[path[0]] = since
             return subscribed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import Any
 
 from tega_zmq.errors import TegaError
@@ -48,16 +49,37 @@ def _subscribe(
     def heard(message: Any) -> None:
         session.around.show(to_json(message_event(message)) if as_json else message_text(message, paint))
 
+    # From here on it may end at any time.
+    made: list[Any] = []
+    session.subscriptions[key] = made
+
+    def ended(error: TegaError) -> None:
+        if session.subscriptions.get(key) is made:
+            del session.subscriptions[key]
+        _cancel(made)
+        session.on_ended(what, error)
+
     scope = "local" if local else "global"
     since = {} if begin is None else {"from_version": begin}
-    tree = session.client.subscribe(what, changed, regex=regex, scope=scope, **since)
     try:
-        channel = session.client.listen(what, heard, regex=regex, scope=scope)
+        made.append(session.client.subscribe(what, changed, regex=regex, scope=scope, on_end=ended, **since))
+        made.append(session.client.listen(what, heard, regex=regex, scope=scope, on_end=ended))
     except BaseException:
-        tree.cancel()
+        session.subscriptions.pop(key, None)
+        for each in made:
+            each.cancel()
         raise
-    session.subscriptions[key] = [tree, channel]
+    if session.subscriptions.get(key) is not made:
+        _cancel(made)  # it ended before there was a second one to end
     return Result({"subscribed": what}, "")
+
+
+def _cancel(made: list[Any]) -> None:
+    """End what has not ended by itself; what cannot be ended goes with the session."""
+    for each in made:
+        if each.error is None:
+            with suppress(TegaError):
+                each.cancel()
 
 
 def _undo(regex: bool) -> str:

@@ -187,7 +187,40 @@ def test_a_gap_is_asked_for(lab: Lab) -> None:
     lab.node(m.Failure(ask.id, "Timeout", "", {}))
     (ask,) = lab.sent()
     lab.node(m.Failure(ask.id, "Forbidden", "", {}))
+    assert [type(each) for each in lab.sent()] == [m.Unsubscribe]
     assert lab.sent() == []
+
+
+def test_who_subscribed_is_told_by_what_it_ended(lab: Lab) -> None:
+    ended: list[Any] = []
+    engine = lab.engine
+    made: list[Any] = []
+
+    def add() -> Any:
+        made.append(engine.subscriptions.to_path(("a",), "local", print, ("@", 5), ended.append))
+        return made[0]
+
+    engine.subscribe("w", add, 10, lab.now)
+    lab.answer([["a", "e", 5], ["a", "@", 9]])
+    lab.take_told()
+    for version in (6, 7):
+        lab.node(changed(version, version - 1))
+    lab.host.is_full = True
+    lab.node(changed(8, 7))
+    (ask,) = lab.sent()
+    assert ask.since == (("a", "@", 9),)
+    lab.node(m.Failure(ask.id, "Compacted", "gone", {"root": "a", "version": 9, "oldest": 20}))
+    (unsubscribe,) = lab.sent()
+    assert (type(unsubscribe), unsubscribe.subscription) == (m.Unsubscribe, made[0].number)
+    lab.node(m.Failure(unsubscribe.id, "NotFound", "", {}))
+    *changes, (callback, error) = lab.host.notices
+    assert [each.version for _, each in changes] == [6, 6, 7, 7]
+    assert callback == ended.append
+    assert isinstance(error, errors.Compacted) and error.oldest == 20
+    assert made[0].error is error
+    assert len(engine.subscriptions) == 0 and not engine.behind
+    lab.node(changed(9, 8))
+    assert len(lab.host.notices) == 5
 
 
 def test_callbacks_that_are_behind_get_everything_later(lab: Lab) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tega_zmq.client.results import Change
 from tega_zmq.errors import (
     Collision,
+    Compacted,
     InvalidPath,
     InvalidValue,
     NoHandler,
@@ -240,6 +241,28 @@ def test_unsub_without_a_path_ends_all_of_its_kind(desk: Any) -> None:
 def test_half_a_subscription_is_undone(desk: Any) -> None:
     with pytest.raises(InvalidPath):
         type_(desk, "sub refused")
+    assert desk.client.subscriptions == []
+    assert desk.session.subscriptions == {}
+
+
+def test_a_subscription_that_ends_is_told_and_can_be_made_again(desk: Any) -> None:
+    for which in (0, 1):
+        type_(desk, "sub a")
+        desk.session.subscriptions["a", False][which].end(Compacted("gone"))
+        assert desk.notes.pop() == "sub a ended: Compacted: gone"
+        assert desk.client.subscriptions == []
+        assert desk.session.subscriptions == {}
+
+
+def test_a_subscription_may_end_at_once(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = desk.client.listen
+
+    def listen(*args: Any, **options: Any) -> Any:
+        desk.session.subscriptions["a", False][0].end(Compacted("gone"))
+        return made(*args, **options)
+
+    monkeypatch.setattr(desk.client, "listen", listen)
+    type_(desk, "sub a")
     assert desk.client.subscriptions == []
     assert desk.session.subscriptions == {}
 

@@ -14,7 +14,7 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from rich.console import Console
 
-from tega_zmq.errors import Collision, TransactionExpired
+from tega_zmq.errors import Collision, Compacted, TransactionExpired
 from tega_zmq.shell import interactive
 from tega_zmq.shell.events import MAX_WAITING
 from tega_zmq.shell.interactive import OFF, PROGRAMS, Shell, history_file, startup_file
@@ -156,6 +156,14 @@ def test_events_wait_for_the_prompt_bounded(shell: Typed) -> None:
     assert len(shown) == MAX_WAITING + 1
     shell.client.publish("alerts", "again")
     assert shell.events() == "alerts: again  (from noc-1)\n"
+
+
+def test_the_end_of_a_subscription_is_shown_above_the_prompt(shell: Typed) -> None:
+    shell("sub alerts")
+    shell.shell.session.subscriptions["alerts", False][0].end(Compacted("what came since is gone"))
+    assert shell.events() == "sub alerts ended: Compacted: what came since is gone\n"
+    shell("sub alerts")
+    assert ("alerts", False) in shell.shell.session.subscriptions
 
 
 def test_an_event_that_comes_while_others_are_drawn_is_not_stuck(shell: Typed) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tega_zmq.errors import Disconnected
+from tega_zmq.errors import Compacted, Disconnected
 from tega_zmq.shell import main as program
 from tega_zmq.shell import oneshot
 from tega_zmq.shell.oneshot import Options
@@ -143,6 +143,19 @@ def test_a_shell_has_taken_the_quotes_off(tega: Run) -> None:
     tega("put", 'a."x.y"', "two words", "-m", '"quoted"')
     assert tega.client.tree == {"a": {"x.y": "two words"}}
     assert tega.client.entries["a"][0].message == '"quoted"'
+
+
+def test_a_sub_whose_subscription_ends_says_why(tega: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    listen = tega.client.listen
+
+    def ending(*args: Any, **options: Any) -> Any:
+        made = listen(*args, **options)
+        made.end(Compacted("what came after version 7 is gone"))
+        return made
+
+    monkeypatch.setattr(tega.client, "listen", ending)
+    assert tega("sub", "a") == (1, "", "Compacted: what came after version 7 is gone\n")
+    assert tega.client.subscriptions == []
 
 
 @pytest.mark.parametrize("command", ["begin", "cand", "commit", "cancel", "unsub", "unsubr"])
