@@ -6,13 +6,15 @@ The file is JSON lines, compressed with gzip (RFC 1952, whose checksum shows tru
     {"root": NAME, "version": V}            or, if older versions are not kept any more:
     {"root": NAME, "version": V, "tree": ..., "time": ..., "tega_id": ..., "message": ...}
     {"commit": [root, epoch, before, after, changes, time, tega_id, message, backto]}     one a version
+    {"gap": [FIRST, LAST], "version": V, "tree": ..., "time": ..., "tega_id": ..., "message": ...}
     {"tags": {TAG: VERSION}, "ephemeral": [PATH, ...]}
     ... the next root ...
     {"end": LINES BEFORE}
 
 Without `tree`, commits begin after version V, which is -1; with it, the tree is that of version V (absent:
-null), and commits follow it. `zcat FILE` and any JSON reader read it. All versions belong to one moment: that
-at which the backup began.
+null), and commits follow it. A gap stands where the broker cannot read the commits FIRST to LAST any more; V
+is LAST, and again commits follow its tree. `zcat FILE` and any JSON reader read it. All versions belong to
+one moment: that at which the backup began.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
-from tega_zmq.errors import Compacted, InvalidValue, StorageError, TooLarge
+from tega_zmq.errors import Compacted, InvalidValue, StorageError, TegaError, TooLarge
 from tega_zmq.wire import MAX_FRAME, decode_value, encode, messages
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Summary(NamedTuple):
     commits: int
     """Versions, beside one that each root may begin with."""
     tags: int
+    gaps: tuple[tuple[str, int, int], ...] = ()
+    """(root, first, last) of the versions that could not be read and are not in it; at the beginning, too."""
 
 
 def _silent(_: str) -> None:
@@ -60,8 +64,9 @@ def backup(client: Client, file: str, *, progress: Callable[[str], None] = _sile
     """Write all versions of all roots that the broker owns to `file`, which is replaced when it is whole.
 
     What is no file, a device or a pipe, is written to. Operational roots are not in it: their agents have
-    them. Raises `StorageError` if the file cannot be written, `Compacted` if versions were dropped meanwhile,
-    `TooLarge` for a commit, or a first tree, of more than 64 MiB as msgpack.
+    them. What the broker has dropped, or cannot read since it is damaged, is left out, and the summary says
+    which versions. Raises `StorageError` if the file cannot be written, `TooLarge` for a commit, or the tree
+    after a gap, of more than 64 MiB as msgpack.
     """
     try:
         if os.path.exists(file) and not os.path.isfile(file):
@@ -95,6 +100,7 @@ def _pack(client: Client, raw: BinaryIO, progress: Callable[[str], None]) -> Sum
 
 def _write(client: Client, out: gzip.GzipFile, progress: Callable[[str], None]) -> Summary:
     lines = commits = tags = 0
+    gaps: list[tuple[str, int, int]] = []
 
     def put(line: dict[str, Any]) -> None:
         nonlocal lines
@@ -107,49 +113,66 @@ def _write(client: Client, out: gzip.GzipFile, progress: Callable[[str], None]) 
     put({"tega_backup": FORMAT, "tega_id": owner, "time": time.time()})
     for count, root in enumerate(roots):
         name, last = root["root"], root["versions"][1]
-        at = _begin(client, name, put)
+        begun, at = False, _ABSENT
         while at < last:
             progress(f"backup: root {count + 1} of {len(roots)}: {name}, version {at + 1} of {last}")
-            for commit in _commits(client, name, at, last):
+            try:
+                found = _commits(client, name, at, last)
+            except (Compacted, StorageError) as error:
+                head = _after_gap(client, name, at, last, error)
+                # Of the version that it begins with, the tree is there.
+                missing = (at + 1, head["version"] - 1)
+                if missing[0] <= missing[1]:
+                    gaps.append((name, *missing))
+                put({"gap": [at + 1, head["version"]], **head} if begun else {"root": name, **head})
+                begun, at = True, head["version"]
+                continue
+            if not begun:
+                put({"root": name, "version": _ABSENT})
+                begun = True
+            for commit in found:
                 put({"commit": commit})
                 at, commits = commit[3], commits + 1
-        kept = {tag: version for tag, version in names.get(name, {}).items() if version <= last}
+        kept = {
+            tag: version
+            for tag, version in names.get(name, {}).items()
+            if version <= last and not any(gap[0] == name and gap[1] <= version <= gap[2] for gap in gaps)
+        }
         tags += len(kept)
         put({"tags": kept, "ephemeral": _of_version(client, name, last, "ephemeral")})
     put({"end": lines})
     progress("")
-    return Summary(len(roots), commits, tags)
+    return Summary(len(roots), commits, tags, tuple(gaps))
 
 
-def _begin(client: Client, name: str, put: Callable[[dict[str, Any]], None]) -> int:
-    """Write how the root begins; return the version after which commits follow."""
-    try:
-        _commits(client, name, _ABSENT, 0)
-    except Compacted:
-        pass
-    else:
-        put({"root": name, "version": _ABSENT})
-        return _ABSENT
-    version, tree = _oldest(client, name, 0)
-    known = client.log((name,), 1, before=version + 1)
-    if known and known[0].version == version:
-        stamp = (known[0].time, known[0].tega_id, known[0].message)
-    else:
-        stamp = (0.0, "", "")
-    head = {"root": name, "version": version, "tree": tree}
-    put({**head, **dict(zip(("time", "tega_id", "message"), stamp, strict=True))})
-    return version
+def _after_gap(client: Client, name: str, at: int, last: int, error: TegaError) -> dict[str, Any]:
+    """The commit after version `at` cannot be read: return the tree with which the backup goes on.
 
-
-def _oldest(client: Client, name: str, version: int) -> tuple[int, Any]:
-    """Return the oldest version from `version` on that is kept, and its tree."""
-    try:
-        return version, _tree(client, name, version)
-    except Compacted as error:
-        if error.oldest is None or error.oldest <= version:
-            raise
-        oldest = error.oldest
-    return _oldest(client, name, oldest)
+    That is of the next version that can be read; raises `error` if there is none up to `last`.
+    """
+    while True:
+        following = [
+            first
+            for each in client.inspect("old")
+            if each["root"] == name
+            for first, _ in each["readable"]
+            if at < first <= last
+        ]
+        if not following:
+            raise error
+        version = following[0]
+        try:
+            tree = _tree(client, name, version)
+        except (Compacted, StorageError):
+            at = version  # it was damaged, or dropped, since it was last looked at
+            continue
+        known = client.log((name,), 1, before=version + 1)
+        if known and known[0].version == version:
+            stamp = (known[0].time, known[0].tega_id, known[0].message)
+        else:
+            stamp = (0.0, "", "")
+        head = {"version": version, "tree": tree}
+        return {**head, **dict(zip(("time", "tega_id", "message"), stamp, strict=True))}
 
 
 def _tree(client: Client, name: str, version: int) -> Any:
@@ -190,9 +213,10 @@ def restore(client: Client, file: str, *, progress: Callable[[str], None] = _sil
     that were ephemeral at the end are removed by one more commit, since their sessions are over. Raises
     `InvalidValue`: the file is damaged or no backup, or the broker is not empty.
     """
-    total = sum(1 for _ in _lines(file))
+    total, named = _look_through(file)
     summary = Summary(0, 0, 0)
     roots = commits = tags = 0
+    gaps: list[tuple[str, int, int]] = []
     name = ""
     first = True
     version = _ABSENT
@@ -206,30 +230,73 @@ def restore(client: Client, file: str, *, progress: Callable[[str], None] = _sil
             del waiting[: reached - version]
             first, version, size = False, reached, 0
 
+    def mark() -> None:
+        """Tag what was reached: at once, or the broker may drop it again (`history.keep`)."""
+        nonlocal tags
+        for tag in named.get(name, {}).get(waiting[-1][3] if waiting else version, ()):
+            send()
+            client.tag(name, tag, version)
+            tags += 1
+
     for count, (line, length) in enumerate(_lines(file)):
         if "root" in line:
             name, first, version, size = line["root"], True, line["version"], length
             roots += 1
+            _note_gap(gaps, name, 0, version - 1)
             if line.get("tree") is not None:
-                change = [[], line["tree"]]
                 version -= 1
-                stamp = (line["time"], line["tega_id"], line["message"])
-                waiting.append([name, "", version, version + 1, [change], *stamp, None])
+                waiting.append(_whole(name, line))
+            mark()
+        elif "gap" in line:
+            send()
+            _note_gap(gaps, name, line["gap"][0], line["version"] - 1)
+            commit = _whole(name, line)
+            if version == commit[2]:
+                waiting.append(commit)
+            elif line["tree"] is None:  # the root goes on beyond what is missing, absent
+                version = _send(client, name, False, line["version"], [])
+            else:
+                version = _send(client, name, False, commit[2], [commit])
+            mark()
         elif "commit" in line:
             if waiting and (len(waiting) >= _PIECE or size + length > 1 << 20):
                 send()
             waiting.append(line["commit"])
             commits, size = commits + 1, size + length
+            mark()
             if not commits % _PIECE:
                 progress(f"restore: {name}, line {count + 1} of {total}")
         elif "tags" in line:
             send()
-            for tag, at in line["tags"].items():
-                client.tag(name, tag, at)
-                tags += 1
             _remove_ephemeral(client, line["ephemeral"])
     progress("")
-    return summary._replace(roots=roots, commits=commits, tags=tags)
+    return summary._replace(roots=roots, commits=commits, tags=tags, gaps=tuple(gaps))
+
+
+def _look_through(file: str) -> tuple[int, dict[str, dict[int, list[str]]]]:
+    """Return how many lines a backup has, and by root and version the tags. Raises as `_lines`."""
+    total, name = 0, ""
+    named: dict[str, dict[int, list[str]]] = {}
+    for line, _ in _lines(file):
+        total += 1
+        if "root" in line:
+            name = line["root"]
+        for tag, version in line.get("tags", {}).items():
+            named.setdefault(name, {}).setdefault(version, []).append(tag)
+    return total, named
+
+
+def _note_gap(gaps: list[tuple[str, int, int]], name: str, first: int, last: int) -> None:
+    if first <= last:
+        gaps.append((name, first, last))
+
+
+def _whole(name: str, line: dict[str, Any]) -> list[Any]:
+    """Return the commit that makes the tree that stands in `line`, whatever was there before."""
+    change = [[]] if line["tree"] is None else [[], line["tree"]]
+    version = line["version"]
+    stamp = (line["time"], line["tega_id"], line["message"])
+    return [name, "", version - 1, version, [change], *stamp, None]
 
 
 def _send(client: Client, name: str, first: bool, version: int, updates: list[Any]) -> int:
@@ -281,6 +348,7 @@ _FIELDS: Final = {
     "tega_backup": {"tega_id", "time"},
     "root": {"version"},
     "commit": set[str](),
+    "gap": {"version", "tree", "time", "tega_id", "message"},
     "tags": {"ephemeral"},
     "end": set[str](),
 }

@@ -11,7 +11,7 @@ from tega_zmq.log.commitlog import Opened
 from tega_zmq.log.disk import Disk
 from tega_zmq.log.records import decode_chunk, decode_record
 from tega_zmq.store.applying import apply, empty
-from tega_zmq.store.model import Kept, Store
+from tega_zmq.store.model import Kept, Store, WentOn
 from tega_zmq.store.snapshot import load
 
 __all__ = ["rebuild"]
@@ -48,7 +48,10 @@ def rebuild(
     on_the_way(store)
     for number, (lsn, payload) in enumerate(opened.records, 1):
         try:
-            store = apply(store, decode_record(payload))
+            record = decode_record(payload)
+            if type(record) is WentOn:
+                on_the_way(store)  # it lets go of what the root keeps
+            store = apply(store, record)
         except TegaError as error:
             file, offset = salvage.place_of(disk, folder, lsn)
             raise recovery.refusal(folder, file, offset, lsn, store.revision, error.message) from error

@@ -130,7 +130,9 @@ def log_request(node: Node, session: Session, request: Log) -> None:
 
 
 def _entries(found: list[Update | Gap]) -> list[list[Any]]:
-    """Return the entries of a log, `[first, last, why]` for a gap in it. If they are more than one answer takes, the largest changes are left out.
+    """Return the entries of a log, `[first, last, why]` for a gap in it.
+
+    If they are more than one answer takes, the largest changes are left out.
 
     An entry that lacks some says last how many. Raises `TooLarge` if there is no room even without changes.
     """

@@ -54,8 +54,10 @@ def updates_request(node: Node, session: Session, request: Updates) -> None:
     end = min(root.version, after + max(1, min(request.limit, MAX_UPDATES)))
     found: list[Update] = []
     if after + 1 < root.oldest_update:
-        found = past.updates(node, root, after, min(end, root.oldest_update - 1))
+        deep = min(end, root.oldest_update - 1)
+        found = past.updates(node, root, after, deep)
         after = found[-1].after
+        end = end if after == deep else after  # what follows cannot be read
     for version in range(after + 1, end + 1):
         update = update_at(root, version)
         assert update is not None
@@ -147,7 +149,9 @@ def restore(node: Node, session: Session, request: Restore) -> None:
     That may be less than what was sent: the rest is to be sent again.
 
     Who made them, when and why stays as it was. Ephemeral nodes come back as lasting ones: their sessions are
-    over. A root that begins must not be there, nor any other that this session did not restore.
+    over. A root that begins must not be there, nor any other that this session did not restore. Where the
+    backup has a gap, a root goes on after a higher version than it has: with one commit, which brings the
+    whole tree, or with none, and then it is absent at that version.
     """
     name = paths.check((request.root,))[0]
     if node.uplink is not None:
@@ -176,6 +180,16 @@ def restore(node: Node, session: Session, request: Restore) -> None:
         epoch = node.fresh()[:16]
         if request.version != ABSENT:
             node.append(WentOn(name, epoch, request.version))
+    elif (
+        name in restored
+        and known is not None
+        and known.version < request.version
+        and len(updates) <= 1
+        and all(_brings_all(update) for update in updates)
+    ):
+        # In the same epoch: for the history what came before stays reachable.
+        epoch = known.epoch
+        node.append(WentOn(name, epoch, request.version))
     elif name not in restored or known is None or known.version != request.version:
         raise InvalidValue(f"{name} cannot go on after version {request.version}: begin the restore again")
     else:
@@ -187,10 +201,15 @@ def restore(node: Node, session: Session, request: Restore) -> None:
             raise InvalidValue(
                 f"version {update.after} of {name} cannot be restored: {error.message}"
             ) from error
-    if request.first:
-        node.take_in = node.number
+    # Before anything more: a gap may follow, at which the store lets go of all that it keeps.
+    node.take_in = node.number
     session.last_lsn = node.number
     node.gate(session, Reply(request.id, last))
+
+
+def _brings_all(update: Update) -> bool:
+    """Whether `update` replaces the whole root, so that nothing of what was before matters."""
+    return bool(update.changes) and len(update.changes[0].path) == 1
 
 
 def _lasting(name: str, update: Update) -> Update:

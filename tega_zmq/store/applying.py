@@ -289,6 +289,8 @@ def _went_on(store: Store, record: WentOn) -> Store:
         trees=root.trees.add(record.version, (None, root.ephemerals, root.born)),
         oldest=record.version,
         oldest_update=record.version + 1,
+        # Within an epoch what they name is the same as before.
+        tags=before.tags if before is not None and before.epoch == record.epoch else NO_TAGS,
     )
     return store._replace(
         roots=store.roots.insert(name, root), leases=leases, staged=store.staged.discard(name)

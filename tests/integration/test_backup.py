@@ -172,6 +172,143 @@ def test_versions_that_are_not_kept_any_more_are_left_out(fleet: Fleet, tmp_path
         noc.get("a", version=oldest - 1)
 
 
+def told(client: Client, root: str) -> tuple[dict[int, Any], list[Any]]:
+    """What of `root` can be read: its versions, as `old` lists them, and its log."""
+    (entry,) = [each for each in client.inspect("old") if each["root"] == root]
+    picked = set[int]()
+    for first, last in entry["readable"]:
+        picked |= {first, (first + last) // 2, max(first, last - 1), last}
+    return {each: client.get(root, version=each) for each in sorted(picked)}, list(client.log(root, 10_000))
+
+
+def cli(fleet: Fleet, *words: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "tega_zmq.shell.main", "-s", fleet.url, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_backup_goes_on_after_what_was_dropped_between_tagged_versions(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    fleet.broker.stop()
+    fleet.broker.start(**FEW, **{"history.keep": "[{root: small, size: 100000}]"})
+    noc = fleet.client("noc")
+    for n in range(500):
+        noc.put("small.n", n)
+    noc.tag("small", "kept", 50)
+    for n in range(500, 9_500):
+        noc.put("small.n", n)
+    (entry,) = noc.inspect("old")
+    (_, end), (start, last) = entry["readable"]
+    assert 50 < end < start < last == 9_499
+    log = noc.log("small", 10_000)
+    (gap,) = log.gaps
+    assert (gap.first, gap.last, gap.why) == (end + 1, start, "they are no longer kept")
+    assert len(log) == 9_500 - (start - end)
+    with pytest.raises(errors.Compacted, match=f"from version {start} on") as caught:
+        noc.subscribe("small", print, from_version=100)
+    assert caught.value.oldest == start
+    heard: list[int] = []
+    with noc.subscribe("small", lambda change: heard.append(change.version), from_version=start):
+        until(lambda: heard and heard[-1] == last)
+    assert heard == list(range(start + 1, last + 1))
+    status, out, err = cli(fleet, "sub", "small", "--from", "100")
+    assert (status, out) == (1, "")
+    assert err.startswith("Compacted: not all commits of small after version 100 can be read any more")
+    status, out, err = cli(fleet, "log", "small", "-n", "10000")
+    assert status == 0 and err == f"small: {gap}\n"
+    status, out, err = cli(fleet, "old")
+    assert out.split()[4:] == ["small", f"0..{end},", f"{start}..{last}", f"{last - 4}..{last}"]
+
+    before, entries = told(noc, "small")
+    file = str(tmp_path / "site.tega")
+    status, out, err = cli(fleet, "backup", file)
+    assert (status, err) == (
+        0,
+        f"backup: versions {end + 1} to {start - 1} of small cannot be read any more, and left out\n",
+    )
+    noc.manage("clear")
+    summary = restore(noc, file)
+    assert summary.gaps == (("small", end + 1, start - 1),)
+    for _ in range(2):
+        found = list(noc.log("small", 10_000))
+        assert {each: noc.get("small", version=each) for each in before} == before
+        # The version before where it goes on reads as absent; the tree there came as a commit.
+        assert [each for each in found if each.version != start] == entries
+        assert noc.tags() == {"small": {"kept": 50}}
+        assert noc.get("small.n", version="kept") == 50
+        with pytest.raises((errors.Compacted, errors.StorageError)):
+            noc.get("small", version=end + 10)
+        fleet.broker.kill()
+        fleet.broker.start(**FEW)
+
+
+def test_a_backup_of_what_a_repair_left(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.broker.stop()
+    fleet.broker.start(**FEW)
+    noc = fleet.client("noc")
+    for n in range(4_300):
+        noc.put("a.n", n)
+    noc.put("b.n", 1)
+    fleet.broker.stop()
+    data = fleet.broker.folder / "history" / "a-00000001.hist"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    file = str(tmp_path / "site.tega")
+    for repaired in (False, True):
+        if repaired:
+            command = [sys.executable, "-m", "tega_zmq.check.main", str(fleet.broker.folder), "--repair"]
+            assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 3
+        fleet.broker.start(**FEW)
+        log = noc.log("a", 10_000, by="noc")
+        (gap,) = log.gaps
+        assert "damaged at byte" in gap.why or repaired
+        assert [each.version for each in log] == [
+            *range(4_299, gap.last, -1),
+            *range(gap.first - 1, -1, -1),
+        ]
+        (entry, _) = noc.inspect("old")
+        assert [span[0] for span in entry["readable"]] == [0, gap.last]
+        before, entries = told(noc, "a")
+        assert backup(noc, file).gaps == (("a", gap.first, gap.last - 1),)
+        fleet.broker.stop()
+    fleet.broker.start(**FEW)
+    noc.manage("clear")
+    restore(noc, file)
+    assert {each: noc.get("a", version=each) for each in before} == before
+    assert [each for each in noc.log("a", 10_000) if each.version != gap.last] == entries
+    assert noc.get("b.n") == 1
+
+
+def test_a_subscription_that_ends_later_tells_its_owner(fleet: Fleet) -> None:
+    fleet.broker.stop()
+    fleet.broker.start(**FEW)
+    noc = fleet.client("noc")
+    for n in range(4_300):
+        noc.put("a.n", n)
+    # Of what is damaged before it was told, nobody knows when the subscription is made.
+    data = fleet.broker.folder / "history" / "a-00000001.hist"
+    content = bytearray(data.read_bytes())
+    noc.inspect("old")
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    heard: list[int] = []
+    ended: list[errors.TegaError] = []
+    subscription = noc.subscribe(
+        "a", lambda change: heard.append(change.version), from_version=100, on_end=ended.append
+    )
+    until(lambda: ended)
+    assert heard == list(range(101, heard[-1] + 1))
+    assert isinstance(ended[0], (errors.Compacted, errors.StorageError))
+    assert subscription.error is ended[0]
+    with pytest.raises(errors.NotFound):
+        subscription.cancel()
+    with pytest.raises(type(ended[0])), subscription:
+        pass
+    until(lambda: not noc.inspect("subscribers"))
+
+
 def test_a_file_that_is_not_whole_is_refused_before_anything_is_sent(fleet: Fleet, tmp_path: Path) -> None:
     noc = fleet.client("noc")
     for n in range(300):
@@ -222,9 +359,7 @@ def test_a_pipe_or_a_link_takes_a_backup_and_stays(fleet: Fleet, tmp_path: Path)
 
 def test_at_the_shell(fleet: Fleet, tmp_path: Path) -> None:
     def tega(*words: str) -> tuple[int, str, str]:
-        command = [sys.executable, "-m", "tega_zmq.shell.main", "-s", fleet.url, *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        return done.returncode, done.stdout, done.stderr
+        return cli(fleet, *words)
 
     fleet.client("noc").put("a.x", 1)
     file = str(tmp_path / "site.tega")

@@ -17,6 +17,11 @@ def backup(session: Session, args: argparse.Namespace) -> Result:
     from tega_zmq.client import backup as backups
 
     summary = backups.backup(session.client, args.file, progress=session.around.progress)
+    for root, first, last in summary.gaps:
+        versions = f"version {last}" if first == last else f"versions {first} to {last}"
+        session.around.note(
+            f"backup: {versions} of {safe(root, lines=False)} cannot be read any more, and left out"
+        )
     return _told(summary, args.file, f"written to {args.file}")
 
 
@@ -31,7 +36,7 @@ def restore(session: Session, args: argparse.Namespace) -> Result:
 def _told(summary: Any, file: str, what: str) -> Result:
     counts = ", ".join(
         plural(count, name)
-        for count, name in zip(summary, ("root", "commit", "tag"), strict=True)
+        for count, name in zip(summary[:3], ("root", "commit", "tag"), strict=True)
         if count or name != "tag"
     )
     return Result({**summary._asdict(), "file": file}, safe(f"{counts} {what}"))
@@ -45,7 +50,7 @@ COMMANDS = (
         backup,
         (Argument("FILE", "file", "the file; it is replaced when the backup is whole"),),
         "The broker goes on meanwhile; the backup is of the moment at which it began. Operational roots are\n"
-        "not in it: their agents have them.",
+        "not in it: their agents have them. Versions that cannot be read any more are left out, and named.",
         ("backup site.tega",),
     ),
     Command(

@@ -77,6 +77,36 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(peer: Peer) -> None:
     assert again(peer.lab).roots["a"].version == 0
 
 
+def test_a_root_goes_on_after_a_gap(peer: Peer) -> None:
+    restore(peer, "a", True, -1, update("a", 0, [[], {"x": 1}]))
+    assert restore(peer, "a", False, 0, update("a", 1, [["x"], 2])) == 1
+    peer.ask(m.Tag, "a", 1, "golden")
+    epoch = peer.lab.node.tip.roots["a"].epoch
+    heard = peer.ask(m.Subscribe, 1, ("a",), "local", ())
+    assert heard == [["a", epoch, 1]]
+    for _ in range(2):  # the answer was lost
+        assert restore(peer, "a", False, 6, update("a", 7, [[], {"y": 1}])) == 7
+    assert restore(peer, "a", False, 7, update("a", 8, [["y"], 2])) == 8
+    assert [peer.get("a", version) for version in (7, 8)] == [{"y": 1}, {"y": 2}]
+    with pytest.raises(errors.Compacted):
+        peer.get("a", 1)
+    for _ in range(2):
+        assert restore(peer, "a", False, 12) == 12  # it was absent there
+    with pytest.raises(errors.NotFound):
+        peer.get("a")
+    assert restore(peer, "a", False, 12, update("a", 13, [["z"], 3])) == 13
+    assert peer.get("a") == {"z": 3}
+    assert peer.lab.node.tip.roots["a"].epoch == epoch
+    assert dict(peer.lab.node.tip.roots["a"].tags) == {"golden": 1}
+    changes = peer.take(m.Changed)
+    assert (changes[-1].version, changes[-1].changes[0][2]) == (13, (3,))
+    assert again(peer.lab).roots["a"] == peer.lab.node.durable.roots["a"]
+    # The history takes in each piece before the store lets go of it.
+    assert peer.lab.node.take_in == peer.lab.node.number
+    with pytest.raises(errors.InvalidValue, match="begin the restore again"):
+        restore(peer.lab.join("other"), "a", False, 20)
+
+
 # -- what is larger than a frame ----------------------------------------------------------------------
 
 
@@ -168,3 +198,21 @@ def test_commits_are_told_from_anywhere(after: int, limit: int) -> None:
     found = [each[3] for each in peer.answer(number)]
     first = max(after, -1) + 1
     assert found == list(range(first, min(10, first + max(1, limit))))
+
+
+def test_commits_are_told_up_to_a_gap() -> None:
+    lab = Deep()
+    peer = lab.join("noc")
+    for n in range(10):
+        peer.put("a.n", n)
+    lab.lost = {4}
+
+    def told(after: int) -> list[int]:
+        number = peer.start(m.Updates, "a", after, 500)
+        lab.read()
+        return [each[3] for each in peer.answer(number)]
+
+    assert told(1) == [2, 3]
+    with pytest.raises(errors.Compacted, match="the commit after version 3"):
+        told(3)
+    assert told(4) == list(range(5, 10))
