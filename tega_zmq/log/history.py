@@ -713,7 +713,7 @@ class History:
         found: list[tuple[int, int]] = []
         series = self.series.get(name)
         parts = self._parts(name)
-        for part, after in zip(parts, [*parts[1:], None], strict=True):
+        for part, after in zip(parts, [*parts[1:], None], strict=False):
             if series is None or (after is not None and after.first <= since):
                 continue
             last = self._last_in(series, part)
@@ -772,7 +772,7 @@ class History:
         """Return (time, tega_id, message) of `versions` of `name`, as far as they are known."""
         found: dict[int, tuple[float, str, str]] = {}
         parts = self._parts(name)
-        for part, after in zip(parts, [*parts[1:], None], strict=True):
+        for part, after in zip(parts, [*parts[1:], None], strict=False):
             if part is not parts[0] and not any(
                 part.first <= each and (after is None or each <= after.first) for each in versions
             ):

@@ -14,11 +14,11 @@ import pytest
 from tega_zmq import store
 from tega_zmq.errors import Compacted
 from tega_zmq.log.history import Policy, open_history
-from tega_zmq.node.effects import CommitsAt, TreeAt, UpdatesAt, VersionAt
+from tega_zmq.node.effects import CommitsAt, SpansOf, TreeAt, UpdatesAt, VersionAt
 from tega_zmq.runtime.config import BrokerConfig
 from tega_zmq.runtime.historian import Historian, archiver, policy_of
 from tega_zmq.runtime.schema import ConfigError, Setting, build
-from tega_zmq.store import Kept, Op, Store
+from tega_zmq.store import Gap, Kept, Op, Store
 from tega_zmq.tree.node import plain
 from tests.fakedisk import FakeDisk
 from tests.processes import until
@@ -78,8 +78,31 @@ def test_it_follows_and_reads() -> None:
     assert bench.read(UpdatesAt("a", "e", ("a",), 9, 40, 38.0, ""), state)[-1].after == 38
     assert bench.read(UpdatesAt("a", "e", ("a", "x"), 9, 40, None, ""), state) == []
     assert isinstance(bench.read(TreeAt("b", "e", 7), state), Compacted)
+    assert bench.read(SpansOf(0, "a", "e"), state) == {"a": [(-1, 49)]}
+    assert bench.read(SpansOf(0, "", ""), state) == {"a": [(-1, 49)]}
+    assert bench.read(SpansOf(0, "b", "e"), state) == {"b": []}
     bench.historian.close()
     assert bench.historian.status == "ok" and bench.notes == []
+
+
+def test_what_the_files_lack_of_what_was_asked_is_a_gap() -> None:
+    disk = FakeDisk()
+    bench, state = Bench(disk), filled(300)
+    bench.historian.start()
+    bench.historian.follow(filled(50))
+    found = bench.read(UpdatesAt("a", "e", ("a",), 400, 300, None, ""), state)
+    (gap,) = [each for each in found if isinstance(each, Gap)]
+    assert gap.first == 50
+    assert bench.notes == ["history"]  # said once, in the log lines
+    found = bench.read(UpdatesAt("a", "e", ("a",), 400, 300, None, "noc"), state)
+    assert gap in found and bench.notes == ["history"]
+    # A disk that is full now: what is lacking stands before all that can be read.
+    disk.fault = lambda what, path: (_ for _ in ()).throw(OSError(28, "full")) if what == "write" else None
+    found = bench.read(UpdatesAt("a", "e", ("a",), 2, 400, None, ""), filled(100, state))
+    assert found[0] == Gap(300, 399, "they are missing")
+    assert [each.after for each in found[1:]] == [299, 298]
+    disk.fault = lambda what, path: None
+    bench.historian.close()
 
 
 def test_a_full_disk_is_said_and_made_up_for() -> None:
