@@ -132,8 +132,8 @@ def log_request(node: Node, session: Session, request: Log) -> None:
 def _entries(found: list[Update | Gap]) -> list[list[Any]]:
     """Return the entries of a log, `[first, last, why]` for a gap in it.
 
-    If they are more than one answer takes, the largest changes are left out, and an entry that lacks some says
-    last how many. Raises `TooLarge` if there is no room even without changes.
+    If they are more than one answer takes, the largest changes are left out, and an entry that lacks some
+    says last how many. Raises `TooLarge` if there is no room even without changes.
     """
     updates = [each for each in found if not isinstance(each, Gap)]
     left = MAX_ANSWER - sum(64 + values.size(each.tega_id) + values.size(each.message) for each in updates)
