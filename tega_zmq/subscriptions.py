@@ -276,10 +276,11 @@ def _tell(
 def present(
     subscription: ChangeSubscription, root: str, tree: Node | None, before: Node | None
 ) -> tuple[ChangeField, ...]:
-    """Return the present value of what `subscription` covers in `root`, as changes without an old value.
+    """Return the present value of what `subscription` covers in `root`, as changes.
 
-    `before`, if it is known, is the tree that was there: of what a pattern matched in it and is gone, that is
-    told too. If it is not known, and the root is gone, it is told of the root itself.
+    `before`, if it is known, is the tree that was there: what a pattern matched in it and is gone is told
+    too, and only what is gone has an old value. If it is not known, and the root is gone, it is told of the
+    root itself.
     """
     if subscription.pattern is None:
         paths: Iterable[Path] = (subscription.path,)
@@ -288,7 +289,13 @@ def present(
         paths.update(dict.fromkeys(matching_below(subscription.pattern, (root,), before)))
         if tree is None and before is None and subscription.pattern.step(0, root) is not None:
             paths = ((root,),)
-    return tuple((path, (), _maybe(get(tree, path[1:]) if tree is not None else None), "") for path in paths)
+    return tuple(_as_present(path, tree, before) for path in paths)
+
+
+def _as_present(path: Path, tree: Node | None, before: Node | None) -> ChangeField:
+    new = get(tree, path[1:]) if tree is not None else None
+    old = get(before, path[1:]) if new is None and before is not None else None
+    return path, _maybe(old), _maybe(new), ""
 
 
 def positions(subscription: ChangeSubscription, store: Store) -> dict[str, tuple[str, int]]:

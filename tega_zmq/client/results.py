@@ -60,7 +60,7 @@ class Change(NamedTuple):
     ephemeral: bool
     """The new node goes with the session that put it."""
     reset: bool
-    """What lay between is not kept any more: `new` is the present value, `old` is not known."""
+    """What lay between is not kept any more: `new` is the present value, `old` known only of what is gone."""
     backto: int | None
     """The version that was restored, if the commit was a rollback."""
     oids: Path

@@ -111,6 +111,7 @@ def _old(node: Node, _: Session) -> list[dict[str, Any]]:
             {
                 "root": root.name,
                 "owner": _owner_name(node, root.owner),
+                "epoch": root.epoch,
                 "deleted": root.node is None,
                 "versions": [root.oldest, root.version],
                 "updates": [root.oldest_update, root.version] if len(root.updates) else [],
@@ -209,7 +210,7 @@ def _agents(node: Node, _: Session) -> list[dict[str, Any]]:
             "tega_id": session.tega_id,
             "state": _state(node, session),
             "heard": round(node.now - session.heard, 3),
-            "config": [_replica(node, name, session) for name in sorted(session.follows)],
+            "config": [_replica(node, name, session.positions.get(name)) for name in sorted(session.follows)],
             "operational": [_owned(node, name) for name in sorted(session.claims)],
             "plugins": session.reports.get("plugins", []),
             "sessions": sorted(sub.tega_id for sub in session.subsessions.values()),
@@ -228,7 +229,7 @@ def _agents(node: Node, _: Session) -> list[dict[str, Any]]:
                 "tega_id": tega_id,
                 "state": "away",
                 "heard": None,
-                "config": [],
+                "config": [_replica(node, *each) for each in node.followed.get(tega_id, ())],
                 "operational": [_owned(node, name) for name in sorted(names)],
                 "plugins": [],
                 "sessions": [],
@@ -237,9 +238,8 @@ def _agents(node: Node, _: Session) -> list[dict[str, Any]]:
     return found
 
 
-def _replica(node: Node, name: str, session: Session) -> dict[str, Any]:
+def _replica(node: Node, name: str, at: tuple[str, int] | None) -> dict[str, Any]:
     root = node.durable.roots.get(name)
-    at = session.positions.get(name)
     entry: dict[str, Any] = {"root": name, "version": at[1] if at is not None else None}
     if root is None:
         entry["behind"] = 0 if at is None else None

@@ -33,6 +33,9 @@ DELEGATED = "*"
 MAX_DISPLACED = 1000
 """Sessions that were taken over, of which this many are remembered."""
 
+MAX_FOLLOWED = 10_000
+"""Agents that are away, of which it is remembered how far their replicas were."""
+
 MAX_SUBSESSIONS = 1000
 """Most sub-sessions on one connection."""
 
@@ -257,6 +260,13 @@ def end(node: Node, session: Session, why: str) -> None:
     for to in session.forwarded_to:
         _tell_ended(node, session, to)
     node.forget_forwarded(session)
+    if session.kind == "agent" and session.via is None:
+        node.followed.pop(session.tega_id, None)
+        node.followed[session.tega_id] = [
+            (name, session.positions.get(name)) for name in sorted(session.follows)
+        ]
+        if len(node.followed) > MAX_FOLLOWED:
+            del node.followed[next(iter(node.followed))]
     replication.unfollow(node, session)
     if session.pending:
         session.pending.clear()

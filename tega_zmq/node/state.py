@@ -150,6 +150,8 @@ class Node:
         """The sessions by what stands in their `forwarded_to`."""
         self.displaced: dict[str, None] = {}
         """The last sessions that were taken over: they do not come back by themselves."""
+        self.followed: dict[str, list[tuple[str, tuple[str, int] | None]]] = {}
+        """By agent whose session ended since this node started: what it followed, and where it was last."""
         self.unsent: list[tuple[Session, AnyMessage, TegaError]] = []
         """Messages that could not be encoded; `machine.take_effects` sees to them."""
         self.beacons: dict[str, float] = {}

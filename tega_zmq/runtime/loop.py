@@ -154,6 +154,8 @@ class Loop:
         self._dial_at: float | None = 0.0 if uplink else None
         self._peers: dict[bytes, int] = {}
         self._by_fd: dict[int, bytes] = {}
+        self._gone: list[bytes] = []
+        """Peers whose connection was lost, of which the node was not told yet."""
         self._queues: dict[bytes, _Queue] = {}
         self._skipping = False
         """The rest of a message of too many frames is still to be dropped."""
@@ -206,7 +208,7 @@ class Loop:
         due = min(machine.next_deadline(self.node), self._retry_at)
         if self._dial_at is not None:
             due = min(due, self._dial_at)
-        wait = min(max(due - now, 0.0), 0.05 if self._stopping else 1.0)
+        wait = 0.0 if self._gone else min(max(due - now, 0.0), 0.05 if self._stopping else 1.0)
         self._hand_over()
         ready = self._poller.poll(0 if wait <= 0 else max(1, int(wait * 1000 + 0.999)))
         now = self._now()
@@ -216,9 +218,11 @@ class Loop:
             elif source == self._wake:
                 self._woken(now)
             elif source is self._monitor:
-                self._watch(now)
+                self._watch()
             elif source is self._publisher:
                 self._subscribed(now)
+        if self._gone:
+            self._let_go(now)
         if self._link is not None:
             self._uplink(now)
         if now >= due:
@@ -287,7 +291,7 @@ class Loop:
                 data = frame.bytes
                 more = frame.more
             else:
-                data, more = self._meet(peer, now)
+                data, more = self._meet(peer)
             frames = 1
             while more:
                 frame = router.recv(_NOW, copy=False)
@@ -324,13 +328,13 @@ class Loop:
             self._said[event] = now
             self._log.warning(event, extra={"fields": fields})
 
-    def _meet(self, peer: bytes, now: float) -> tuple[bytes, bool]:
+    def _meet(self, peer: bytes) -> tuple[bytes, bool]:
         """Take the first frame of a new connection, and note the descriptor that it came on.
 
         Descriptors are used again: whatever the monitor knows of earlier connections is taken first.
         """
         frame = self._router.recv(copy=False)
-        self._watch(now)
+        self._watch()
         try:
             fd = frame.get(zmq.SRCFD)
         except zmq.ZMQError:
@@ -339,7 +343,7 @@ class Loop:
         self._by_fd[fd] = peer
         return frame.bytes, frame.more
 
-    def _watch(self, now: float) -> None:
+    def _watch(self) -> None:
         while True:
             try:
                 frames = self._monitor.recv_multipart(_NOW)
@@ -348,7 +352,15 @@ class Loop:
             _, fd = struct.unpack_from("=Hi", frames[0])
             peer = self._by_fd.pop(fd, None)
             if peer is not None:
-                self._lost(peer, now)
+                self._gone.append(peer)
+
+    def _let_go(self, now: float) -> None:
+        """Tell the node of the connections that were lost, after what still came on them: a Bye above all."""
+        gone, self._gone = self._gone, []
+        if readable(self._router):
+            self._receive(now)
+        for peer in gone:
+            self._lost(peer, now)
 
     def _lost(self, peer: bytes, now: float) -> None:
         fd = self._peers.pop(peer, None)

@@ -112,6 +112,16 @@ def test_devices_show_in_the_numbers(fleet: Fleet) -> None:
     assert ask(f"{url}/_agents")[1][0]["tega_id"] == "pi1"
     agent.kill()
     until(lambda: shows('tega_agent_connected{agent="pi1"} 0'))
+    until(
+        lambda: (
+            ask(f"{url}/_agents")[1][0]["state"] == "away" and ask(f"{url}/_agents")[1][0]["heard"] is None
+        )
+    )
+    assert ask(f"{url}/config-pi1/x", "PUT", 2)[0] == 200
+    assert shows('tega_replica_lag_versions{agent="pi1",root="config-pi1"} 1')
+    agent.start()
+    until(lambda: shows('tega_replica_lag_versions{agent="pi1",root="config-pi1"} 0'))
+    agent.kill()
     status, error = ask(f"{url}/ops-pi1/x", "PUT", 1)
     assert (status, error["error"], error["owner"]) == (503, "OwnerAway", "pi1")
 
