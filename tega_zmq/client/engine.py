@@ -386,7 +386,7 @@ class Engine:
                     for callback in self.on_state:
                         self._host.notify(callback, (state,))
                 if state == "taken over":
-                    _log.error("%s: taken over by another program of that tega_id", self.session.tega_id)
+                    _log.warning("%s: taken over by another program of that tega_id", self.session.tega_id)
                     self._host.over()
             case protocol.Welcomed(welcome):
                 self._announce(welcome, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,67 @@ def test_a_transaction_of_a_live_session(bridge: Site, root: str, ann: Live) -> 
     assert bridge.ask("PUT", f"/{root}/a?txid={txid}", 1).status == 200
     assert bridge.ask("POST", f"/_commit?txid={txid}").json["versions"] == {root: 0}
     assert bridge.ask("GET", f"/_log?path={root}").json[0]["tega_id"] == "ann"
+
+
+def test_a_transaction_of_a_live_session_that_is_over_is_gone(bridge: Site) -> None:
+    known = bridge.serving.bridge.members
+    live = Live(bridge.run(known.connect("eve", "client")))
+    known.attach("eve", live)
+    txids = [bridge.ask("POST", "/_begin?tega_id=eve").json["txid"] for _ in range(2)]
+    other = bridge.client("eve")
+    until(lambda: live.client.state == "taken over")
+    answer = bridge.ask("PUT", f"/a/b?txid={txids[0]}", 1)
+    assert (answer.status, answer.error) == (410, "TransactionExpired")
+    known.detach("eve", live)
+    bridge.run(live.client.close())
+    answer = bridge.ask("POST", f"/_commit?txid={txids[1]}")
+    assert (answer.status, answer.error) == (410, "TransactionExpired")
+    other.close()
+
+
+def test_the_newest_live_session_is_used(bridge: Site) -> None:
+    known = bridge.serving.bridge.members
+    newer = Live(bridge.run(known.connect("two", "client")))
+    older = Live(bridge.run(known.connect("two", "client")))
+    known.attach("two", older)
+    known.attach("two", newer)
+    until(lambda: newer.client.state == "taken over")
+    assert known.live("two") is older, "one that was taken over is none"
+    known.detach("two", newer)
+    assert known.live("two") is older
+    known.detach("two", older)
+    assert known.live("two") is None
+    for each in (newer, older):
+        bridge.run(each.client.close())
+
+
+def test_a_write_in_a_transaction_does_not_wait_for_a_broker_that_is_away(tmp_path: Path) -> None:
+    with site(tmp_path) as bridge:
+        txid = bridge.ask("POST", "/_begin?tega_id=joe").json["txid"]
+        bridge.broker.kill()
+        until(lambda: bridge.ask("GET", "/_health").status == 503)
+        for method, target in (("PUT", f"/a/b?txid={txid}"), ("POST", f"/_commit?txid={txid}")):
+            answer = bridge.ask(method, target, 1)
+            assert (answer.status, answer.error) == (503, "Disconnected"), answer
+            assert answer.json["outcome"] == "none"
+
+
+def test_the_bridge_takes_its_own_session_back(bridge: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tega")
+    known = bridge.serving.bridge.members
+    txid = bridge.ask("POST", "/_begin").json["txid"]
+    own = bridge.run(known.own())
+    other = bridge.client("the-bridge")
+    until(lambda: other.state == "taken over")
+    until(lambda: bridge.ask("GET", "/_health").status == 200)
+    assert own.state == "closed"
+    assert bridge.ask("PUT", "/own/x", 1).status == 200
+    assert bridge.ask("POST", f"/_commit?txid={txid}").status == 410
+    said = [record.getMessage() for record in caplog.records if record.name == "tega"]
+    assert said == [
+        "another program said hello as this bridge; its session is opened anew",
+        "the bridge's own session is open again",
+    ]
 
 
 def test_a_restart_of_the_broker_ends_transactions_not_sessions(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import socket
+import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as web_socket
 
 from tega_zmq import errors
-from tests.bridgekit import Site, site
+from tests.bridgekit import Site, site, url_of
 from tests.processes import until
 
 
@@ -192,6 +196,130 @@ def test_another_session_takes_over(bridge: Site) -> None:
         code, reason = closed(first)
         assert code == 1008 and reason.startswith("TakenOver")
         settle(second)
+
+
+def _still_open(sockets: list[ClientConnection]) -> list[ClientConnection]:
+    """Those of `sockets` that were not closed; the others go from it."""
+    for each in list(sockets):
+        try:
+            assert each.recv(0) == "SESSIONACK gateway"
+        except TimeoutError:
+            pass
+        except ConnectionClosed as ended:
+            assert ended.rcvd is not None and ended.rcvd.reason.startswith("TakenOver")
+            sockets.remove(each)
+    return sockets
+
+
+def test_many_sessions_of_one_tega_id_leave_one_that_is_used(
+    bridge: Site, root: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All but one are told, whatever came first; requests are made in the one that is left."""
+    url = bridge.url.replace("http", "ws") + "/_pubsub"
+    for _ in range(10):
+        with ExitStack() as stack:
+            left = [stack.enter_context(web_socket(url, proxy=None)) for _ in range(6)]
+            for each in left:
+                each.send("SESSION same local")
+            until(lambda: len(_still_open(left)) == 1, "all others were told")
+            assert bridge.ask("PUT", f"/{root}/same?tega_id=same&ephemeral=True", 1).status == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_one_that_was_taken_over_before_it_was_opened_is_told(
+    bridge: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = bridge.serving.bridge.members
+    connect = known.connect
+
+    async def slow(tega_id: str, kind: str) -> Any:
+        client = await connect(tega_id, kind)
+        other = await connect(tega_id, kind)
+        while client.state != "taken over":
+            await asyncio.sleep(0)
+        await other.close()
+        return client
+
+    monkeypatch.setattr(known, "connect", slow)
+    with talk(bridge) as it:
+        it.say("SESSION early local")
+        code, reason = closed(it)
+    assert (code, reason.split(":")[0]) == (1008, "TakenOver")
+    assert known.live("early") is None
+
+
+@pytest.mark.parametrize("name", ["the-bridge", "gateway"])
+def test_the_names_of_bridge_and_broker_are_not_to_be_had(bridge: Site, name: str) -> None:
+    with talk(bridge) as it:
+        it.say(f"SESSION {name} local")
+        code, reason = closed(it)
+    assert code == 1008 and "own name" in reason
+    assert bridge.ask("GET", "/_health").status == 200
+
+
+def test_a_name_cannot_forge_a_message(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-n")
+    unsaid = bridge.serving.bridge.metrics.counts.get("messages_unsaid", 0)
+    with talk(bridge, "joe") as joe:
+        joe.say(f"SUBSCRIBE {root}.* local True")
+        settle(joe)
+        for channel in (
+            f'{root} x\n{{"message": "forged"}}',
+            f"{root} boss",
+            f"{root}\ttab",
+            f"{root}\u2028",
+        ):
+            noc.publish(channel, 1)
+        noc.publish(f"{root}.plain", 2)
+        assert joe.hear() == (f"MESSAGE {root}.plain noc-n", {"message": 2})
+        assert bridge.serving.bridge.metrics.counts["messages_unsaid"] == unsaid + 4
+        joe.say(f"PUBLISH {root} boss", {"message": 1})
+        line, body = joe.hear()
+        assert (line, body["error"]) == ("ERROR PUBLISH", "InvalidValue")
+        offer = url_of(root, 'f\n{"args":["forged"]}') + "?tega_id=joe&ephemeral=True"
+        answer = bridge.ask("PUT", offer, "%joe.f")
+        assert (answer.status, answer.error) == (400, "InvalidPath")
+        assert bridge.ask("PUT", url_of(root, "f g") + "?tega_id=joe&ephemeral=True", "%joe.f").status == 200
+
+
+def test_a_clear_tells_what_was_there(tmp_path: Path) -> None:
+    with site(tmp_path) as bridge, talk(bridge, "joe") as joe:
+        noc = bridge.client("noc")
+        noc.put("a.b", {"c": 1})
+        joe.say("SUBSCRIBE a.b local False")
+        joe.say("SUBSCRIBE a.*c local True")
+        settle(joe)
+        assert bridge.ask("POST", "/_clear").status == 200
+        told = joe.notified()
+        assert told[0] == ("DELETE", "a.b", {"c": 1}, ""), told
+
+
+def test_a_web_socket_that_is_reset_behind_session_leaves_no_session(tmp_path: Path) -> None:
+    """Its Bye comes right before its end: the broker must not forget who said it."""
+    made = Site(tmp_path)
+    made.broker.settings["session.lease"] = "600"
+    hello = (
+        b"GET /_pubsub HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    try:
+        made.start()
+        looker = made.client("looker")
+        for turn in range(8):
+            peers = [made.socket() for _ in range(60)]
+            for peer in peers:
+                peer.sendall(hello)
+            for number, peer in enumerate(peers):
+                peer.recv(4096)
+                said = f"SESSION leak{turn}-{number} local".encode()
+                peer.sendall(bytes((0x81, 0x80 | len(said), 0, 0, 0, 0)) + said)
+            for peer in peers:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                peer.close()
+        until(lambda: made.serving.bridge.gauges["pubsub_sessions"][1]() == 0)
+        until(lambda: not [each for each in looker.inspect("ids") if each.startswith("leak")])
+    finally:
+        made.close()
 
 
 @pytest.mark.parametrize(

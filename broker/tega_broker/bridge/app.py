@@ -44,7 +44,11 @@ class Bridge:
         self.logger = logger
         self.access = Access(config.listen, config.hosts, config.origins)
         self.members = Members(
-            config.broker, config.tega_id, limit=config.limits.sessions, seconds=config.limits.timeout
+            config.broker,
+            config.tega_id,
+            limit=config.limits.sessions,
+            seconds=config.limits.timeout,
+            logger=logger,
         )
         self.transactions = Transactions(self.members, config.limits.transactions)
         self.metrics = Metrics()

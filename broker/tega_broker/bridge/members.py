@@ -8,6 +8,7 @@ first needed and closed when it was idle for a while. A delegated session holds 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -40,6 +41,18 @@ _SWEEP = 5.0
 
 _PATIENCE = 2.0
 """Seconds that a request waits for a session that is suspended to come back."""
+
+_REOPEN = 0.5
+"""Seconds before the bridge's own session is opened anew after another program took it over; doubled each
+time, so that two programs of one name do not drive each other out without pause."""
+
+_REOPEN_LONGEST = 60.0
+
+_STEADY = 60.0
+"""A session that stood for so many seconds is opened anew after `_REOPEN`."""
+
+_OVER = ("taken over", "closed")
+"""States that a session does not come back from."""
 
 _STAYS_OPEN = (Offline, OwnerAway, StorageError)
 """After these a transaction may be committed again."""
@@ -95,6 +108,8 @@ class Open(NamedTuple):
     """A transaction that was begun here."""
 
     transaction: Any
+    client: Client
+    """The session that it was begun in."""
     member: _Member | None
     """The delegated session that it belongs to, if it is one."""
 
@@ -103,12 +118,20 @@ class Members:
     """All sessions of a bridge at its broker. Belongs to the event loop that it was made in."""
 
     def __init__(
-        self, url: str, tega_id: str, *, limit: int, seconds: float, now: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        tega_id: str,
+        *,
+        limit: int,
+        seconds: float,
+        logger: logging.Logger,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`url` is the broker's, `tega_id` the bridge's own; at most `limit` delegated sessions.
 
         `seconds`: how long a request waits for an answer.
         """
+        self._logger = logger
         self._url = url
         self._tega_id = tega_id
         self._limit = limit
@@ -120,7 +143,8 @@ class Members:
         self._starting: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._members: dict[str, _Member] = {}
-        self._live: dict[str, Live] = {}
+        self._live: dict[str, list[Live]] = {}
+        """The newest last: one that was taken over may be told so after the other was opened."""
         self._closing: set[asyncio.Task[None]] = set()
         self.trouble = "it did not answer yet"
         """Why the broker is not there, as far as that is known."""
@@ -133,18 +157,28 @@ class Members:
         self._sweeping = asyncio.create_task(self._sweep(), name="bridge-sweeps")
 
     async def _start(self) -> None:
+        pause = _REOPEN
         while True:
             try:
-                self._own = await self.connect(self._tega_id, "bridge")
-                return
+                client = await self.connect(self._tega_id, "bridge")
             except TegaError as error:
                 self.trouble = f"{error.code}: {error.message}"
                 await asyncio.sleep(0.5)
-
-    async def connected(self) -> None:
-        """Wait until the broker answered for the first time."""
-        if self._starting is not None:
-            await asyncio.shield(self._starting)
+                continue
+            before, self._own = self._own, client
+            if before is not None:
+                await before.close()
+                self._logger.info("the bridge's own session is open again")
+            began = self._now()
+            await _taken_over(client)
+            # A tunnel or another program may say hello under any name. Nobody may stop the bridge by that.
+            pause = _REOPEN if self._now() - began >= _STEADY else pause
+            self._logger.warning(
+                "another program said hello as this bridge; its session is opened anew",
+                extra={"fields": {"tega_id": self._tega_id, "again_in": pause}},
+            )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _REOPEN_LONGEST)
 
     async def connect(self, tega_id: str, kind: str) -> Client:
         """Open a session of `tega_id` at the broker that the caller closes. Raises as `aio.connect`."""
@@ -171,6 +205,11 @@ class Members:
         return self._own.state if self._own is not None else "connecting"
 
     @property
+    def tega_id(self) -> str:
+        """The bridge's own."""
+        return self._tega_id
+
+    @property
     def server(self) -> str:
         """The tega_id of the broker; empty while it is not known."""
         return self._own.server if self._own is not None else ""
@@ -187,16 +226,22 @@ class Members:
 
     def attach(self, tega_id: str, live: Live) -> None:
         """Requests of `tega_id` use `live` from now on."""
-        self._live[tega_id] = live
+        self._live.setdefault(tega_id, []).append(live)
 
     def detach(self, tega_id: str, live: Live) -> None:
         """`live` is over."""
-        if self._live.get(tega_id) is live:
-            del self._live[tega_id]
+        known = self._live.get(tega_id, [])
+        if live in known:
+            known.remove(live)
+            if not known:
+                del self._live[tega_id]
 
     def live(self, tega_id: str) -> Live | None:
         """Return the live session of `tega_id`, if it has one here."""
-        return self._live.get(tega_id)
+        for live in reversed(self._live.get(tega_id, ())):
+            if live.client.state not in _OVER:
+                return live
+        return None
 
     async def own(self) -> Client:
         """Return the bridge's own session. Raises `Disconnected` while the broker is away."""
@@ -205,6 +250,12 @@ class Members:
             return client
         return await self._when_connected(lambda: self._own)
 
+    async def wait_for(self, client: Client) -> Client:
+        """Return `client` when it is connected. Raises `Disconnected` if it is not so soon."""
+        if client.state == "connected":
+            return client
+        return await self._when_connected(lambda: client)
+
     async def _when_connected(self, find: Callable[[], Client | None]) -> Client:
         until = self._now() + _PATIENCE
         while True:
@@ -212,7 +263,7 @@ class Members:
             state = client.state if client is not None else "connecting"
             if client is not None and state == "connected":
                 return client
-            if state in ("taken over", "closed") or self._now() >= until:
+            if (state in _OVER and client is not self._own) or self._now() >= until:
                 raise Disconnected(f"the broker at {self._url} is away: {self._why(state)}", outcome="none")
             await asyncio.sleep(0.02)
 
@@ -232,10 +283,9 @@ class Members:
         tega_id = use.tega_id
         if not tega_id:
             return await self.own()
-        live = self._live.get(tega_id)
+        live = self.live(tega_id)
         if live is not None:
-            client = live.client
-            return await self._when_connected(lambda: client)
+            return await self.wait_for(live.client)
         use.member = member = self._member(check_tega_id(tega_id))
         member.busy += 1
         try:
@@ -265,10 +315,7 @@ class Members:
     async def _opened(self, member: _Member) -> Client:
         if not member.opening.done():
             await asyncio.wait((member.opening,))
-        client = member.opening.result()
-        if client.state == "connected":
-            return client
-        return await self._when_connected(lambda: client)
+        return await self.wait_for(member.opening.result())
 
     def _evict(self) -> None:
         """Close the delegated session that was not used for longest. Raises `TooMany` if all are in use."""
@@ -299,6 +346,15 @@ class Members:
             for tega_id, member in list(self._members.items()):
                 if not member.busy and not member.transactions and member.used < before:
                     self._drop(tega_id)
+
+
+async def _taken_over(client: Client) -> None:
+    """Wait until another program has taken the session of `client` over."""
+    changed = asyncio.Event()
+    client.on_state(lambda _: changed.set())
+    while client.state != "taken over":
+        await changed.wait()
+        changed.clear()
 
 
 def _failed(member: _Member) -> bool:
@@ -335,31 +391,46 @@ class Transactions:
                 member.transactions += 1
             else:
                 member = None
-        self._open[transaction.txid] = (Open(transaction, member), self._now())
+        self._open[transaction.txid] = (Open(transaction, client, member), self._now())
         return transaction.txid
 
-    def find(self, txid: str) -> Any:
-        """Return the open transaction `txid`. Raises `TransactionExpired`."""
+    def find(self, txid: str) -> Open:
+        """Return the open transaction `txid`. Raises `TransactionExpired`, also when its session is over."""
         found = self._open.get(txid)
+        if found is not None and found[0].client.state in _OVER:
+            self._forget(txid)
+            found = None
         if found is None:
             raise TransactionExpired(
                 f"there is no open transaction {txid[:64]}: it ended, was idle for too long, or never was",
                 txid=txid[:64],
             )
         self._open[txid] = (found[0], self._now())
-        return found[0].transaction
+        return found[0]
 
     async def run(self, txid: str, what: Callable[[Any], Awaitable[Any]], *, ends: bool = False) -> Any:
         """Return `await what(transaction)`. Raises `TransactionExpired`, also when the broker says so.
 
-        `ends`: the transaction is over then, unless the broker could not be asked.
+        `ends`: the transaction is over then, unless the broker could not be asked. Raises `Disconnected` if
+        the broker is away.
         """
-        transaction = self.find(txid)
-        member = self._open[txid][0].member
+        transaction, client, member = self.find(txid)
         if member is not None:
             member.busy += 1
         try:
-            answer = await what(transaction)
+            try:
+                await self._members.wait_for(client)
+            except Disconnected:
+                self.find(txid)  # raises if its session ended meanwhile
+                raise
+            return await self._run(txid, what(transaction), ends)
+        finally:
+            if member is not None:
+                self._members._leave(member)
+
+    async def _run(self, txid: str, asked: Awaitable[Any], ends: bool) -> Any:
+        try:
+            answer = await asked
         except TransactionExpired:
             self._forget(txid)
             raise
@@ -367,10 +438,6 @@ class Transactions:
             if ends and not isinstance(error, _STAYS_OPEN):
                 self._forget(txid)
             raise
-        finally:
-            if member is not None:
-                member.busy -= 1
-                member.used = self._now()
         if ends:
             self._forget(txid)
         return answer

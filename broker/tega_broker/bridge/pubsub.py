@@ -188,6 +188,11 @@ class _Session:
         members = self._bridge.members
         try:
             await members.own()  # so that it is told soon when the broker is away
+            # By these names all who use the bridge would be cut off.
+            if heard.tega_id in (members.tega_id, members.server):
+                whose = "bridge" if heard.tega_id == members.tega_id else "broker"
+                await close(self.socket, 1008, f"{heard.tega_id} is the {whose}'s own name; take another")
+                return False
             self.client = await members.connect(heard.tega_id, "client")
         except TegaError as error:
             await close(self.socket, 1013, f"{error.code}: {error.message}")
@@ -195,6 +200,9 @@ class _Session:
         self._tega_id = heard.tega_id
         self.client._driver.prompt = True
         self.client.on_state(self._on_state)
+        if self.client.state == "taken over":  # before anybody could be told
+            self._on_state(self.client.state)
+            return True
         members.attach(heard.tega_id, self)
         self._outbox.put(text.acknowledge(self.client.server))
         return True
@@ -214,6 +222,8 @@ class _Session:
                         with suppress(NotFound):
                             await subscription.cancel()
             case text.Publish(channel, message):
+                if not text.fits(channel):
+                    raise InvalidValue("the name of a channel has no spaces and control characters here")
                 await self.client.publish(channel, message)
             case text.Response(number, result, error):
                 call = self._calls.pop(number, None)
@@ -267,7 +277,9 @@ class _Session:
             self._outbox.put(frame)
 
     def _on_message(self, message: MessageView) -> None:
-        if message.tega_id != self._tega_id:
+        if not text.fits(message.channel):
+            self._bridge.metrics.count("messages_unsaid")
+        elif message.tega_id != self._tega_id:
             self._outbox.put(text.message(message.channel, message.tega_id, message.value))
 
     # -- handlers ----------------------------------------------------------------------------------------
@@ -275,6 +287,8 @@ class _Session:
     async def offer(self, path: Path, name: str) -> None:  # noqa: ARG002  # see `Live`
         """See `Live`. A call names the path, as the drivers of the first tega expect it."""
         where = format_path(path)
+        if not text.fits(where, last=True):
+            raise InvalidPath("the path of a handler has no control characters here", path=where)
 
         async def invoked(call: Invoke) -> Any:
             return await self._ask(where, call)

@@ -1,8 +1,9 @@
 """The text protocol of the first tega, as values: `parse` what a client says, and write what it is told.
 
 One message is a line of words, then an optional line of JSON. It has no quoting: a path or a regex may hold
-spaces, since the words behind it are known. `ERROR` is new: what was refused, and why; clients of the first
-tega pass over it.
+spaces, since the words behind it are known. A line cannot hold all that a name may (`fits`), and what it
+cannot hold is not said, so that nobody can forge a message by a name. `ERROR` is new: what was refused, and
+why; clients of the first tega pass over it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "acknowledge",
     "entry",
     "error",
+    "fits",
     "message",
     "notify",
     "parse",
@@ -41,6 +43,9 @@ _SCOPES: Final = ("local", "global")
 _FLAGS: Final = {"True": True, "False": False}
 _TEGA_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGITS: Final = re.compile(r"[0-9]{1,16}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What ends a line, for one client or another, and what no terminal should be shown."""
+_SPACE: Final = re.compile(r"\s")
 
 
 class TextError(Exception):
@@ -172,6 +177,11 @@ def _json(command: str, body: str) -> Any:
 
 def _text(line: str, value: Any) -> bytes:
     return line.encode() + b"\n" + dump(value)
+
+
+def fits(name: str, *, last: bool = False) -> bool:
+    """Whether a line can hold `name` as one word; `last`: as its last one, which may have spaces."""
+    return not _CONTROL.search(name) and (last or not _SPACE.search(name))
 
 
 def acknowledge(server: str) -> bytes:
