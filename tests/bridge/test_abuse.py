@@ -224,6 +224,41 @@ def test_no_web_page_talks_to_a_bridge_on_loopback(
     assert bridge.ask("GET", "/_roots").status == 200
 
 
+def test_no_link_or_image_of_a_web_page_does_anything(bridge: Site, root: str) -> None:
+    """A browser sends no Origin for these."""
+    link = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    image = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    frame = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+    assert bridge.ask("PUT", f"/{root}/a", 1).status == 200
+    for site_of_page in ("cross-site", "same-site"):
+        for headers in (link, image, frame):
+            headers = {**headers, "Sec-Fetch-Site": site_of_page}
+            for method in ("GET", "POST", "HEAD"):
+                answer = bridge.ask(method, "/_begin", headers=headers)
+                assert answer.status == 403, (method, headers)
+            read = bridge.ask("GET", f"/{root}/a", headers=headers)
+            assert (read.status == 200) == (headers["Sec-Fetch-Dest"] == "document")
+            assert bridge.ask("DELETE", f"/{root}/a", headers=headers).error == "Forbidden"
+    for page in (
+        "http://evil.example/x",
+        "https://evil.example",
+        "nonsense",
+        "http://[",
+        "http://127.0.0.1.nip.io/",
+    ):
+        assert bridge.ask("GET", "/_begin/", headers={"Referer": page}).error == "Forbidden", page
+        assert bridge.ask("GET", f"/{root}/a", headers={"Referer": page}).status == 200
+    assert len(bridge.serving.bridge.transactions) == 0
+    for own in (
+        {"Sec-Fetch-Site": "none", **link},
+        {"Sec-Fetch-Site": "same-origin", "Referer": f"{bridge.url}/_ui/"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
+        {"Referer": "http://localhost:3000/page"},
+    ):
+        txid = bridge.ask("GET", "/_begin", headers=own).json["txid"]
+        assert bridge.ask("GET", f"/_cancel?txid={txid}", headers=own).status == 200
+
+
 def test_a_request_without_a_host_is_bad(bridge: Site) -> None:
     with bridge.socket() as peer:
         peer.sendall(b"GET /_roots HTTP/1.1\r\n\r\n")

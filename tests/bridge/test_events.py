@@ -141,6 +141,54 @@ def test_a_root_that_does_not_exist_yet(bridge: Site, root: str) -> None:
         assert it.told() == [(0, "PUT", f"{root}.a", 1)]
 
 
+def test_a_root_that_was_deleted_tells_all_that_is_kept(bridge: Site, root: str) -> None:
+    noc = bridge.client("noc-j")
+    noc.put(f"{root}.n", 0)
+    noc.put(f"{root}.n", 1)
+    noc.delete(root)
+    with follow(bridge, f"/{root}/n/?watch=1&from_version=0") as it:
+        assert it.told() == [(1, "PUT", f"{root}.n", 1)]
+        assert it.told() == [(2, "DELETE", f"{root}.n", 1)]
+        last = it.last
+        noc.put(f"{root}.n", 3)
+        assert it.told() == [(3, "PUT", f"{root}.n", 3)]
+    for target, header in ((f"/{root}/n/?watch=1&from_version=2", ""), (f"/{root}/n/?watch=1", last)):
+        with follow(bridge, target, header) as it:
+            assert it.told() == [(3, "PUT", f"{root}.n", 3)]
+
+
+def test_a_clear_ends_a_stream_at_once(tmp_path: Path) -> None:
+    with site(tmp_path) as bridge:
+        noc = bridge.client("noc")
+        noc.put("a.b", 1)
+        with follow(bridge, "/a/b?watch=1") as it:
+            noc.put("a.b", 2)
+            assert it.told() == [(1, "PUT", "a.b", 2)]
+            last = it.last
+            assert bridge.ask("POST", "/_clear").status == 200
+            assert it.event() == {"version": -1, "event": "compacted"}
+            assert it.response.read() == b""
+        answer = bridge.ask("GET", "/a/b?watch=1", headers={"Last-Event-ID": last})
+        assert (answer.status, answer.error) == (410, "Compacted")
+        with follow(bridge, "/a/b?watch=1&from_version=-1") as it:
+            noc.put("a.b", 3)
+            assert it.told() == [(0, "PUT", "a.b", 3)]
+
+
+def test_a_stream_is_answered_as_all_else_is(bridge: Site, root: str) -> None:
+    bridge.client("noc-k").put(f"{root}.n", 0)
+    requests = bridge.serving.bridge.metrics
+    timed = sum(requests.seconds)
+    for query in ("watch=1", "w%61tch=1"):
+        with follow(bridge, f"/{root}/?{query}") as it:
+            headers = it.response.headers
+            assert headers["Server"] == "tega-bridge"
+            assert headers["X-Request-Id"]
+    assert bridge.ask("GET", f"/{root}/?nowatch=1").json == {"n": 0}
+    until(lambda: bridge.serving.bridge.gauges["event_streams"][1]() == 0)
+    assert sum(requests.seconds) == timed + 1, "how long a stream stays says nothing of the bridge"
+
+
 def test_kept_alive_cut_and_stopped(tmp_path: Path) -> None:
     with site(tmp_path, ping="0.05") as bridge:
         noc = bridge.client("noc")

@@ -221,7 +221,7 @@ def test_many_sessions_of_one_tega_id_leave_one_that_is_used(
             left = [stack.enter_context(web_socket(url, proxy=None)) for _ in range(6)]
             for each in left:
                 each.send("SESSION same local")
-            until(lambda: len(_still_open(left)) == 1, "all others were told")
+            until(lambda left=left: len(_still_open(left)) == 1, "all others were told")
             assert bridge.ask("PUT", f"/{root}/same?tega_id=same&ephemeral=True", 1).status == 200
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -368,3 +368,14 @@ def test_the_broker_goes_and_comes(tmp_path: Path) -> None:
         assert joe.notified() == [("PUT", "a.b", 1, "noc")]
         bridge.run(bridge.serving.bridge.stop("the bridge is stopping"))
         assert closed(joe) == (1001, "the bridge is stopping")
+
+
+def test_the_handshake_is_answered_as_all_else_is(bridge: Site) -> None:
+    timed = sum(bridge.serving.bridge.metrics.seconds)
+    with talk(bridge, "joe", additional_headers={"X-Request-Id": "mine-7"}) as joe:
+        assert joe.socket.response is not None
+        headers = joe.socket.response.headers
+        assert (headers["Server"], headers["X-Request-Id"]) == ("tega-bridge", "mine-7")
+    until(lambda: bridge.serving.bridge.gauges["pubsub_sessions"][1]() == 0)
+    until(lambda: bridge.serving.bridge.metrics.requests.get(("GET", 101)))
+    assert sum(bridge.serving.bridge.metrics.seconds) == timed, "how long it stood says nothing of the bridge"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import logging
 import zlib
 from typing import Any
 
 import pytest
 
+from tega_broker.bridge.answers import dump, dump_sorted
 from tests.bridgekit import Answer, Site, url_of
 
 
@@ -175,6 +177,90 @@ def test_head_is_get_without_a_body(bridge: Site, root: str) -> None:
         assert head.headers[name] == get.headers[name]
     assert bridge.ask("HEAD", f"/{root}/b").status == 404
     assert bridge.ask("HEAD", "/_roots").status == 200
+
+
+def test_head_never_acts(bridge: Site) -> None:
+    acting = sorted({route.path for route in bridge.serving.bridge.table if route.acts})
+    assert {"/_begin", "/_clear", "/_commit", "/_rollback"} <= set(acting)
+    for path in [*acting, "/_begin/", "/_pubsub", "/_tunnel"]:
+        answer = bridge.ask("HEAD", f"{path}?root_oid=a&backto=-1&txid=x")
+        assert answer.status == 405, path
+        assert "HEAD" not in answer.headers["allow"]
+        assert "HEAD" not in bridge.ask("OPTIONS", path).headers["allow"]
+    assert len(bridge.serving.bridge.transactions) == 0
+
+
+def test_an_empty_txid_is_no_txid(bridge: Site, root: str) -> None:
+    for method in ("PUT", "PATCH", "DELETE"):
+        assert bridge.ask(method, f"/{root}/a?txid=", {"b": 1}).status == 400
+    assert bridge.ask("GET", f"/{root}/").status == 404
+
+
+def test_if_match_takes_any_of_a_list(bridge: Site, root: str) -> None:
+    for number in range(3):
+        put(bridge, f"/{root}/a", number)
+    tag = bridge.ask("GET", f"/{root}/a").headers["etag"]
+
+    def guarded(header: str) -> int:
+        """The version that was made, or the negative status."""
+        answer = bridge.ask("PUT", f"/{root}/a", header, headers={"If-Match": header})
+        return int(answer.json["versions"][root]) if answer.status == 200 else -answer.status
+
+    assert guarded(f'"0", {tag}') == 3
+    assert guarded('"0", "1", "3"') == 4
+    assert guarded('"4"') == 5
+    assert guarded('"x", W/"5"') == 6
+    for header in (
+        '"0", "1"',
+        '"06"',
+        '"6000000000000000000000000"',
+        '"' + "9" * 400 + '"',
+        '"\u00b2"',
+        '"x"',
+    ):
+        assert guarded(header) == (-400 if not header.isascii() else -409), header
+    answer = bridge.ask("PUT", f"/{root}/none", 1, headers={"If-Match": '"0", "1"'})
+    assert (answer.status, answer.json["actual"]) == (409, "absent")
+
+
+@pytest.mark.parametrize("name", ["If-Match", "If-None-Match"])
+def test_a_tag_that_is_not_ascii_is_bad_input(bridge: Site, root: str, name: str) -> None:
+    put(bridge, f"/{root}/a", 1)
+    for method in ("PUT", "GET"):
+        if (name, method) == ("If-Match", "GET"):
+            continue
+        with bridge.socket() as peer:
+            peer.sendall(
+                f"{method} /{root}/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n{name}: ".encode()
+                + b'"\xff"\r\nConnection: close\r\n\r\n2'
+            )
+            assert peer.makefile("rb").read().startswith(b"HTTP/1.1 400 ")
+
+
+def test_half_a_pair_of_surrogates_can_be_told() -> None:
+    assert dump({"a": "\udcff"}) == b'{"a":"\\udcff"}'
+    assert dump_sorted(["\ud800", "\U0001f600"]) == b'["\\ud800","\xf0\x9f\x98\x80"]'
+
+
+@pytest.mark.parametrize("more", ["version=0", "version=-1", "internal=True"])
+def test_a_regex_finds_in_the_present_only(bridge: Site, root: str, more: str) -> None:
+    put(bridge, f"/{root}/a", 1)
+    assert bridge.ask("GET", f"/{root}.*?regex_flag=True&{more}").status == 400
+    assert bridge.ask("GET", f"/{root}.*?regex_flag=True&internal=False").status == 200
+
+
+def test_what_is_no_http_is_answered_and_logged_as_all_else(
+    bridge: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tega.access")
+    with bridge.socket() as peer:
+        peer.sendall(b"nonsense\r\n\r\n")
+        said = peer.makefile("rb").read().decode()
+    assert said.startswith("HTTP/1.0 400 ")
+    assert "\r\nServer: tega-bridge\r\n" in said
+    id = said.partition("\r\nX-Request-Id: ")[2].partition("\r\n")[0]
+    (line,) = [record.fields for record in caplog.records if record.name == "tega.access"]  # type: ignore[attr-defined]
+    assert line.items() >= {"status": 400, "id": id, "from": "127.0.0.1"}.items()
 
 
 def test_options_and_methods_that_are_not_there(bridge: Site) -> None:

@@ -313,9 +313,18 @@ def test_health_says_why_not(tmp_path: Path) -> None:
 
 
 def test_a_bridge_that_was_taken_over_says_so(alone: Site) -> None:
-    alone.client("the-bridge")
-    until(lambda: alone.ask("GET", "/_health").status == 503)
-    assert "another program said hello" in alone.ask("GET", "/_health").json["message"]
+    other = alone.client("the-bridge")
+    said: list[str] = []
+
+    def unready() -> bool:
+        answer = alone.ask("GET", "/_health")
+        said.append(answer.json.get("message", ""))
+        return answer.status == 503
+
+    until(unready)
+    assert "another program said hello" in said[-1]
+    until(lambda: not unready(), "it does not stay so")
+    assert other.state == "taken over"
 
 
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)+)\})? (-?\d+(?:\.\d+)?(?:e[+-]\d+)?)')
@@ -354,12 +363,19 @@ def test_numbers_are_written_as_prometheus_reads_them(alone: Site) -> None:
     assert (
         samples['tega_bridge_request_seconds_bucketle="+Inf"'] == samples["tega_bridge_request_seconds_count"]
     )
+    assert samples["tega_bridge_slow_subscribers_total"] == 0
+    assert samples["tega_bridge_messages_unsaid_total"] == 0
+    assert samples["tega_bridge_tunnel_frames_up_total"] == 0
+    assert samples["tega_bridge_tunnel_frames_down_total"] == 0
     for name, kind in types.items():
         assert name.endswith("_total") == (kind == "counter"), name
 
 
 def test_the_description_names_every_route(bridge: Site) -> None:
     document = bridge.ask("GET", "/_openapi.json").json
+    node = document["paths"]["/{root}/{path}"]["get"]
+    assert "`watch`" in node["description"] and "`from_version`" in node["description"]
+    assert "426" in node["responses"]
     assert document == describe(bridge.serving.bridge.table)
     for route in bridge.serving.bridge.table:
         for path in ("/{root}", "/{root}/{path}") if route.path == DATA else (route.path,):

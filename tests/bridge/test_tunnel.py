@@ -69,6 +69,29 @@ def test_a_session(bridge: Site, client: Client, root: str) -> None:
     until(lambda: noc.get(f"presence-{root}.x", default=None) is None)
 
 
+def test_a_tunnel_is_counted_while_it_stands_and_after(bridge: Site, root: str) -> None:
+    totals = bridge.serving.bridge.totals
+
+    def frames() -> tuple[int, int]:
+        return totals["tunnel_frames_up"][1](), totals["tunnel_frames_down"][1]()
+
+    before = frames()
+    with connect(tunnel(bridge), "counted") as client:
+        client.put(f"{root}.a", 1)
+        during = frames()
+        assert all(now > then for now, then in zip(during, before, strict=True))
+    until(lambda: bridge.serving.bridge.gauges["tunnels"][1]() == 0)
+    assert all(now >= then for now, then in zip(frames(), during, strict=True))
+    assert "tega_bridge_tunnel_frames_up_total " in bridge.ask("GET", "/_metrics").body.decode()
+
+
+def test_a_tunnel_by_the_bridges_own_name_stops_it_for_a_moment_only(bridge: Site, root: str) -> None:
+    with connect(tunnel(bridge), "the-bridge") as thief, connect(tunnel(bridge), "other") as other:
+        until(lambda: thief.state == "taken over")
+        until(lambda: bridge.ask("PUT", f"/{root}/a", 1).status == 200)
+        assert other.get(f"{root}.a") == 1, "the other tunnels stand"
+
+
 def test_large_values_go_through(bridge: Site, client: Client, root: str) -> None:
     value = {f"k{n}": "x" * 1000 for n in range(900)}
     client.put(root, value, timeout=30)

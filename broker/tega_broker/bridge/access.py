@@ -2,6 +2,8 @@
 
 A web page can make a browser send requests to any address, one on loopback too. It cannot hide its own
 origin, nor, where a name was bound to this address (DNS rebinding), the name: so both must be known here.
+For an image or a link a browser sends no Origin, but it says whether the page is another site's
+(Sec-Fetch-Site), or which one it is (Referer).
 """
 
 from __future__ import annotations
@@ -63,6 +65,14 @@ class Access:
             return True
         host = host_of(origin)
         return host is not None and (host in self.hosts or host.strip("[]") == address)
+
+    def allows_page(self, referer: str, address: str) -> bool:
+        """Whether a page at the url `referer` may send requests; see `allows_origin`."""
+        try:
+            at = urlsplit(referer)
+        except ValueError:
+            return False
+        return self.allows_origin(f"{at.scheme}://{at.netloc}", address)
 
     def reads(self, origin: str) -> bool:
         """Whether a page of `origin`, another one than the bridge's, may read the answers (CORS)."""

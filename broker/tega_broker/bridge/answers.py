@@ -101,8 +101,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circ
 
 
 def dump(value: Any) -> bytes:
-    """Return `value` as JSON in UTF-8."""
-    return _encode(value).encode()
+    """Return `value` as JSON in UTF-8. Half a pair of surrogates, which has none, is escaped as JSON does."""
+    return _encode(value).encode("utf-8", "backslashreplace")
 
 
 _encode_sorted = json.JSONEncoder(
@@ -112,7 +112,7 @@ _encode_sorted = json.JSONEncoder(
 
 def dump_sorted(value: Any) -> bytes:
     """Return `value` as `dump` does, always in the same bytes: an entity tag stands for it."""
-    return _encode_sorted(value).encode()
+    return _encode_sorted(value).encode("utf-8", "backslashreplace")
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

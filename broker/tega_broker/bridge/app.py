@@ -58,6 +58,8 @@ class Bridge:
         """Called with the reason when the bridge stops, so that what lasts ends in order."""
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         """Numbers of the other parts for /_metrics: `tega_bridge_NAME`, what it is, how to read it."""
+        self.totals: dict[str, tuple[str, Callable[[], int]]] = {}
+        """What the other parts count, likewise: `tega_bridge_NAME_total`."""
         self._access_log = logger.getChild("access")
         self._log_all = config.access_log == "all"
         self._log_errors = config.access_log != "none"
@@ -75,6 +77,10 @@ class Bridge:
         """The REST interface."""
         self._data: dict[str, Plain] = {}
         self._named: dict[str, dict[str, Plain]] = {}
+        self._acting = {route.path for route in self.table if route.acts}
+        """What does something by GET too."""
+        self._headless = set(self._acting)
+        """What has no HEAD."""
         for route in self.table:
             handlers = self._data if route.path == DATA else self._named.setdefault(route.path, {})
             handlers[route.method] = self._rest(route.handler)
@@ -87,6 +93,8 @@ class Bridge:
         for route in routes:
             assert isinstance(route, web.RouteDef)
             self._named.setdefault(route.path, {})[route.method] = route.handler  # type: ignore[assignment]
+            if route.kwargs.get("allow_head") is False:
+                self._headless.add(route.path)
 
     def add_watch(self, handler: Plain) -> None:
         """`handler` answers a GET of data that says `watch=1`."""
@@ -201,8 +209,7 @@ class Bridge:
         began = time.monotonic()
         given = request.headers.get("X-Request-Id")
         if given is None or not _REQUEST_ID.fullmatch(given):
-            self._count += 1
-            given = f"{self._seed}-{self._count:x}"
+            given = self._new_id()
         assert isinstance(request, _Request)
         request.id = given
         request.target = split_target(request.raw_path)
@@ -229,7 +236,11 @@ class Bridge:
         self._tell(request, response, method, address, given, began)
         return response
 
-    def _check(self, request: web.BaseRequest, address: str, now: float) -> None:
+    def _new_id(self) -> str:
+        self._count += 1
+        return f"{self._seed}-{self._count:x}"
+
+    def _check(self, request: _Request, address: str, now: float) -> None:
         wait = self._rates.take(address, now)
         if wait:
             raise Refusal(
@@ -260,28 +271,61 @@ class Bridge:
                 f"pages of {origin[:80]!a} may not use this bridge; if they may, add that to `origins`",
                 action="Origin",
             )
+        if origin is None:
+            self._check_page(request, here)
         if self.stopping:
             raise Refusal(503, "Offline", "the bridge is stopping", headers={"Retry-After": "1"}, close=True)
 
+    def _check_page(self, request: _Request, here: str) -> None:
+        """Refuse what a page of another site makes a browser ask for without an Origin: an image, a link.
+
+        To follow a link to something that is only read does no harm: the page does not see the answer.
+        """
+        headers = request.headers
+        site, page = headers.get("Sec-Fetch-Site"), headers.get("Referer")
+        if site is None and page is None:
+            return
+        acts = request.target[0].rstrip("/") in self._acting
+        if site in ("cross-site", "same-site"):
+            followed = (
+                headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+            )
+            if acts or not followed or request.method != "GET":
+                raise Refusal(
+                    403,
+                    "Forbidden",
+                    "a page of another site asked for this, and not as one that `origins` lists does",
+                    action="Sec-Fetch-Site",
+                )
+        if page is not None and acts and not self.access.allows_page(page, here):
+            raise Refusal(
+                403,
+                "Forbidden",
+                f"{page[:80]!a} may not use this bridge; if it may, add its origin to `origins`",
+                action="Referer",
+            )
+
     def _find(self, request: _Request, method: str) -> Plain:
         path, query = request.target
+        head = True
         if path.startswith("/_"):
+            head = path.rstrip("/") not in self._headless
             handlers = self._named.get(path.rstrip("/")) or self._below(path)
             if handlers is None:
                 raise Refusal(404, "NotFound", f"the bridge has no {path[:80]}", path=path[:80])
         else:
             handlers = self._data
-            if self._watching is not None and method == "GET" and "watch=" in query:
+            if self._watching is not None and method == "GET" and query and _watches(query):
                 return self._watching
         handler = handlers.get(method)
-        if handler is None and method == "HEAD":
+        if handler is None and method == "HEAD" and head:
             handler = handlers.get("GET")
         if handler is not None:
             return handler
         allowed = ", ".join(
             name
             for name in _METHODS
-            if name in handlers or (name == "HEAD" and "GET" in handlers) or name == "OPTIONS"
+            if name in handlers or (name == "HEAD" and head and "GET" in handlers) or name == "OPTIONS"
         )
         if method == "OPTIONS":
             return _options(allowed)
@@ -295,6 +339,12 @@ class Bridge:
     def _below(self, path: str) -> dict[str, Plain] | None:
         """The routes of a part that owns all below its name, `/_ui/`."""
         return self._named.get("/" + path.split("/", 2)[1] + "/{rest}")
+
+    def lasting(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """As `finish`, for an answer that goes on for as long as its peer likes."""
+        assert isinstance(request, _Request)
+        request.lasts = True
+        self.finish(request, response)
 
     def finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Add the headers that all answers have; for one that its handler itself prepares."""
@@ -317,7 +367,7 @@ class Bridge:
 
     def _tell(
         self,
-        request: web.BaseRequest,
+        request: _Request,
         response: web.StreamResponse,
         method: str,
         address: str,
@@ -326,7 +376,7 @@ class Bridge:
     ) -> None:
         seconds = time.monotonic() - began
         status = response.status
-        self.metrics.request(method, status, seconds)
+        self.metrics.request(method, status, None if request.lasts else seconds)
         if self._log_all or (self._log_errors and status >= 400):
             self._access_log.info(
                 "request",
@@ -342,10 +392,21 @@ class Bridge:
                 },
             )
 
-    def refused(self, message: str, status: int) -> web.Response:
-        """Return the answer to what is no HTTP."""
+    def refused(self, request: web.BaseRequest, message: str, status: int) -> web.Response:
+        """Return the answer to what is no HTTP; `request` stands for it."""
         self.metrics.count("bad_requests")
-        return answers.error_response(Refusal(status, "InvalidValue", message[:300], close=True))
+        assert isinstance(request, _Request)
+        request.id = self._new_id()
+        request.lasts = True  # nobody knows since when
+        response = answers.error_response(Refusal(status, "InvalidValue", message[:300], close=True))
+        self.finish(request, response)
+        self._tell(request, response, request.method, request.remote or "", request.id, time.monotonic())
+        return response
+
+
+def _watches(query: str) -> bool:
+    """Whether the parameter `watch` is in `query`. Raises `BadRequest`."""
+    return ("watch" in query or "%" in query) and "watch" in parse_query(query)
 
 
 def _options(allowed: str) -> Plain:
@@ -360,6 +421,8 @@ class _Request(web.BaseRequest):
 
     id = ""
     target = ("", "")
+    lasts = False
+    """It stays for as long as its peer likes: how long that is says nothing of the bridge."""
 
 
 class _Connection(RequestHandler):
@@ -402,7 +465,7 @@ class _Connection(RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002 - as aiohttp calls it
+        request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,
@@ -415,7 +478,7 @@ class _Connection(RequestHandler):
                 return answers.error_response(Refusal(503, "Disconnected", "the peer hung up", close=True))
             self._bridge.logger.error("a request failed", exc_info=exc)
         text = " ".join((message or str(exc) or "no HTTP").split())
-        return self._bridge.refused(f"the request cannot be read: {text}", status)
+        return self._bridge.refused(request, f"the request cannot be read: {text}", status)
 
 
 class _Server(web.Server):

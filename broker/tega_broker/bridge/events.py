@@ -90,15 +90,19 @@ async def _since(client: Client, path: Path, version: str | None, last: str) -> 
     else:
         return None
     try:
-        present = await client.node(root)
+        node = await client.node(root)
+        present = node.epoch, node.version
     except NotFound:
-        return (epoch, number) if epoch else _NOTHING
+        deleted = await _deleted(client, path[0])
+        if deleted is None:
+            return (epoch, number) if epoch else _NOTHING
+        present = deleted
     if number < 0:
-        number = max(present.version + number, -1)
-    if epoch and epoch != present.epoch:
+        number = max(present[1] + number, -1)
+    if epoch and epoch != present[0]:
         oldest = await _oldest(client, path[0])
         raise Compacted(
-            f"{path[0]} began anew since {last}; read it and follow from version {present.version}",
+            f"{path[0]} began anew since {last}; read it and follow from version {present[1]}",
             root=path[0],
             version=number,
             oldest=oldest,
@@ -106,17 +110,30 @@ async def _since(client: Client, path: Path, version: str | None, last: str) -> 
     if number < 0:
         oldest = await _oldest(client, path[0])
         if oldest == 0:
-            return present.epoch, -1
+            return present[0], -1
         number = 0
-    if number < present.version:
-        await client.oids(root, version=number)  # raises Compacted
-    return present.epoch, number
+    if number < present[1]:
+        with suppress(NotFound):  # it was deleted at that version
+            await client.oids(root, version=number)  # raises Compacted
+    return present[0], number
+
+
+async def _deleted(client: Client, root: str) -> tuple[str, int] | None:
+    """Return epoch and version of a root that was deleted; None if there never was one."""
+    for each in await client.inspect("old"):
+        if each["root"] == root:
+            return each["epoch"], each["versions"][1]
+    return None
 
 
 async def _oldest(client: Client, root: str) -> int:
-    entries = await client.log((root,), 10_000)
+    """Return the oldest version from which on all is kept; -1 if there is no such root."""
+    try:
+        entries = await client.log((root,), 10_000)
+    except NotFound:
+        return -1
     if entries.gaps:
-        return entries.gaps[0].last  # from there on all is there
+        return entries.gaps[0].last
     return entries[-1].version if entries else 0
 
 
@@ -129,12 +146,8 @@ class _Stream:
         headers = {
             "Content-Type": "text/event-stream; charset=utf-8",
             "Cache-Control": "no-cache",
-            "X-Content-Type-Options": "nosniff",
             "X-Accel-Buffering": "no",
         }
-        origin = request.headers.get("Origin")
-        if origin is not None and bridge.access.reads(origin):
-            headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
         self.response = web.StreamResponse(headers=headers)
         self._outbox = Outbox(self.response.write, bridge.limits.queue, self._give_up)
         self._over = asyncio.Event()
@@ -176,6 +189,7 @@ class _Stream:
         try:
             if since is not None:
                 await self._look_for_gap(client, path[0], since)
+            self._bridge.lasting(self._request, self.response)
             await self.response.prepare(self._request)
             await self.response.write(f"retry: {_RETRY}\n\n".encode())
             held, self._held = self._held, None
@@ -227,10 +241,10 @@ class _Stream:
                 self._outbox.put(b": still here\n\n")
 
     def _on_change(self, change: Change) -> None:
-        if change.reset and change.version < 0:
+        if change.reset and change.version < 0 and self._from_nothing:
             return  # the root does not exist yet
         if change.reset and not self._from_nothing:
-            # What lies between was dropped while this stream was cut off from the broker.
+            # What lies between was dropped while this stream was cut off from the broker, or by a clear.
             if self._held is not None:
                 self._gap = True
                 return

@@ -75,7 +75,7 @@ def _of_bridge(bridge: Bridge, out: Exposition) -> None:
     )
     out.histogram(
         "tega_bridge_request_seconds",
-        "Time that the bridge took for a request.",
+        "Time that the bridge took for a request, but for WebSockets and streams of events.",
         BUCKETS,
         counted.seconds,
         counted.seconds_sum,
@@ -92,6 +92,8 @@ def _of_bridge(bridge: Bridge, out: Exposition) -> None:
     )
     for name, words in _COUNTS.items():
         out.one(f"tega_bridge_{name}_total", "counter", words, counted.counts.get(name, 0))
+    for name, (words, count) in bridge.totals.items():
+        out.one(f"tega_bridge_{name}_total", "counter", words, count())
     for name, (words, read) in bridge.gauges.items():
         out.one(f"tega_bridge_{name}", "gauge", words, read())
 
@@ -100,7 +102,9 @@ _COUNTS = {
     "bad_requests": "Requests that were no HTTP.",
     "connections_refused": "Connections that were not taken, since too many were open.",
     "hang_ups": "Requests whose peer was gone before they came in full.",
+    "messages_unsaid": "Messages that /_pubsub cannot tell: their channel has spaces or control characters.",
     "slow_peers": "Connections that were given up, since their peer did not read.",
+    "slow_subscribers": "Followers of changes that were given up, since they did not read.",
 }
 
 

@@ -28,10 +28,12 @@ class Metrics:
         self.seconds_sum = 0.0
         self.counts: dict[str, int] = {}
 
-    def request(self, method: str, status: int, seconds: float) -> None:
-        """One request was answered."""
+    def request(self, method: str, status: int, seconds: float | None) -> None:
+        """One request was answered, within `seconds`; None: that says nothing."""
         key = (method if method in _METHODS else "other", status)
         self.requests[key] = self.requests.get(key, 0) + 1
+        if seconds is None:
+            return
         self.seconds_sum += seconds
         for at, bound in enumerate(BUCKETS):
             if seconds <= bound:

@@ -28,6 +28,7 @@ ERRORS = {
     413: "too large",
     415: "packed in an unknown way",
     422: "invalid value",
+    426: "a WebSocket is served here",
     429: "too many",
     502: "the handler raised",
     503: "offline, owner or handler away",

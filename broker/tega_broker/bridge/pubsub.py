@@ -67,7 +67,7 @@ class _Sessions:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one WebSocket until it ends."""
         bridge = self._bridge
-        socket = await upgraded(request, bridge.limits.body)
+        socket = await upgraded(bridge, request, bridge.limits.body)
         session = _Session(self, bridge, socket, request)
         self.open.add(session)
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tega_broker.bridge.answers import BadRequest, dump_sorted, json_response
-from tega_broker.bridge.reading import Query, flag, message_of, oids, parse_json, read_body, regex_of
+from tega_broker.bridge.reading import Query, flag, message_of, oids, parse_json, read_body, regex_of, word
 from tega_broker.bridge.streaming import stream
 from tega_broker.bridge.table import DATA, Asked, Route
 from tega_zmq.client.results import Committed, NodeView
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES", "committed", "version_of"]
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
-_TAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
+_TAG = re.compile(r'[ \t]*(?:W/)?"([\x21\x23-\x7e]*)"[ \t]*(?:,|$)')
+_VERSION = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
 _JSON = "application/json"
 
 
@@ -73,6 +74,8 @@ def _tag(node: NodeView) -> str:
 async def _get(bridge: Bridge, asked: Asked) -> web.StreamResponse:
     query = asked.query
     if flag(query, "regex_flag"):
+        if "version" in query or flag(query, "internal"):
+            raise BadRequest("a regex finds values of the present: it goes with neither version nor internal")
         return await _find(bridge, asked)
     path = oids(asked.path)
     version = version_of(query.get("version"))
@@ -135,9 +138,8 @@ async def _expected(bridge: Bridge, path: Path, asked: Asked) -> int | str | Non
     if match is None or expected is not None:
         return expected
     tags = _tags(match)
-    for tag in tags:
-        if tag.isascii() and tag.isdigit():
-            return int(tag[:18])
+    if len(tags) == 1 and _VERSION.fullmatch(tags[0]):
+        return int(tags[0])
     where = format_path(path)
     async with bridge.members.use(asked.tega_id) as client:
         try:
@@ -149,7 +151,7 @@ async def _expected(bridge: Bridge, path: Path, asked: Asked) -> int | str | Non
                 expected=match[:80],
                 actual="absent",
             ) from None
-    if tags == ["*"] or _tag(node) in tags:
+    if tags == ["*"] or _tag(node) in tags or str(node.version) in tags:
         return node.version
     raise Collision(
         f"{where} is at version {node.version} of epoch {node.epoch}, not at {match[:80]}",
@@ -162,12 +164,12 @@ async def _expected(bridge: Bridge, path: Path, asked: Asked) -> int | str | Non
 async def _put(bridge: Bridge, asked: Asked) -> web.Response:
     path = oids(asked.path)
     query = asked.query
+    txid = word(query, "txid")
     ephemeral = flag(query, "ephemeral")
     value = parse_json(await read_body(asked.request, bridge.limits.body, bridge.limits.slow))
     if ephemeral:
         return await _put_ephemeral(bridge, asked, path, value)
-    txid = query.get("txid")
-    if txid:
+    if txid is not None:
         expected = await _expected(bridge, path, asked)
         await bridge.transactions.run(txid, lambda tx: tx.put(path, value, version=expected))
         return json_response({"txid": txid})
@@ -185,7 +187,7 @@ async def _put_ephemeral(bridge: Bridge, asked: Asked, path: Path, value: Any) -
             "here; open /_pubsub first",
             path=where,
         )
-    if asked.query.get("txid"):
+    if "txid" in asked.query:
         raise BadRequest("an ephemeral node is put at once, not in a transaction over HTTP")
     prefix = f"%{asked.tega_id}."
     if isinstance(value, str) and value.startswith(prefix) and len(value) > len(prefix):
@@ -199,6 +201,7 @@ async def _put_ephemeral(bridge: Bridge, asked: Asked, path: Path, value: Any) -
 async def _patch(bridge: Bridge, asked: Asked) -> web.Response:
     path = oids(asked.path)
     query = asked.query
+    txid = word(query, "txid")
     body = await read_body(asked.request, bridge.limits.body, bridge.limits.slow)
     if not body and bridge.members.live(asked.tega_id) is not None:
         # The first tega's Go driver: an empty PATCH makes the node that stands there ephemeral.
@@ -206,8 +209,7 @@ async def _patch(bridge: Bridge, asked: Asked) -> web.Response:
             value = await client.get(path)
         return await _put_ephemeral(bridge, asked, path, value)
     value = parse_json(body)
-    txid = query.get("txid")
-    if txid:
+    if txid is not None:
         expected = await _expected(bridge, path, asked)
         await bridge.transactions.run(txid, lambda tx: tx.patch(path, value, version=expected))
         return json_response({"txid": txid})
@@ -219,8 +221,8 @@ async def _patch(bridge: Bridge, asked: Asked) -> web.Response:
 async def _delete(bridge: Bridge, asked: Asked) -> web.Response:
     path = oids(asked.path)
     query = asked.query
-    txid = query.get("txid")
-    if txid:
+    txid = word(query, "txid")
+    if txid is not None:
         expected = await _expected(bridge, path, asked)
         await bridge.transactions.run(txid, lambda tx: tx.delete(path, version=expected))
         return json_response({"txid": txid})
@@ -249,7 +251,7 @@ ROUTES = (
         _get,
         "the value at a path, its attributes, or what a regex matches",
         ("tega_id", "version", "internal"),
-        unlisted=("regex_flag",),
+        unlisted=("regex_flag", "watch", "from_version"),
         statuses=(200, 304),
     ),
     Route(

@@ -308,7 +308,9 @@ def _always(
     path: str, handler: Handler, summary: str, parameters: tuple[str, ...], **more: Any
 ) -> list[Route]:
     """A route for POST, and for GET too, as the first tega had it."""
-    return [Route(method, path, handler, summary, parameters, **more) for method in ("POST", "GET")]
+    return [
+        Route(method, path, handler, summary, parameters, acts=True, **more) for method in ("POST", "GET")
+    ]
 
 
 _JSON: dict[str, Any] = {"$ref": "#/components/schemas/Json"}

@@ -92,6 +92,10 @@ PARAMETERS: dict[str, Parameter] = {
         {"type": "number", "exclusiveMinimum": 0, "maximum": 3600}, "how many seconds to wait"
     ),
     "detail": Parameter(_FLAG, "all that is known"),
+    "watch": Parameter(_FLAG, "follow the changes, as Server-Sent Events"),
+    "from_version": Parameter(
+        {"type": "integer"}, "with `watch`: begin with what came after this version, -N back from now"
+    ),
 }
 
 
@@ -107,6 +111,8 @@ class Route(NamedTuple):
     required: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
     """More of them, which are told in words only: with them the rules for the others are different."""
+    acts: bool = False
+    """It does something, by GET too: there is no HEAD, and no page of another site may ask for it."""
     body: dict[str, Any] | None = None
     """JSON Schema of the body; None: it takes none."""
     answer: dict[str, Any] | None = None

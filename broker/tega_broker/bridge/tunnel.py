@@ -50,10 +50,18 @@ def routes(bridge: Bridge) -> list[web.RouteDef]:
     tunnels = _Tunnels(bridge)
     bridge.on_stop.append(tunnels.stop)
     bridge.gauges["tunnels"] = ("Tunnels that stand.", lambda: len(tunnels.open))
+    bridge.totals["tunnel_frames_up"] = (
+        "Frames that tunnels brought.",
+        lambda: tunnels.up + sum(each.up for each in tunnels.open),
+    )
+    bridge.totals["tunnel_frames_down"] = (
+        "Frames that tunnels took away.",
+        lambda: tunnels.down + sum(each.down for each in tunnels.open),
+    )
     return [web.get(ROUTE, tunnels.handle, allow_head=False)]
 
 
-async def upgraded(request: web.BaseRequest, largest: int) -> web.WebSocketResponse:
+async def upgraded(bridge: Bridge, request: web.BaseRequest, largest: int) -> web.WebSocketResponse:
     """Answer a request for a WebSocket whose messages have at most `largest` bytes; return that.
 
     Raises `Refusal` if the request is for something else.
@@ -67,6 +75,7 @@ async def upgraded(request: web.BaseRequest, largest: int) -> web.WebSocketRespo
         raise Refusal(
             426, "InvalidValue", "a WebSocket is served here (RFC 6455)", headers={"Upgrade": "websocket"}
         )
+    bridge.lasting(request, socket)
     try:
         await socket.prepare(request)
     except web.HTTPException as error:
@@ -137,11 +146,14 @@ class _Tunnels:
         self._context: zmq.Context[Any] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 65_535)
         self.open: set[_Tunnel] = set()
+        self.up = 0
+        """Frames of those that ended; so `down`."""
+        self.down = 0
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one tunnel until it ends."""
         bridge = self._bridge
-        socket = await upgraded(request, MAX_FRAME)
+        socket = await upgraded(bridge, request, MAX_FRAME)
         link = Link(bridge.config.broker, self._context, queue=_QUEUE)
         tunnel = _Tunnel(socket, link, Pace(bridge.limits.frames, asyncio.get_running_loop().time()))
         self.open.add(tunnel)
@@ -151,8 +163,8 @@ class _Tunnels:
         finally:
             pinger.stop()
             self.open.discard(tunnel)
-            bridge.metrics.count("tunnel_frames_up", tunnel.up)
-            bridge.metrics.count("tunnel_frames_down", tunnel.down)
+            self.up += tunnel.up
+            self.down += tunnel.down
         return socket
 
     async def stop(self, reason: str) -> None:
