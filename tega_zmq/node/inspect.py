@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from tega_zmq import store, values
 from tega_zmq.errors import InvalidPath, InvalidValue, StorageError, TooLarge
-from tega_zmq.node import past, replication, uplink
+from tega_zmq.node import above, past, replication, uplink
 from tega_zmq.node.effects import Reload, SendUp, Snapshot
 from tega_zmq.node.passing import pass_up
 from tega_zmq.node.reading import age
-from tega_zmq.node.state import Node
+from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.paths import format_path
 from tega_zmq.sessions import Session
 from tega_zmq.store import Cleared
@@ -99,7 +99,7 @@ def _and_own_tags(node: Node, session: Session, answer: Reply | Failure) -> Repl
 def _owner_name(node: Node, owner: str) -> str:
     if owner == "":
         return node.settings.tega_id
-    return (node.uplink_name or owner) if owner == "^" else owner
+    return (node.uplink_name or owner) if owner == ABOVE else owner
 
 
 def _old(node: Node, _: Session) -> list[dict[str, Any]]:
@@ -221,7 +221,7 @@ def _agents(node: Node, _: Session) -> list[dict[str, Any]]:
     present = {entry["tega_id"] for entry in found}
     away: dict[str, list[str]] = {}
     for root in node.durable.roots.values():
-        if root.owner not in ("", "^") and root.owner not in present:
+        if root.owner not in ("", ABOVE) and root.owner not in present:
             away.setdefault(root.owner, []).append(root.name)
     for tega_id, names in sorted(away.items()):
         found.append(
@@ -285,15 +285,36 @@ def _status(node: Node, _: Session) -> dict[str, Any]:
                     "version": follower.version,
                     "in_step": follower.in_step,
                     "age": age(node, name),
+                    **({"for": _followed_by(node, name)} if name in node.on_demand else {}),
                 }
                 for name, follower in sorted(node.followers.items())
-                if name in node.settings.config
+                if above.comes(node, name)
             ],
-            "operational": [
-                {"root": name, "accepted": name in node.claimed} for name in node.settings.operational
-            ],
+            "operational": _claims(node),
         }
     return status
+
+
+def _followed_by(node: Node, name: str) -> list[str]:
+    waiting = node.awaiting.get(name, {})
+    return sorted(
+        session.tega_id for session in node.sessions if name in session.follows or session in waiting
+    )
+
+
+def _claims(node: Node) -> list[dict[str, Any]]:
+    """Return what this node owns or claims for agents below, and whether the node above has accepted it."""
+    found: list[dict[str, Any]] = []
+    below = sorted(above.carried(node))
+    others = sorted(name for name in node.refused if name not in (*below, *node.settings.operational))
+    for name in (*node.settings.operational, *below, *others):
+        entry: dict[str, Any] = {"root": name, "accepted": name in node.claimed}
+        if name in below and name in node.tip.roots:
+            entry["for"] = [node.tip.roots[name].owner]
+        if name in node.refused:
+            entry["refused"] = node.refused[name]
+        found.append(entry)
+    return found
 
 
 LISTINGS: Final[Mapping[str, Callable[[Node, Session], Any]]] = {
@@ -350,10 +371,10 @@ def _sync(node: Node, session: Session, request: Manage) -> None:
                 step = follower.pull(node.now)
                 replication.follow(node, follower, step, other)
     if node.uplink is not None and node.online:
-        for name in node.settings.config:
+        for name in above.coming(node):
             follower = node.followers[name]
             replication.follow(node, follower, follower.pull(node.now), None)
-        node.effects.append(SendUp(Heartbeat(uplink.my_positions(node))))
+        node.effects.append(SendUp(Heartbeat(above.positions(node))))
     names = sorted({*node.topics, *node.direct, *node.followers})
     node.reply(session, request.id, {"reconciled": names})
 

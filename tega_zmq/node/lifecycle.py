@@ -6,7 +6,7 @@ from tega_zmq import errors
 from tega_zmq.errors import ProtocolError, TegaError, TooLarge
 from tega_zmq.node import calling, passing, replication, restoring, watching, writing
 from tega_zmq.node.effects import Send, SendUp
-from tega_zmq.node.state import Node
+from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.sessions import DELEGATE, Session, check_tega_id
 from tega_zmq.store import Ended, Opened, end_session
 from tega_zmq.wire.messages import (
@@ -23,9 +23,6 @@ VERSION = 1
 
 SILENT = 3
 """A connection is taken for lost after so many heartbeats without a sign of life."""
-
-ABOVE = "^"
-"""Stands for the node above, as owner of a root and as the connection of a session."""
 
 DELEGATED = "*"
 """Stands in the lease of a session of the kind `DELEGATE`, where another's has the connection it shares."""
@@ -155,6 +152,7 @@ def restore(node: Node) -> None:
     for lease in leases:
         if lease.via == ABOVE:
             below = Session(lease.session, lease.tega_id, "", "below", None, 0.0, node.now)
+            below.doubt = float("inf")
             node.below[below.id] = below
             continue
         kind = DELEGATE if lease.via == DELEGATED else "client"
@@ -268,6 +266,7 @@ def end(node: Node, session: Session, why: str) -> None:
         if len(node.followed) > MAX_FOLLOWED:
             del node.followed[next(iter(node.followed))]
     replication.unfollow(node, session)
+    replication.forget_awaiting(node, session)
     if session.pending:
         session.pending.clear()
         passing.forget_shown(node, session)

@@ -26,7 +26,7 @@ from tega_zmq.node import (
     writing,
 )
 from tega_zmq.node.effects import Append, Effect, Send, SendUp, Snapshot
-from tega_zmq.node.state import Node
+from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.replica import Follower
 from tega_zmq.sessions import DELEGATE, Session
 from tega_zmq.store import (
@@ -130,7 +130,7 @@ def start(node: Node, *, epochs: bool, now: float) -> None:
     if node.uplink is not None:
         uplink.start(node)
     for _, root in sorted(node.tip.roots.items(), key=lambda pair: pair[0]):
-        if root.owner not in ("", lifecycle.ABOVE):
+        if root.owner not in ("", ABOVE):
             node.followers[root.name] = Follower(root.name, root.epoch, root.version)
     lifecycle.restore(node)
 
@@ -273,18 +273,23 @@ def _forward(node: Node, session: Session, message: messages.Forward) -> None:
         if found is not None:
             calling.result(node, found, body)  # type: ignore[arg-type]
     elif kind is messages.Heartbeat:
-        asked = node.sessions.by_id.get(message.session)
+        asked = _asker(node, message.session)
         if asked is None:
             node.send(session, messages.ForwardEnded(message.session))
         else:
             # After a restart only the other side knows; it must hear when this session ends.
             node.note_forwarded(asked, session.tega_id)
     elif isinstance(body, (messages.Reply, messages.Failure)):
-        origin = node.sessions.by_id.get(message.session)
+        origin = _asker(node, message.session)
         if origin is not None:
             passing.answered(node, origin, body, session.tega_id)
     else:
         raise ProtocolError(f"a session does not forward {kind.__name__}")
+
+
+def _asker(node: Node, id: str) -> Session | None:
+    """Return the session `id`, of this node or of the node above, in whose name an agent below was asked."""
+    return node.sessions.by_id.get(id) or node.below.get(id)
 
 
 def _forward_ended(node: Node, session: Session, message: messages.ForwardEnded) -> None:
@@ -439,12 +444,15 @@ def _show(node: Node, before: Store, after: Store, record: Any) -> None:
         update = record.update
         replication.publish(node, update)
         watching.tell(node, update, before.roots.get(update.root), after.roots.get(update.root))
+        replication.settle(node, update.root, messages.Follow)
     elif kind is ResetEnd or kind is WentOn:
         root = after.roots.get(record.root)
         if root is not None:
             known = before.roots.get(record.root)
             watching.reset(node, root, known.node if known is not None else None)
             replication.beacon_at(node, record.root, node.now)
+        if kind is ResetEnd:
+            replication.replaced(node, record.root)
     elif kind is NewEpochs:
         node.renewing = False
         for name, _ in record.epochs:
@@ -474,7 +482,9 @@ def log_failed(node: Node, reason: str, number: int, now: float) -> None:
     node.number = node.durable_number
     lost = len(node.steps)
     # The node above is to be asked again from where such a root goes on.
-    node.claimed.difference_update(step.record.root for step in node.steps if isinstance(step.record, WentOn))
+    for step in node.steps:
+        if isinstance(step.record, WentOn):
+            node.claimed.pop(step.record.root, None)
     node.steps.clear()
     node.effects = [effect for effect in node.effects if not isinstance(effect, Append)]
     error = StorageError(

@@ -42,8 +42,9 @@ def pass_on(node: Node, session: Session, request: Any, root: str, owner: str | 
     """
     if owner is None:
         if session.kind == "below":
+            node.check_log()  # with what it lost may have gone whose root it is
             raise ReadOnly(
-                f"{node.settings.tega_id} does not list {root} among its operational roots",
+                f"{root} is no root of {node.settings.tega_id}, nor of an agent below it",
                 root=root,
                 owner=node.settings.tega_id,
             )

@@ -16,7 +16,7 @@ from tega_zmq import errors, paths, store
 from tega_zmq.errors import Compacted, InvalidValue, NotFound, StorageError, TegaError, TooLarge
 from tega_zmq.node.effects import CommitsAt, ReadHistory, SpansOf, TreeAt, UpdatesAt, VersionAt, Want
 from tega_zmq.node.passing import pass_on
-from tega_zmq.node.state import Node
+from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.paths import Path, format_path
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Gap, Op, Root, Store, Tagged, Update
@@ -140,7 +140,7 @@ def _lacking(node: Node, root: Root, version: int | str, want: Want) -> Any:
     """Return what was read for `want`; else see who has it. Raises `Deep`, `Elsewhere`, `Compacted`."""
     if want in node.known:
         return _need(node, want)
-    if root.owner and node.uplink is not None:
+    if root.owner == ABOVE and node.uplink is not None:
         if node.online:
             raise Elsewhere(root.name)
         hint = "; the owner, which cannot be reached now, may have it"

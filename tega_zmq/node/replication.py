@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from tega_zmq import paths
 from tega_zmq.errors import NotFound, ReadOnly, TegaError, TooLarge
+from tega_zmq.node import above
 from tega_zmq.node.effects import Publish, Send, SendUp
-from tega_zmq.node.state import Node
+from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.replica import Follower, Step, serve
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Owned, Root, Update, update_from_plain, update_to_plain
@@ -36,7 +37,8 @@ def claim(node: Node, session: Session, request: Claim) -> None:
     """The agent `session` owns a root, and says where it is.
 
     If its epoch is another, it says again where it is when it knows from the reply how far its replica here
-    was: an owner with an empty store goes on from there.
+    was: an owner with an empty store goes on from there. A node with an uplink asks above first whether the
+    root can be its own, unless it was this agent's before: the reply waits for that.
     """
     name = check_root(request.root)
     if session.via is not None:
@@ -44,40 +46,61 @@ def claim(node: Node, session: Session, request: Claim) -> None:
             f"{session.tega_id} cannot own {name}: only an agent with a link of its own can", root=name
         )
     root = node.tip.roots.get(name)
-    if root is None or (root.owner == "" and _empty(root)):
-        if node.uplink is not None and name in (*node.settings.config, *node.settings.operational):
-            owner = node.settings.tega_id
-            raise ReadOnly(f"{name} is a root of {owner}", root=name, owner=owner)
+    if root is None or root.owner != session.tega_id:
+        _check_free(node, session, name, root)
+        if node.uplink is not None and name not in node.claimed:
+            if node.online and ("claim", name) not in node.uplink_requests.values():
+                above.ask_claim(node, name)
+                above.flush(node)
+            _await(node, session, request, name)
+            return
         node.check_log()
-        node.append(Owned(name, session.tega_id, ""))
-        node.followers.pop(name, None)  # of a claim that the log lost; the root went on without it
+        # What came down for a follower stays until its owner says more.
+        node.append(Owned(name, session.tega_id, root.epoch if root is not None and root.owner else ""))
+        node.on_demand.pop(name, None)
+        node.topics_up.pop(name, None)
+        node.followers.pop(name, None)  # of a claim that the log lost too; the root went on without it
         node.note("info", "root claimed", root=name, owner=session.tega_id)
-    elif root.owner != session.tega_id:
-        owner = root.owner or node.settings.tega_id
-        raise ReadOnly(
-            f"{name} belongs to {owner}; {session.tega_id} cannot own it"
-            + (f" (`disown {name}` gives it up)" if root.owner else " while it holds data"),
-            root=name,
-            owner=owner,
-        )
     session.claims.add(name)
     root = node.tip.roots[name]
     follower = node.followers.get(name)
     if follower is None:
         follower = node.followers[name] = Follower(name, root.epoch, root.version)
     follower.disconnected()
-    node.gate_reply(session, request.id, [follower.epoch, follower.version])
+    epoch, version = follower.epoch, follower.version
+    if version == ABSENT and follower.owner_position is None:
+        # Nothing was heard of it here. An owner with an empty store goes on from what the node above knows.
+        epoch, version = node.claimed.get(name, (epoch, version))
+    node.gate_reply(session, request.id, [epoch, version])
     follower.heard = node.now
-    if request.epoch == follower.epoch:
+    if request.epoch == epoch:
         follow(node, follower, follower.position(request.epoch, request.version, node.now), session)
+    settle(node, name, Follow)
+
+
+def _check_free(node: Node, session: Session, name: str, root: Root | None) -> None:
+    """Raises `ReadOnly` if `session` cannot become the owner of root `name`, as far as this node knows."""
+    owner = node.settings.tega_id
+    if node.uplink is not None and name in (*node.settings.config, *node.settings.operational):
+        raise ReadOnly(f"{name} is a root of {owner}", root=name, owner=owner)
+    if root is None or root.owner == ABOVE or (root.owner == "" and _empty(root)):
+        return
+    owner = root.owner or owner
+    raise ReadOnly(
+        f"{name} belongs to {owner}; {session.tega_id} cannot own it"
+        + (f" (`disown {name}` gives it up)" if root.owner else " while it holds data"),
+        root=name,
+        owner=owner,
+    )
 
 
 def claim_again(node: Node) -> None:
     """The log takes writes again: note the claims whose records were lost."""
     for session in node.sessions:
         for name in sorted(session.claims):
-            if name not in node.tip.roots:
-                node.append(Owned(name, session.tega_id, ""))
+            root = node.tip.roots.get(name)
+            if root is None or root.owner == ABOVE:
+                node.append(Owned(name, session.tega_id, root.epoch if root is not None else ""))
 
 
 def _empty(root: Root) -> bool:
@@ -85,13 +108,31 @@ def _empty(root: Root) -> bool:
 
 
 def disown(node: Node, name: str) -> None:
-    """Take the root of an agent that is gone for good over, under a new epoch."""
+    """Take the root of an agent that is gone for good over, under a new epoch.
+
+    A node with an uplink does not: it claimed the root above, so it is there that this is settled.
+    """
     root = node.tip.roots.get(check_root(name))
     if root is None:
         raise NotFound(f"there is no root {name}", path=name)
-    if root.owner == "" or (node.uplink is not None and name in node.settings.config):
+    if root.owner in ("", ABOVE):
         raise ReadOnly(f"{name} belongs to no agent here", root=name, owner=root.owner or None)
+    if node.uplink is not None:
+        raise ReadOnly(
+            f"{node.settings.tega_id} has claimed {name} for {root.owner} at the node above; disown it there",
+            root=name,
+            owner=root.owner,
+        )
     node.check_log()
+    let_go(node, name, "")
+    node.note("warning", "root disowned", root=name, owner=root.owner)
+
+
+def let_go(node: Node, name: str, owner: str) -> None:
+    """Root `name` is not the agent's below any more that had it, if one had; it is `owner`'s."""
+    root = node.tip.roots.get(name)
+    if root is None or root.owner in ("", ABOVE) or node.failure is not None:
+        return
     agent = node.claimant(root.owner)
     if agent is not None:
         agent.claims.discard(name)
@@ -99,8 +140,49 @@ def disown(node: Node, name: str) -> None:
             # It says hello again, claims what it owns, and learns that this is not its own any more.
             node.effects.append(Send(agent.peer, Gone()))
     node.followers.pop(name, None)
-    node.append(Owned(name, "", node.fresh()[:16]))
-    node.note("warning", "root disowned", root=name, owner=root.owner)
+    node.append(Owned(name, owner, root.epoch if owner else node.fresh()[:16]))
+    if owner and (name in node.direct or name in node.by_topic):
+        _demand(node, name)
+
+
+# -- what waits for the node above -----------------------------------------------------------------
+
+
+def _await(node: Node, session: Session, request: Claim | Follow, name: str) -> None:
+    """Keep a request from below until `settle`; it takes the place of an earlier one of `session`."""
+    earlier = node.awaiting.setdefault(name, {}).get(session)
+    if earlier is not None:
+        session.pending.pop(earlier.id, None)
+    node.awaiting[name][session] = request
+    session.pending[request.id] = None
+
+
+def settle(node: Node, name: str, kind: type | None = None, error: TegaError | None = None) -> None:
+    """Carry out the requests from below that waited for root `name`, those of `kind`, or fail them."""
+    waiting = node.awaiting.get(name)
+    if waiting is None:
+        return
+    for session, request in list(waiting.items()):
+        if kind is not None and type(request) is not kind:
+            continue
+        del waiting[session]
+        session.pending.pop(request.id, None)
+        try:
+            if error is not None:
+                raise error
+            (claim if type(request) is Claim else follow_request)(node, session, request)
+        except TegaError as refusal:
+            node.fail(session, request.id, refusal)
+    if not waiting and node.awaiting.get(name) is waiting:
+        del node.awaiting[name]
+
+
+def forget_awaiting(node: Node, session: Session) -> None:
+    """`session` is over: nothing of it waits."""
+    for name in [name for name, waiting in node.awaiting.items() if session in waiting]:
+        del node.awaiting[name][session]
+        if not node.awaiting[name]:
+            del node.awaiting[name]
 
 
 # -- followers -------------------------------------------------------------------------------------
@@ -110,9 +192,14 @@ def follow_request(node: Node, session: Session, request: Follow) -> None:
     """The agent `session` keeps a replica of a root: how its updates travel, and where the root is now.
 
     The first few followers of a root get its updates over their own connections, so that a device with roots
-    of its own needs no second one. The others share a topic of the publisher.
+    of its own needs no second one. The others share a topic of the publisher. A root that this node neither
+    owns nor has is followed above, and the reply waits until the replica is here.
     """
     name = check_root(request.root)
+    _demand(node, name)
+    if above.comes(node, name) and not above.known(node, name):
+        _await(node, session, request, name)
+        return
     direct = session.follows.get(name)
     if direct is None:
         if len(session.follows) >= MAX_FOLLOWS:
@@ -120,7 +207,8 @@ def follow_request(node: Node, session: Session, request: Follow) -> None:
                 f"{session.tega_id} follows {MAX_FOLLOWS} roots already", size=MAX_FOLLOWS, limit=MAX_FOLLOWS
             )
         others = node.direct.get(name, ())
-        direct = not request.topics or len(others) < node.settings.direct_followers
+        silent = node.uplink is not None and not node.settings.changes  # an agent may have no publisher
+        direct = not request.topics or silent or len(others) < node.settings.direct_followers
         session.follows[name] = direct
         if direct:
             node.direct.setdefault(name, {})[session] = None
@@ -130,6 +218,28 @@ def follow_request(node: Node, session: Session, request: Follow) -> None:
     root = node.durable.roots.get(name)
     epoch, version = (root.epoch, root.version) if root is not None else ("", ABSENT)
     node.reply(session, request.id, [topic, epoch, version])
+
+
+def _demand(node: Node, name: str) -> None:
+    """Follow root `name` above from now on, unless an owner here or below has it. Raises `TooLarge`."""
+    if node.uplink is None or above.comes(node, name) or node.owner(name) is not None:
+        return
+    root = node.tip.roots.get(name)
+    if root is not None and root.owner == "" and not _empty(root):
+        return  # it was this node's own once, and is served as it stands
+    if len(node.settings.config) + len(node.on_demand) >= MAX_FOLLOWS:
+        raise TooLarge(
+            f"{node.settings.tega_id} follows {MAX_FOLLOWS} roots already",
+            size=MAX_FOLLOWS,
+            limit=MAX_FOLLOWS,
+        )
+    if node.online:
+        above.ask_follow(node, name)
+        above.flush(node)
+    node.on_demand[name] = None
+    position = (root.epoch, root.version) if root is not None else ("", ABSENT)
+    node.followers[name] = Follower(name, *position)
+    node.note("info", "root followed for an agent below", root=name)
 
 
 def _topic(node: Node, name: str) -> bytes:
@@ -211,9 +321,25 @@ def publish(node: Node, update: Update) -> None:
         node.effects.append(SendUp(message))
 
 
+def replaced(node: Node, name: str) -> None:
+    """The replica of root `name` was replaced as a whole: tell followers and the node above where it is."""
+    settle(node, name, Follow)
+    root = node.durable.roots.get(name)
+    if root is None:
+        return
+    message = Heartbeat(((name, root.epoch, root.version),))
+    for session in node.direct.get(name, ()):
+        if not session.congested:
+            node.send(session, message)
+    if node.online and name in node.claimed and above.known(node, name):
+        node.effects.append(SendUp(message))
+
+
 def pull(node: Node, session: Session | None, message: Pull) -> None:
     """A follower asks for what it lacks; `session` None: the node above does."""
     name = check_root(message.root)
+    if node.uplink is not None and not above.known(node, name):
+        return  # it asks again when it hears where the root is
     holder = session if session is not None else node.above
     chunk, serving = serve(node.durable, message, holder.serving_trees.get(name))
     if serving is None:
@@ -232,11 +358,16 @@ def pull(node: Node, session: Session | None, message: Pull) -> None:
 
 
 def follow(node: Node, follower: Follower, step: Step, owner: Session | None) -> None:
-    """Carry out what a follower wants; `owner` None: the node above."""
+    """Carry out what a follower wants; `owner` None: the node above.
+
+    Whoever waits below for a root that is not there at its owner is answered.
+    """
     if step.records and node.failure is not None:
         step_back(node, follower)
         return
     try:
+        if step.records and owner is None and _owner_lacks(node, follower.root):
+            node.append(Owned(follower.root, ABOVE, ""))
         for record in step.records:
             node.append(record)
     except TegaError as error:
@@ -259,6 +390,14 @@ def follow(node: Node, follower: Follower, step: Step, owner: Session | None) ->
             node.send(owner, step.pull)
         else:
             node.effects.append(SendUp(step.pull))
+    elif follower.root in node.awaiting and above.known(node, follower.root):
+        settle(node, follower.root, Follow)
+
+
+def _owner_lacks(node: Node, name: str) -> bool:
+    """Whether it does not stand in the log yet that root `name` belongs to the node above."""
+    root = node.tip.roots.get(name)
+    return root is None or root.owner == ""
 
 
 def step_back(node: Node, follower: Follower) -> None:
@@ -296,7 +435,7 @@ def positions(node: Node, session: Session | None, said: Iterable[Position]) -> 
 def _follower(node: Node, session: Session | None, name: str) -> Follower | None:
     """Return the follower of `name` if the sender may speak for its owner."""
     if session is None:
-        return node.followers.get(name) if name in node.settings.config else None
+        return node.followers.get(name) if above.comes(node, name) else None
     return node.followers.get(name) if name in session.claims else None
 
 

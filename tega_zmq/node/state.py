@@ -24,7 +24,10 @@ from tega_zmq.subscriptions import Channels, Subscriptions
 from tega_zmq.wire import encode
 from tega_zmq.wire.messages import AnyMessage, Failure, Forward, Reply
 
-__all__ = ["Gated", "Node", "Settings", "Step", "Waiting"]
+__all__ = ["ABOVE", "Gated", "Node", "Settings", "Step", "Waiting"]
+
+ABOVE = "^"
+"""Stands for the node above, as owner of a root and as the connection of a session."""
 
 _new = tuple.__new__
 """Makes a named tuple in half the time that its class takes, where every request comes by."""
@@ -190,9 +193,15 @@ class Node:
         """At this length of `deadlines`, those of answered requests are taken out."""
         self.ties = 0
         self.topics_up: dict[str, bytes] = {}
-        """Topics of the config roots, at the node above."""
-        self.claimed: set[str] = set()
-        """Operational roots that the node above has accepted."""
+        """Topics of the roots that are followed there, at the node above."""
+        self.claimed: dict[str, tuple[str, int]] = {}
+        """Roots that the node above has accepted as this node's own, and where its replica was then."""
+        self.refused: dict[str, str] = {}
+        """Roots whose claim the node above refused last, and why."""
+        self.on_demand: dict[str, None] = {}
+        """Roots that are followed above though the config does not list them: for somebody below."""
+        self.awaiting: dict[str, dict[Session, Any]] = {}
+        """Each `Claim` and `Follow` from below that the node above is asked about first, by root."""
         self.renewing = False
         """Whether new epochs are begun, and that is not durable yet."""
         self.remember: tuple[int, RememberUplink] | None = None
@@ -331,9 +340,9 @@ class Node:
             return known.owner if known is not None else ""
         if root in self.settings.operational:
             return ""
-        if root in self.settings.config or known is None or known.owner == "":
+        if root in self.settings.config or known is None or known.owner in ("", ABOVE):
             return None
-        return known.owner if self.claimant(known.owner) is not None else None
+        return known.owner
 
     def claimant(self, tega_id: str) -> Session | None:
         """Return the session of the agent `tega_id`, connected or not, if there is one."""

@@ -6,10 +6,10 @@ from typing import Any
 
 from tega_zmq import errors, tree
 from tega_zmq.client import protocol
-from tega_zmq.errors import Disconnected, ProtocolError, TegaError
-from tega_zmq.node import calling, lifecycle, passing, replication, watching
+from tega_zmq.errors import Disconnected, ProtocolError, ReadOnly, TegaError
+from tega_zmq.node import above, calling, lifecycle, passing, replication, watching
 from tega_zmq.node.effects import Redial, RememberUplink, Send, SendUp, Topics
-from tega_zmq.node.state import Node, Waiting
+from tega_zmq.node.state import ABOVE, Node, Waiting
 from tega_zmq.paths import Path
 from tega_zmq.replica import Follower
 from tega_zmq.sessions import Session
@@ -59,15 +59,11 @@ MAX_REPORTS = 16
 _FROM_ABOVE = frozenset({Write, Check, Get, Log, Diff, Blame, Tag, Untag})
 """What the node above passes on: writes, tags, and reads of a tag or version that only the owner knows."""
 
-_TIMEOUT = 60.0
-"""Seconds for the agent's own requests."""
-
 __all__ = [
     "changes",
     "connected",
     "connection_lost",
     "leave",
-    "my_positions",
     "note_owners",
     "pump",
     "received",
@@ -90,8 +86,8 @@ def note_owners(node: Node) -> None:
     """Append who owns the roots of the config, where that does not stand in the log."""
     for name in node.settings.config:
         root = node.tip.roots.get(name)
-        if root is None or root.owner != lifecycle.ABOVE:
-            node.append(Owned(name, lifecycle.ABOVE, ""))
+        if root is None or root.owner != ABOVE:
+            node.append(Owned(name, ABOVE, ""))
     for name in node.settings.operational:
         root = node.tip.roots.get(name)
         if root is not None and root.owner != "":
@@ -139,8 +135,8 @@ def tick(node: Node) -> None:
     if node.online and node.now >= node.heartbeat_due:
         node.heartbeat_due = node.now + node.settings.heartbeat
         if node.now >= node.claims_due:
-            _open_roots(node)
-        node.effects.append(SendUp(Heartbeat(my_positions(node))))
+            above.open_roots(node)
+        node.effects.append(SendUp(Heartbeat(above.positions(node))))
 
 
 def pump(node: Node) -> None:
@@ -201,8 +197,10 @@ def _came(node: Node, welcome: Welcome) -> None:
     # Not before the ends of sessions are durable: else a crash would hide that the session is a new one.
     node.remember = (node.number, RememberUplink(welcome.session, welcome.token))
     remember(node)
-    _open_roots(node)
+    above.open_roots(node)
     for below in node.below.values():
+        if welcome.resumed:  # what is sent again follows on the Welcome
+            below.doubt = min(below.doubt, node.now + lifecycle.SILENT * node.settings.heartbeat)
         node.effects.append(SendUp(Forward(below.id, "", encode(Heartbeat(())))))
     for session in node.sessions:
         session.asked_above.clear()
@@ -218,7 +216,7 @@ def _came(node: Node, welcome: Welcome) -> None:
         else:
             passing.give_up(node, session, "")
     for name, value in node.reports.items():
-        _ask(node, "report", name, Report, name, value)
+        above.ask(node, "report", name, Report, name, value)
 
 
 def remember(node: Node) -> None:
@@ -275,28 +273,9 @@ def _subscribed(node: Node, session: Session, number: int, value: object) -> Non
         calling.forward_up(node, session, _since(session, request))
 
 
-def _open_roots(node: Node) -> None:
-    """Claim and follow what has not been accepted yet."""
-    asked = set(node.uplink_requests.values())
-    for name in node.settings.operational:
-        if name not in node.claimed and ("claim", name) not in asked:
-            root = node.durable.roots.get(name)
-            epoch, version = (root.epoch, root.version) if root is not None else ("", ABSENT)
-            _ask(node, "claim", name, Claim, name, epoch, version)
-    for name in node.settings.config:
-        if name not in node.topics_up and ("follow", name) not in asked:
-            _ask(node, "follow", name, Follow, name, node.hears_topics)
-
-
-def _ask(node: Node, what: str, name: str, kind: type, *fields: object) -> None:
-    assert node.uplink is not None
-    id = node.uplink.request(kind, *fields, timeout=_TIMEOUT, now=node.now)
-    node.uplink_requests[id] = (what, name)
-
-
 def _went(node: Node) -> None:
     node.online = False
-    for name in node.settings.config:
+    for name in above.coming(node):
         node.followers[name].disconnected()
     node.above.serving_trees.clear()
     calling.abandon(node, node.calls.all_from_uplink())
@@ -313,6 +292,8 @@ def _completed(node: Node, id: int, value: object) -> None:
     what, name = node.uplink_requests.pop(id, ("", ""))
     if what == "follow":
         topic, epoch, version = _answer(value, bytes, str, int)
+        if not above.comes(node, name):
+            return  # an agent below has claimed it meanwhile
         node.topics_up[name] = topic
         assert node.uplink is not None
         assert node.uplink.welcome is not None
@@ -321,16 +302,22 @@ def _completed(node: Node, id: int, value: object) -> None:
         replication.follow(node, follower, follower.position(epoch, version, node.now), None)
     elif what == "claim":
         epoch, version = _answer(value, str, int)
+        node.refused.pop(name, None)
+        if name not in node.settings.operational:
+            node.claimed[name] = (epoch, version)
+            replication.settle(node, name, Claim)
+            node.effects.append(SendUp(Heartbeat(above.positions(node))))
+            return
         root = node.tip.roots.get(name)
         is_new = version != ABSENT and (root is None or (root.epoch != epoch and _new(root)))
         if is_new and node.failure is not None:
             node.claims_due = node.now + RETRY_CLAIM
             return
-        node.claimed.add(name)
+        node.claimed[name] = (epoch, version)
         if is_new:
             _go_on_from(node, name, version)
         else:
-            node.effects.append(SendUp(Heartbeat(my_positions(node))))
+            node.effects.append(SendUp(Heartbeat(above.positions(node))))
 
 
 def _new(root: Root) -> bool:
@@ -390,11 +377,18 @@ def _answer(value: object, *kinds: type) -> tuple:  # type: ignore[type-arg]
 
 def _failed(node: Node, id: int, error: TegaError) -> None:
     what, name = node.uplink_requests.pop(id, ("", ""))
-    if what == "claim":
-        node.claimed.discard(name)
     if what:
         node.note("warning", f"{what} refused", root=name, error=f"{error.code}: {error.message}")
         node.claims_due = node.now + RETRY_CLAIM
+    if what == "claim":
+        node.claimed.pop(name, None)
+        above.note_refused(node, name, f"{error.code}: {error.message}")
+        if name not in node.settings.operational:
+            if isinstance(error, ReadOnly):
+                replication.let_go(node, name, ABOVE)
+            replication.settle(node, name, Claim, error)
+    elif what == "follow":
+        replication.settle(node, name, Follow, error)
 
 
 def report(node: Node, name: str, value: object) -> None:
@@ -403,7 +397,7 @@ def report(node: Node, name: str, value: object) -> None:
     if len(node.reports) > MAX_REPORTS:
         del node.reports[next(iter(node.reports))]
     if node.online:
-        _ask(node, "report", name, Report, name, value)
+        above.ask(node, "report", name, Report, name, value)
         pump(node)
 
 
@@ -483,16 +477,3 @@ def changes(node: Node, topic: bytes, message: RootUpdate) -> None:
     """An update was published at the node above."""
     if topic and topic in node.topics_up.values():
         replication.update(node, None, message)
-
-
-def my_positions(node: Node) -> tuple[tuple[str, str, int], ...]:
-    found = []
-    for name in (*node.settings.operational, *node.settings.config):
-        root = node.durable.roots.get(name)
-        if name not in node.settings.config and name not in node.claimed:
-            continue
-        if root is not None and root.version != ABSENT:
-            found.append((name, root.epoch, root.version))
-        elif name in node.claimed and name not in node.tip.roots and node.failure is None:
-            found.append((name, "", ABSENT))  # the store was cleared
-    return tuple(found)
