@@ -43,17 +43,19 @@ class Mirror:
 class Story:
     """One run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, levels: bool = False) -> None:
+        """`levels`: the agents a and b are below a third one, which lists nothing of theirs."""
         self.random = random.Random(seed)
         kept = Kept(versions=10, updates=self.random.choice([10, 20, 2000]))
         direct = self.random.choice((0, 1, 4))
         broker = Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1", direct_followers=direct)
         self.fleet = Fleet(broker, kept)
-        self.a = self.fleet.agent("a", config=("config-a", "shared"), operational=("ops-a",))
-        self.b = self.fleet.agent("b", config=("config-b", "shared"), operational=("ops-b",))
+        self.site = self.fleet.agent("site") if levels else self.fleet.broker
+        self.a = self.fleet.agent("a", ("config-a", "shared"), ("ops-a",), self.site)
+        self.b = self.fleet.agent("b", ("config-b", "shared"), ("ops-b",), self.site)
         self.clients = [
             self.fleet.client("noc"),
-            self.fleet.client("web"),
+            self.fleet.client("web", self.site),
             self.fleet.client("local-a", self.a),
             self.fleet.client("local-b", self.b),
         ]
@@ -187,8 +189,7 @@ class Story:
         for root, owner in ROOTS.items():
             where = stations[owner]
             followers = [stations[n] for n in "ab" if root in stations[n].settings.config]
-            if where is not self.fleet.broker:
-                followers.append(self.fleet.broker)
+            followers += [station for station in (self.site, self.fleet.broker) if station is not where]
             for follower in followers:
                 assert follower.position(root) == where.position(root), (root, follower.name)
                 assert follower.tree(root) == where.tree(root), (root, follower.name)
@@ -238,8 +239,11 @@ def commits(disk: list[store.Record], root: str) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_after_the_faults_the_fleet_is_in_step_and_nothing_acknowledged_is_missing(seed: int) -> None:
-    story = Story(seed)
+@pytest.mark.parametrize("levels", [False, True])
+def test_after_the_faults_the_fleet_is_in_step_and_nothing_acknowledged_is_missing(
+    seed: int, levels: bool
+) -> None:
+    story = Story(seed, levels=levels)
     for _ in range(1200):
         story.step()
     story.heal()
