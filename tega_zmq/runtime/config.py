@@ -436,12 +436,13 @@ class AgentConfig:
     advertise: Advertise = section(Advertise)
     config: tuple[str, ...] = key(
         (),
-        "Roots that the broker owns and this device keeps a replica of. `{tega_id}` in it stands for the "
-        "name of this node.",
+        "Roots that the broker owns and this device keeps a replica of; what agents below this one list, it "
+        "follows without that. `{tega_id}` in it stands for the name of this node.",
     )
     operational: tuple[str, ...] = key(
         ("ops-{tega_id}",),
-        "Roots that this device owns and the broker keeps a replica of. `{tega_id}` as above.",
+        "Roots that this device owns and the broker keeps a replica of; none that an agent below this one "
+        "owns. `{tega_id}` as above.",
     )
     reconnect: Reconnect = section(Reconnect)
     tls: UplinkTls = section(UplinkTls)
