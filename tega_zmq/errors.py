@@ -36,6 +36,7 @@ __all__ = [
     "Unauthorized",
     "decode",
     "encode",
+    "text_of",
 ]
 
 
@@ -261,3 +262,14 @@ def decode(code: str, message: str, fields: Mapping[str, Any]) -> TegaError:
     if cls is None:
         return TegaError(f"{code}: {message}")
     return cls(message, **{name: fields[name] for name in cls.fields if name in fields})
+
+
+def text_of(error: BaseException) -> str:
+    """Return the message of `error`, as valid Unicode, whatever its class is like. Raises nothing.
+
+    The errors of handlers and plugins are code of others, their `__str__` too.
+    """
+    try:
+        return str.encode(str(error), errors="replace").decode()
+    except BaseException as fault:  # noqa: BLE001 - it runs where an error is being told already
+        return f"its message cannot be read: {type(fault).__name__}"

@@ -12,14 +12,17 @@ thought to be brief wakes nobody, and mostly finds it vacant when it comes back.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 __all__ = ["Crew", "Work"]
 
+_log = logging.getLogger("tega_zmq.client")
+
 Work: TypeAlias = Callable[[], None]
-"""What a thread does after it left the helm. It must not raise."""
+"""What a thread does after it left the helm. It should not raise: what it raises is only logged."""
 
 _WAITING: Final = 2
 """Most threads that wait for the helm; more end when they are done."""
@@ -88,7 +91,10 @@ class Crew:
         mine.acquire()
         try:
             while (work := self._steer()) is not None:
-                work()
+                try:
+                    work()
+                except BaseException:  # noqa: BLE001  # the crew goes on, whatever it was
+                    _log.exception("work for a callback or a handler failed")
                 del work  # a thread that waits must not keep what it worked on
                 if not self._come_back(mine):
                     return

@@ -41,6 +41,7 @@ from tega_zmq.errors import (
     ProtocolError,
     StorageError,
     TegaError,
+    text_of,
 )
 from tega_zmq.errors import decode as decode_error
 from tega_zmq.paths import Path, check, format_path, parse
@@ -607,7 +608,12 @@ def result_of(call: int, value: Any) -> messages.Result:
 
 
 def error_of(call: int, error: BaseException) -> messages.Result:
-    """Return the message that carries what a handler raised: the name of its class, and its message."""
-    name = error.type if isinstance(error, HandlerError) and error.type else type(error).__name__
-    text = str(error).encode(errors="replace").decode()
-    return messages.Result(call, False, [name, text[:4000]])
+    """Return the message that carries what a handler raised: the name of its class, and its message.
+
+    Raises nothing, whatever `error` is: its caller waits.
+    """
+    given = error.type if isinstance(error, HandlerError) else None
+    name = given if isinstance(given, str) and given else type(error).__name__
+    return messages.Result(
+        call, False, [str.encode(name, errors="replace").decode()[:255], text_of(error)[:4000]]
+    )

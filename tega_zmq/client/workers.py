@@ -6,12 +6,15 @@ hang the program.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 __all__ = ["MAX_QUEUED", "MAX_THREADS", "Workers"]
+
+_log = logging.getLogger("tega_zmq.client")
 
 MAX_THREADS: Final = 64
 """Most handlers of one client that run at a time."""
@@ -36,7 +39,10 @@ class Workers:
         self._closed = False
 
     def run(self, job: Callable[[], None]) -> bool:
-        """Run `job`, which must not raise, in a thread. Returns False if too many wait, or after `close`."""
+        """Run `job` in a thread. Returns False if too many wait, or after `close`.
+
+        It should not raise: what it raises is only logged.
+        """
         with self._condition:
             if self._closed or len(self._jobs) >= MAX_QUEUED:
                 return False
@@ -62,7 +68,10 @@ class Workers:
                     self._threads.discard(threading.current_thread())
                     return
                 job = self._jobs.popleft()
-            job()
+            try:
+                job()
+            except BaseException:  # noqa: BLE001  # a thread that ended here would be counted for ever
+                _log.exception("a job raised; its thread goes on with the next")
             del job  # a thread that waits must not keep what it worked on
 
     def close(self, timeout: float) -> None:

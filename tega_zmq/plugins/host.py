@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tega_zmq.errors import text_of
 from tega_zmq.plugins.agenda import backoff
 from tega_zmq.plugins.base import Plugin
 from tega_zmq.plugins.events import say
@@ -395,7 +396,7 @@ class PluginHost:
         try:
             instance = self._instance(slot, plugin)
         except Exception as error:  # noqa: BLE001 - one plugin's fault must not end the host
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {text_of(error)}"
             say(self._log, "error", "plugin is refused", error, plugin=name, source=slot.place)
             with self._changed:
                 twin = any(other.name == name for other in slot.instances)

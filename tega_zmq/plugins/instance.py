@@ -100,7 +100,11 @@ class Instance:
                 raise ValueError(
                     f"plugin {self.name} has two methods under @rpc at {path}; choose another path"
                 )
-        self._worker = Worker(f"plugin {self.name}", clock=shared.clock)
+        self._worker = Worker(
+            f"plugin {self.name}",
+            clock=shared.clock,
+            failed=lambda error: self._callback_failed("its thread", error),
+        )
         self._facade = Facade(
             shared.client, self.name, self._worker, shared.offered, self._log, self._callback_failed
         )

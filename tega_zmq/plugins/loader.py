@@ -26,6 +26,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NamedTuple, TypeGuard
 
+from tega_zmq.errors import text_of
 from tega_zmq.plugins.base import Plugin, check_name
 
 __all__ = ["GROUP", "Loader", "Unit", "describe", "find_units"]
@@ -270,7 +271,7 @@ def _forget(folder: str) -> None:
 
 def describe(error: BaseException) -> str:
     """Return one line that says what was raised, and where: the innermost line. At most 600 characters."""
-    text = " ".join(str(error).split())
+    text = " ".join(text_of(error).split())
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     if frames and not isinstance(error, (ImportError, SyntaxError)):

@@ -5,6 +5,7 @@ The thread is a daemon: one that hangs in a plugin's code ends with the program.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -14,13 +15,25 @@ from tega_zmq.plugins.agenda import Agenda, next_tick
 
 __all__ = ["Worker"]
 
+_log = logging.getLogger("tega_zmq.plugins")
+
 
 class Worker:
     """Runs jobs one after the other. All methods may be called from any thread."""
 
-    def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nothing runs before `start`. `clock` tells monotonic seconds."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        failed: Callable[[BaseException], Any] | None = None,
+    ) -> None:
+        """Nothing runs before `start`. `clock` tells monotonic seconds.
+
+        `failed` is told what a job raised; without, it is logged.
+        """
         self._clock = clock
+        self._failed = failed
         self._agenda = Agenda()
         self._changed = threading.Condition()
         self._closed = False
@@ -35,7 +48,7 @@ class Worker:
     def add(self, key: Hashable, run: Callable[[], Any], delay: float = 0.0) -> None:
         """Run `run` in `delay` seconds, or when `key` is planned already, if that is earlier.
 
-        `run` must not raise. After `close` nothing is added.
+        `run` should not raise: nobody but `failed` is told. After `close` nothing is added.
         """
         with self._changed:
             if not self._closed and self._agenda.add(key, self._clock() + delay, run):
@@ -67,10 +80,12 @@ class Worker:
                 self._agenda.add(key, due, lambda: tick(due))
 
             def tick(due: float) -> None:
-                run()
-                with self._changed:
-                    if not self._closed:
-                        plan(next_tick(due, seconds, self._clock()))
+                try:
+                    run()
+                finally:
+                    with self._changed:
+                        if not self._closed:
+                            plan(next_tick(due, seconds, self._clock()))
 
             if not self._closed:
                 plan(due)
@@ -109,7 +124,16 @@ class Worker:
                     self._changed.wait(self._agenda.wait(now))
             if job is None:
                 break
-            job.run()
+            self._do(job.run)
             job = None
         if self._last is not None:
-            self._last()
+            self._do(self._last)
+
+    def _do(self, run: Callable[[], Any]) -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001 - a thread that ended here would leave the plugin deaf
+            if self._failed is None:
+                _log.exception("a job of %s raised", self._thread.name)
+            else:
+                self._failed(error)

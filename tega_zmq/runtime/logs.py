@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Literal, TextIO
 
+from tega_zmq.errors import text_of
+
 __all__ = ["LOGGER", "MAX_LINE", "JsonFormatter", "TextFormatter", "setup"]
 
 LOGGER = "tega"
@@ -115,7 +117,7 @@ def _fields(record: logging.LogRecord, debug: bool) -> dict[str, Any]:
     fields = {str(name): value for name, value in given.items()} if isinstance(given, Mapping) else {}
     if record.exc_info and record.exc_info[1] is not None:
         error = record.exc_info[1]
-        fields.setdefault("error", f"{type(error).__name__}: {error}")
+        fields.setdefault("error", f"{type(error).__name__}: {text_of(error)}")
         if debug:
             fields["traceback"] = "".join(traceback.format_exception(error))
     return fields

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,25 @@ def test_calls(node: FakeNode, tega: Client) -> None:
     tega.unregister("tools.add")
     with pytest.raises(errors.NotFound):
         tega.unregister("tools.add")
+
+
+def test_handlers_whose_errors_cannot_say_anything_cost_no_thread(node: FakeNode, tega: Client) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    def fail() -> None:
+        raise Mute
+
+    tega.register("tools.fail", fail)
+    tega.register("tools.quick", lambda: "quick")
+    with ThreadPoolExecutor(8) as callers:
+        calls = [callers.submit(tega.call, "tools.fail") for _ in range(80)]
+        for call in calls:
+            with pytest.raises(errors.HandlerError, match="its message cannot be read") as caught:
+                call.result(30)
+            assert caught.value.type == "Mute"
+    assert tega.call("tools.quick") == "quick"
 
 
 def test_a_handler_that_hangs_holds_up_nobody(tega: Client) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
 from tega_zmq import errors
-from tega_zmq.errors import Collision, HandlerError, NotFound, TegaError, decode, encode
+from tega_zmq.errors import Collision, HandlerError, NotFound, TegaError, decode, encode, text_of
 
 CLASSES = [getattr(errors, name) for name in errors.__all__ if name[0].isupper()]
 
@@ -56,3 +57,18 @@ def test_the_contract_names_them_all() -> None:
         "Forbidden Disconnected ProtocolError StorageError Compacted"
     )
     assert {cls.__name__ for cls in CLASSES} == {*contract.split(), "TegaError"}
+
+
+def test_any_error_has_a_text() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise self.args[0]
+
+    class Odd(Exception):
+        __str__: Any = lambda self: 5
+
+    assert text_of(ValueError("x", 1)) == "('x', 1)"
+    assert text_of(ValueError("\ud800")) == "?"
+    assert text_of(Mute(SystemExit())) == "its message cannot be read: SystemExit"
+    assert text_of(Mute(ValueError())) == "its message cannot be read: ValueError"
+    assert text_of(Odd()) == "its message cannot be read: TypeError"

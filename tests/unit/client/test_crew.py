@@ -123,3 +123,14 @@ def test_threads_that_are_not_needed_end(ship: Ship) -> None:
     until(lambda: sum(thread.name.startswith("ship") for thread in threading.enumerate()) <= 3)
     watched(ship)
     meet(ship, brief=True)
+
+
+def test_work_that_raises_ends_no_thread(ship: Ship, caplog: pytest.LogCaptureFixture) -> None:
+    def work() -> None:
+        raise SystemExit
+
+    for _ in range(3):
+        ship.order(work)
+    meet(ship, brief=False)
+    until(lambda: len(caplog.records) == 3)
+    assert {record.message for record in caplog.records} == {"work for a callback or a handler failed"}

@@ -256,6 +256,17 @@ def test_how_a_handler_ends() -> None:
     assert requests.error_of(1, ValueError("\ud800" + "x" * 9999)).value == ["ValueError", "?" + "x" * 3999]
     again = errors.HandlerError("a.f raised", type="OSError", text="no")
     assert requests.error_of(1, again).value[0] == "OSError"
+    assert requests.error_of(1, errors.HandlerError("x", type=5)).value == ["HandlerError", "x"]
+    long = type("E" * 999, (Exception,), {})
+    assert requests.error_of(1, long("x")).value == ["E" * 255, "x"]
+
+
+def test_an_error_that_cannot_say_anything_ends_a_call_too() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert requests.error_of(1, Mute()).value == ["Mute", "its message cannot be read: ValueError"]
 
 
 @pytest.mark.parametrize(

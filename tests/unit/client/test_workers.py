@@ -92,3 +92,22 @@ def test_close_from_within_a_job() -> None:
 
     workers.run(job)
     assert done.wait(10)
+
+
+def test_a_job_that_raises_ends_no_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "MAX_THREADS", 1)
+    workers, done = Workers("raises"), threading.Event()
+    for error in (ValueError, SystemExit):
+
+        def job(error: type[BaseException] = error) -> None:
+            raise error
+
+        assert workers.run(job)
+    assert workers.run(done.set)
+    assert done.wait(10)
+    assert [record.message for record in caplog.records] == [
+        "a job raised; its thread goes on with the next"
+    ] * 2
+    workers.close(5)

@@ -582,6 +582,42 @@ def test_periodic_work_goes_on_after_an_error(fleet: Any) -> None:
     fleet.until(lambda: "every 0.01 s, tick: KeyError" in (entry(host, "a")["error"] or ""))
 
 
+def test_errors_that_cannot_say_anything_show_and_the_plugin_goes_on(fleet: Any) -> None:
+    fleet.write(
+        "a.py",
+        """
+        from fleet import seen
+        class Mute(Exception):
+            def __str__(self): raise ValueError
+        class A(Plugin):
+            def start(self):
+                self.every(0.01, self.tick)
+                self.tega.subscribe("y", self.changed)
+            def tick(self):
+                seen.append("tick")
+                raise Mute
+            def changed(self, change):
+                seen.append("changed")
+                raise Mute
+            @on_change("x")
+            def apply(self, change): raise Mute
+            @rpc("a.b")
+            def call(self): raise Mute
+        """,
+    )
+    host = fleet.run()
+    fleet.until(lambda: "tick: Mute: its message cannot be read" in (entry(host, "a")["error"] or ""))
+    fleet.node.commit("x", 1)
+    fleet.until(lambda: (handler(host, "a")["error"] or "").startswith("Mute: its message cannot be read"))
+    fleet.node.commit("y", 1)
+    fleet.until(lambda: "changed" in fleet.seen)
+    fleet.seen.clear()
+    fleet.until(lambda: "tick" in fleet.seen)
+    with pytest.raises(Exception) as caught:
+        fleet.node.call("a.b")
+    assert type(caught.value).__name__ == "Mute"
+
+
 def test_an_error_of_periodic_work_is_gone_when_it_works_again(fleet: Any) -> None:
     fleet.write(
         "a.py",

@@ -198,5 +198,15 @@ def test_describe() -> None:
         assert describe(error).startswith("OSError: here (test_loader.py, line ")
 
 
+def test_describe_of_what_cannot_say_anything() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert describe(Mute()) == "Mute: its message cannot be read: ValueError"
+    # What is shown must be text that can be reported.
+    assert describe(ValueError("\ud800")) == "ValueError: ?"
+
+
 def test_a_module_without_a_spec_is_none() -> None:
     assert not module._has_module("__main__") or sys.modules["__main__"].__spec__ is not None

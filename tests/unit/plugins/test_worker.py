@@ -92,3 +92,27 @@ def test_one_that_never_started_can_be_joined() -> None:
     worker = Worker("plugin test")
     worker.close()
     assert worker.join(0)
+
+
+def test_a_job_that_raises_is_told_and_the_next_ones_run(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[BaseException] = []
+    worker, twice = Worker("plugin test", failed=told.append), threading.Event()
+    ticks: list[int] = []
+
+    def tick() -> None:
+        ticks.append(1)
+        if len(ticks) > 1:
+            twice.set()
+        raise SystemExit
+
+    worker.every(0.01, tick, now=True)
+    worker.start()
+    assert twice.wait(10)
+    worker.close()
+    assert worker.join(10)
+    assert {type(error) for error in told} == {SystemExit}
+    silent = Worker("plugin silent")
+    silent.start()
+    silent.close(lambda: 1 / 0)
+    assert silent.join(10)
+    assert "a job of plugin silent raised" in caplog.text

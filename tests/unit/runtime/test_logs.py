@@ -112,6 +112,15 @@ def test_a_traceback_is_shown_at_debug_only(form: Form) -> None:
     assert "Traceback" in line
 
 
+def test_an_error_that_cannot_say_anything_costs_no_line() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    (line,) = lines(lambda logger: logger.error("it failed", exc_info=Mute()))
+    assert 'it failed error="Mute: its message cannot be read: ValueError"' in line
+
+
 def test_levels() -> None:
     def all_levels(log: logging.Logger) -> None:
         for level in ("debug", "info", "warning", "error"):
