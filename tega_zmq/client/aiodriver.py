@@ -86,7 +86,10 @@ class AsyncDriver:
         self._notices = Notices()
         self._notices_wake = asyncio.Event()
         self._dispatcher: asyncio.Task[None] | None = None
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], messages.Invoke] = {}
+        """What coroutine handlers are answering."""
+        self._call_tasks: dict[int, asyncio.Task[None]] = {}
+        """By the number of the call: of those that have the same, from sessions before, the newest."""
         self._workers = Workers(f"{self._name}-handler")
         self.ended = False
         self.prompt = False
@@ -193,20 +196,21 @@ class AsyncDriver:
     def _call(self, callback: Callable[[Any], Any], argument: Any) -> None:
         try:
             callback(argument)
-        except Exception:  # noqa: BLE001  # nothing of the user's ends the session
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001  # nothing of the user's ends the session
             _log.exception("a callback raised; it goes on with the next")
 
     def _rouse_dispatcher(self) -> None:
         self._notices_wake.set()
-        if self._dispatcher is None and not self.ended:
+        if (self._dispatcher is None or self._dispatcher.done()) and not self.ended:
             self._dispatcher = self._loop.create_task(self._dispatch(), name=f"{self._name}-callbacks")
 
     def invoke(self, function: Callable[..., Any] | Raw, call: messages.Invoke) -> None:
         """See `Host`."""
         if isinstance(function, Raw) or inspect.iscoroutinefunction(function):
             task = self._loop.create_task(self._invoke(function, call))
-            self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
+            self._calls[task] = call
+            self._call_tasks[call.call] = task
+            task.add_done_callback(self._answered)
             return
 
         def job() -> None:
@@ -223,6 +227,17 @@ class AsyncDriver:
             text = "too many calls wait for this client's handlers"
             self._result(call, messages.Result(call.call, False, ["Busy", text]))
 
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        number = self._calls.pop(task).call
+        if self._call_tasks.get(number) is task:
+            del self._call_tasks[number]
+
+    def abandon(self, call: messages.Invoke) -> None:
+        """See `Host`. What runs in a thread cannot be stopped, a coroutine is cancelled."""
+        task = self._call_tasks.get(call.call)
+        if task is not None and self._calls[task] is call:
+            task.cancel()
+
     async def _invoke(self, function: Callable[..., Any] | Raw, call: messages.Invoke) -> None:
         try:
             async with asyncio.timeout(call.timeout / 1000):
@@ -231,7 +246,11 @@ class AsyncDriver:
                 else:
                     value = await function(*call.args, **call.kwargs)
             result = requests.result_of(call.call, value)
-        except Exception as error:  # noqa: BLE001  # whatever a handler raises is its caller's
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # not the handler's: the program ends
+        except BaseException as error:  # noqa: BLE001  # whatever a handler raises is its caller's
+            # `CancelledError` too: a handler may await what somebody cancelled. If it was this task that was
+            # cancelled, nobody waits any more, and the result is dropped.
             result = requests.error_of(call.call, error)
         self._result(call, result)
 
@@ -278,6 +297,12 @@ class AsyncDriver:
                     outcome = notice.callback(argument)
                     if inspect.isawaitable(outcome):
                         await outcome
+                except asyncio.CancelledError:
+                    # Of what the callback awaited, if it was not this task that somebody cancelled.
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():
+                        raise
+                    _log.exception("a callback was cancelled; it goes on with the next")
                 except Exception:  # noqa: BLE001  # nothing of the user's ends this task
                     _log.exception("a callback raised; it goes on with the next")
 

@@ -366,6 +366,9 @@ class Driver:
 
         self._jobs.append((call, job))
 
+    def abandon(self, call: messages.Invoke) -> None:
+        """See `Host`. A thread cannot be stopped: the handler goes on, and its result is dropped."""
+
     def redial(self, delay: float) -> None:
         """See `Host`."""
         self._hang_up()

@@ -65,6 +65,9 @@ class Host(Protocol):
     def invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
         """Run `function`, a handler, and give its outcome to `Engine.result`."""
 
+    def abandon(self, call: messages.Invoke) -> None:
+        """Nobody waits for `call` any more, which `invoke` was told of: what can be stopped may be."""
+
     def redial(self, delay: float) -> None:
         """Drop the connection; dial after `delay` seconds."""
 
@@ -373,8 +376,9 @@ class Engine:
         match event:
             case protocol.MessageReceived(message):
                 self._message(message)
-            case protocol.Abandoned(call):
-                self._running.pop(call, None)
+            case protocol.Abandoned(number):
+                if (entry := self._running.pop(number, None)) is not None:
+                    self._host.abandon(entry[0])
             case protocol.Expired(txid, text):
                 self._expired(txid, text)
             case protocol.Dropped(count):

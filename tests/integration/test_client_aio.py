@@ -177,6 +177,104 @@ def test_handlers(node: FakeNode) -> None:
     run(story, node)
 
 
+def test_whatever_a_handler_raises_reaches_its_caller(node: FakeNode) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    async def story(tega: Client) -> None:
+        def plain(error: type[BaseException]) -> Callable[[], None]:
+            def handler() -> None:
+                raise error
+
+            return handler
+
+        def coroutine(error: type[BaseException]) -> Callable[[], Awaitable[None]]:
+            async def handler() -> None:
+                raise error
+
+            return handler
+
+        async def awaits_what_is_cancelled() -> None:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+        for error in (Mute, asyncio.CancelledError, SystemExit, GeneratorExit):
+            for made in (plain(error), coroutine(error)):
+                if error is GeneratorExit and asyncio.iscoroutinefunction(made):
+                    continue  # that is how a loop ends a coroutine that it is done with
+                await tega.register("a.f", made)
+                with pytest.raises(errors.HandlerError) as caught:
+                    await tega.call("a.f")
+                assert caught.value.type == error.__name__
+        await tega.register("a.f", awaits_what_is_cancelled)
+        with pytest.raises(errors.HandlerError, match="CancelledError"):
+            await tega.call("a.f")
+
+    run(story, node)
+
+
+def test_a_handler_that_nobody_waits_for_is_cancelled(node: FakeNode) -> None:
+    async def story(tega: Client) -> None:
+        began = asyncio.Event()
+        ends: list[str] = []
+
+        async def handler(name: str) -> None:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ends.append(name)
+                raise
+
+        await tega.register("a.f", handler)
+        calls = []
+        for name in ("first", "second"):
+            began.clear()
+            calls.append(asyncio.create_task(tega.call("a.f", name)))
+            await began.wait()
+        node.everyone(m.Abandon(7))  # of which it knows nothing
+        node.everyone(m.Abandon(2))
+        await until(lambda: ends)
+        assert ends == ["second"]
+        node.everyone(m.Abandon(1))
+        await until(lambda: len(ends) == 2)
+        await until(lambda: not tega._driver._calls)
+        assert not tega._driver._call_tasks
+        assert not node.came(m.Result)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+
+    run(story, node)
+
+
+def test_a_callback_that_ends_in_a_cancellation_harms_nobody(node: FakeNode) -> None:
+    async def story(tega: Client) -> None:
+        seen: list[Any] = []
+
+        async def on_change(change: Any) -> None:
+            seen.append(change.new)
+            if change.new == 1:
+                future = asyncio.get_running_loop().create_future()
+                future.cancel()
+                await future
+            if change.new == 2:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                await asyncio.Event().wait()
+
+        await tega.subscribe("a", on_change)
+        for value in (1, 2, 3, 4):
+            await asyncio.to_thread(node.do, lambda value=value: node.commit(("a", "b"), value))
+            await until(lambda value=value: seen and seen[-1] == value)
+        assert seen == [1, 2, 3, 4]
+
+    run(story, node)
+
+
 def test_a_cancelled_task_gives_its_call_up(node: FakeNode) -> None:
     async def story(tega: Client) -> None:
         node.script[m.Call] = lambda _peer, _call: None

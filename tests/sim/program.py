@@ -290,6 +290,9 @@ class Program:
             delay, ok, value = answer
             self.world.after(delay, self._result, call, m.Result(call.call, ok, value))
 
+    def abandon(self, call: m.Invoke) -> None:
+        """Nobody waits for a handler any more: it goes on, and its result is dropped."""
+
     def _result(self, call: m.Invoke, result: m.Result) -> None:
         if self.dead:
             return

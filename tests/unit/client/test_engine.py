@@ -23,6 +23,7 @@ class Notes:
         self.told: list[tuple[Any, Any]] = []
         self.notices: list[tuple[Any, Any]] = []
         self.calls: list[tuple[Any, m.Invoke]] = []
+        self.abandoned: list[m.Invoke] = []
         self.redials: list[float] = []
         self.seen: list[Any] = []
         self.is_full = False
@@ -46,6 +47,9 @@ class Notes:
 
     def invoke(self, function: Callable[..., Any], call: m.Invoke) -> None:
         self.calls.append((function, call))
+
+    def abandon(self, call: m.Invoke) -> None:
+        self.abandoned.append(call)
 
     def redial(self, delay: float) -> None:
         self.redials.append(delay)
@@ -364,6 +368,8 @@ def test_a_late_or_abandoned_result_is_dropped(lab: Lab) -> None:
     engine.result(late, m.Result(1, True, 0), 1.5)
     lab.node(m.Abandon(2))
     engine.result(abandoned, m.Result(2, True, 0), 0.5)
+    lab.node(m.Abandon(7))
+    assert lab.host.abandoned == [abandoned]
     lab.connect(resumed=True)
     # The node counts anew after its restart: the old third call is not the new one.
     lab.node(m.Invoke(3, ("a", "f"), (), {}, 1000, "pi1"))
