@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 from tega_zmq.errors import InvalidPath, InvalidValue
 from tega_zmq.paths import MAX_OID, check_oid
 
-__all__ = ["MAX_CONTAINERS", "MAX_INT", "MIN_INT", "check", "check_root", "same", "size"]
+__all__ = ["MAX_CONTAINERS", "MAX_INT", "MIN_INT", "check", "check_passed", "check_root", "same", "size"]
 
 MAX_CONTAINERS: Final = 64
 """How deep dicts and lists may be nested in one value."""
@@ -42,6 +42,34 @@ def check_root(value: Any, path: str = "") -> None:
         raise InvalidValue(
             f"{path or 'a root'}: a root must be a container (a dict), not {_name(value)}", path=path
         )
+
+
+def check_passed(value: Any, where: str) -> None:
+    """Raise `InvalidValue`, which begins with `where`, if a frame could carry `value` and JSON could not.
+
+    That is: if it holds a float that is not finite, or bytes. `value` comes out of a frame, and goes on to
+    others without being stored: its keys may be any text. It is no deeper than a frame may be.
+    """
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return
+    level: Any = (value,)
+    while level:
+        below: list[Any] = []
+        for each in level:
+            kind = type(each)
+            if kind is float:
+                if each - each != 0.0:
+                    raise InvalidValue(f"{where}: {each} is not a finite number", path=where)
+            elif kind is dict:
+                below += each.values()
+            elif kind is list or kind is tuple:
+                below += each
+            elif kind is bytes:
+                raise InvalidValue(
+                    f"{where}: bytes cannot be sent; make them a string, e.g. in base64", path=where
+                )
+        level = below
 
 
 def size(value: Any) -> int:

@@ -116,8 +116,13 @@ def _plain(value: Any, where: str, depth: int) -> Any:
         if _MIN_INT <= value <= _MAX_INT:
             return value
         raise InvalidValue(f"{where}: an integer beyond 64 bits", path=where)
-    if value is None or kind is bool or kind is float:
+    if value is None or kind is bool:
         return value
+    if kind is float:
+        # Infinity minus itself, and NaN, are not equal to zero.
+        if value - value == 0.0:
+            return value
+        raise InvalidValue(f"{where}: {value} is not a finite number", path=where)
     if depth > _MAX_DEPTH:
         raise InvalidValue(
             f"{where[:80]}...: more than {_MAX_DEPTH} containers within one another", path=where[:80]
@@ -127,13 +132,13 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(value)]
     if isinstance(value, Cont):
-        return value_of(value)
+        return _plain(value_of(value), where, depth)
     if isinstance(value, str):
         return _text(str.__str__(value), where)
     if isinstance(value, int):
         return _plain(int(value), where, depth)
     if isinstance(value, float):
-        return float(value)
+        return _plain(float(value), where, depth)
     raise InvalidValue(
         f"{where}: {kind.__name__} cannot be sent; use None, bool, int, float, str, list or dict", path=where
     )

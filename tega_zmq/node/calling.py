@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tega_zmq import errors, paths
+from tega_zmq import errors, paths, values
 from tega_zmq.calls import InFlight, Many, of_caller
 from tega_zmq.errors import (
     Cancelled,
     HandlerError,
     HandlerGone,
+    InvalidValue,
     NoHandler,
     NotFound,
     Offline,
@@ -91,6 +92,7 @@ def retract(node: Node, session: Session, key: tuple[str, Any], request: Any) ->
 def call(node: Node, session: Session, request: Call) -> None:
     """Call the handler at a path: one here if any is connected, else one that the node above knows."""
     path = paths.check(request.path)
+    _check_arguments(request)
     handler = node.handlers.pick(path)
     if handler is None:
         _call_elsewhere(node, session, request, path)
@@ -103,6 +105,13 @@ def call(node: Node, session: Session, request: Call) -> None:
         handler,
         Invoke(started.number, path, request.args, request.kwargs, request.timeout, session.tega_id),
     )
+
+
+def _check_arguments(request: Call | CallAll) -> None:
+    if request.args:
+        values.check_passed(request.args, "the arguments")
+    if request.kwargs:
+        values.check_passed(request.kwargs, "the arguments")
 
 
 def _call_elsewhere(node: Node, session: Session, request: Call, path: Path) -> None:
@@ -127,6 +136,7 @@ def _call_elsewhere(node: Node, session: Session, request: Call, path: Path) -> 
 def call_all(node: Node, session: Session, request: CallAll) -> None:
     """Call every handler that matches; the reply has each one's outcome."""
     pattern = compile_oids(request.regex)
+    _check_arguments(request)
     if node.uplink is not None and node.online:
         pass_up(node, session, request, None, resend=False)
         return
@@ -215,10 +225,15 @@ def result(node: Node, session: Session, message: Result) -> None:
         return
     ended = node.calls.end(message.call)
     assert ended is not None
-    if message.ok:
-        _answer(node, ended, None, message.value)
+    ok, value = message.ok, message.value
+    try:
+        values.check_passed(value, "the result")
+    except InvalidValue as error:
+        ok, value = False, [error.code, error.message]  # as a client says it of its own handler
+    if ok:
+        _answer(node, ended, None, value)
     else:
-        _answer(node, ended, _handler_error(ended, message.value), None)
+        _answer(node, ended, _handler_error(ended, value), None)
 
 
 def _handler_error(ended: InFlight, value: Any) -> TegaError:

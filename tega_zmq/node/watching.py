@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from tega_zmq import paths, subscriptions
+from tega_zmq import paths, subscriptions, values
 from tega_zmq.errors import Compacted, InvalidPath, InvalidValue, NotFound, StorageError, TooLarge
 from tega_zmq.node import past
 from tega_zmq.node.calling import announce, forward_up, retract
@@ -378,6 +378,7 @@ def _check_channel(channel: str) -> None:
 def publish(node: Node, session: Session, request: Publish) -> None:
     """Send a message to all who listen, but not to the sender itself."""
     _check_channel(request.channel)
+    values.check_passed(request.value, "the message")
     if node.uplink is not None and node.online:
         forward_up(node, session, request)
     count = deliver(node, session, request.channel, session.tega_id, request.value)

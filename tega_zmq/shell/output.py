@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any, NamedTuple, TextIO
 
 __all__ = [
@@ -103,8 +104,20 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def to_json(value: Any, *, indent: bool = False) -> str:
-    """Return `value` as JSON: one line, or indented by two. Keys are sorted, since a tree keeps no order."""
-    text = json.dumps(
+    """Return `value` as JSON: one line, or indented by two. What JSON cannot say stands as its text.
+
+    Keys are sorted, since a tree keeps no order.
+    """
+    try:
+        text = _dumps(value, indent)
+    except ValueError:  # only a node of another version, or a broken one, sends what is not finite
+        text = _dumps(_finite(value), indent)
+    # JSON itself lets DEL, C1, bidirectional controls and lone surrogates through.
+    return _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def _dumps(value: Any, indent: bool) -> str:
+    return json.dumps(
         value,
         ensure_ascii=False,
         allow_nan=False,
@@ -112,8 +125,6 @@ def to_json(value: Any, *, indent: bool = False) -> str:
         indent=2 if indent else None,
         default=_encodable,
     )
-    # JSON itself lets DEL, C1, bidirectional controls and lone surrogates through.
-    return _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def _encodable(value: Any) -> Any:
@@ -121,7 +132,17 @@ def _encodable(value: Any) -> Any:
         return dict(value)
     if isinstance(value, (tuple, set, frozenset)):
         return list(value)
-    raise TypeError(f"cannot show {type(value).__name__}")
+    return str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def flow(value: Any, limit: int = 0) -> str:

@@ -162,7 +162,8 @@ def encode(message: AnyMessage, limit: int = MAX_FRAME) -> bytes:
 
     In what sessions send (`Write`, `Publish`, `Call`, `CallAll`, `Report`, `Result`) the values are looked
     through as `check` does. Raises `InvalidValue` for what msgpack cannot carry: an integer beyond 64 bits, a
-    lone surrogate, another type, too deep a value; `TooLarge` if the frame would be longer than `limit`.
+    lone surrogate, another type, too deep a value, in a value a float that is not finite; `TooLarge` if the
+    frame would be longer than `limit`.
     """
     cls = type(message)
     values = _VALUES.get(cls)
@@ -226,9 +227,9 @@ def _check_depth(message: AnyMessage, deepest: int) -> None:
 def check(value: Any, where: str = "the value") -> None:
     """Raise `InvalidValue`, which says where in it, unless `value` can travel and arrive as it is.
 
-    That is: nil, booleans, integers from -2^63 to 2^64-1, floats, bytes, valid text, dicts with text as keys,
-    lists, and tuples, which arrive as lists; at most 200 containers within one another. `where` names the
-    value in the error.
+    That is: nil, booleans, integers from -2^63 to 2^64-1, finite floats, bytes, valid text, dicts with text
+    as keys, lists, and tuples, which arrive as lists; at most 200 containers within one another. `where`
+    names the value in the error.
     """
     # Depth first, so that a value that holds itself ends at the bound.
     stack: list[tuple[Any, _Above]] = [(value, None)]
@@ -251,7 +252,10 @@ def check(value: Any, where: str = "the value") -> None:
                     _check_text(key, where, here)
                 if child is not None and type(child) is not bool:
                     stack.append((child, here))
-        elif each is not None and not isinstance(each, (float, bytes)):
+        elif isinstance(each, float):
+            if each - each != 0.0:
+                raise _invalid(f"{each} is not a finite number", where, above)
+        elif each is not None and not isinstance(each, bytes):
             raise _invalid(f"a value cannot be of type {type(each).__name__}", where, above)
 
 
@@ -281,7 +285,9 @@ def _sure(value: Any) -> bool:
     kind = type(value)
     if kind is str:
         return value.isascii()  # type: ignore[no-any-return]
-    return kind is float or kind is bool or value is None or (kind is int and -(1 << 63) <= value < 1 << 64)
+    if kind is float:
+        return value - value == 0.0  # type: ignore[no-any-return]
+    return kind is bool or value is None or (kind is int and -(1 << 63) <= value < 1 << 64)
 
 
 def _check_ops(message: Any) -> None:

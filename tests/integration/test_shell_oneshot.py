@@ -73,6 +73,8 @@ def test_put_get_and_the_errors(tega: Tega) -> None:
     assert tega("put", "a..b", "1")[2].startswith("InvalidPath: ")
     assert tega("put", "a.b", "{x: 1, x: 2}")[2].startswith("InvalidValue: ")
     assert tega("put", "a.b", ".nan")[2].startswith("InvalidValue: ")
+    assert tega("pub", "a", ".nan")[2].startswith("InvalidValue: ")
+    assert tega("--json", "a.f(1e999)")[2].startswith("InvalidValue: ")
     assert tega("put", "a.b", str(2**70))[2].startswith("InvalidValue: ")
     assert tega("put", "a.b", "--version", "absent", stdin="x: 1\n\ny: 2\n") == (0, "a@0\n", "")
     assert json.loads(tega("get", "a", "--json")[1]) == {"b": {"x": 1, "y": 2}}

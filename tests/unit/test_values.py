@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tega_zmq.errors import InvalidPath, InvalidValue
-from tega_zmq.values import MAX_CONTAINERS, MAX_INT, MIN_INT, check, check_root, same, size
+from tega_zmq.values import MAX_CONTAINERS, MAX_INT, MIN_INT, check, check_passed, check_root, same, size
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=300)
 SCALARS = st.one_of(
@@ -131,6 +131,15 @@ class Text(str):
 def test_refused_wherever_it_stands(value: Any, hint: str, wrap: Any) -> None:
     with pytest.raises(InvalidValue, match=hint):
         check(wrap(value))
+
+
+def test_what_is_only_passed_on_is_such_that_json_has_it() -> None:
+    for value in (None, True, 0, "x", 1.5, [], {}, (), {"_a": {"": [1.5, (None,)]}}):
+        check_passed(value, "the result")
+    for wrong, said in [(math.nan, "nan is not"), (-math.inf, "-inf is not"), (b"x", "bytes cannot")]:
+        for value in (wrong, (1, wrong), {"a": [{"b": wrong}]}):
+            with pytest.raises(InvalidValue, match=f"^the result: {said}"):
+                check_passed(value, "the result")
 
 
 def test_errors_name_the_place() -> None:

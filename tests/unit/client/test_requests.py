@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,10 @@ class Colour(enum.IntEnum):
 
 
 class Name(str):
+    __slots__ = ()
+
+
+class Share(float):
     __slots__ = ()
 
 
@@ -62,6 +67,11 @@ def test_values_are_made_plain_and_copied() -> None:
         ("\ud800", "Unicode"),
         ({"\ud800": 1}, "Unicode"),
         (Name("\ud800"), "Unicode"),
+        (math.nan, "value: nan is not a finite number"),
+        ({"a": [1.5, -math.inf]}, r"value\.a\[1\]: -inf is not a finite number"),
+        (Share("inf"), "value: inf is not a finite number"),
+        ([Cont("a", {"b": math.nan})], r"value\[0\]\.b: nan is not"),
+        ([Cont("a", {"b": {1}})], r"value\[0\]\.b: set"),
     ],
 )
 def test_what_cannot_be_sent(value: Any, said: str) -> None:
@@ -80,7 +90,7 @@ JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: (
         st.lists(inner, max_size=3)

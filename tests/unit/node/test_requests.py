@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import msgpack
 import pytest
 
 from tega_zmq import errors
@@ -311,6 +313,31 @@ def test_a_call_and_its_falsy_results(lab: Lab, peer: Peer, value: Any) -> None:
     assert (invoke.path, invoke.args, invoke.kwargs, invoke.tega_id) == (("t", "f"), (1,), {"b": 2}, "noc")
     handler.tell(m.Result(invoke.call, True, value))
     assert peer.answer(call) == value
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, b"x"])
+def test_what_json_does_not_have_is_passed_on_to_nobody(
+    lab: Lab, peer: Peer, monkeypatch: pytest.MonkeyPatch, wrong: Any
+) -> None:
+    """What `encode` refuses, another peer may send."""
+    codes = {cls: code for code, cls in m.CODES.items()}
+    monkeypatch.setattr(
+        "tests.unit.node.lab.encode", lambda message: msgpack.packb((codes[type(message)], *message))
+    )
+    handler = lab.join("handler")
+    handler.ask(m.Register, ("t", "f"))
+    handler.ask(m.Listen, 1, "c", False, "local")
+    refused(peer, errors.InvalidValue, m.Call, ("t", "f"), ([wrong],), {})
+    refused(peer, errors.InvalidValue, m.Call, ("t", "f"), (), {"a": wrong})
+    refused(peer, errors.InvalidValue, m.CallAll, r"t\.f", (wrong,), {})
+    refused(peer, errors.InvalidValue, m.Publish, "c", {"a": wrong})
+    assert handler.take(m.Invoke) == handler.take(m.Message) == []
+    for ok, value in ((True, {"a": wrong}), (False, ["ValueError", wrong])):
+        call = peer.start(m.Call, ("t", "f"), (), {})
+        handler.tell(m.Result(handler.take(m.Invoke)[0].call, ok, value))
+        with pytest.raises(errors.HandlerError, match="the result: ") as raised:
+            peer.answer(call)
+        assert raised.value.type == "InvalidValue"
 
 
 def test_every_other_end_of_a_call(lab: Lab, peer: Peer) -> None:

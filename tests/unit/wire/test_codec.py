@@ -19,6 +19,7 @@ from tega_zmq.wire.messages import (
     Begin,
     Bye,
     Call,
+    CallAll,
     Changed,
     Chunk,
     Dropped,
@@ -451,9 +452,22 @@ def test_check_takes_what_arrives_as_it_is() -> None:
     plain = {"a": [1, -(2**63), 2**64 - 1, 1.5, None, True, "\u00fc", b"b", {}, []], "\u00e9": nested(198)}
     check(plain)
     assert decode(encode(Result(1, True, plain))) == Result(1, True, plain)
-    check((1, OrderedDict(a=Colour.RED), float("nan")))
+    check((1, OrderedDict(a=Colour.RED), 1.5))
     with pytest.raises(InvalidValue, match=r"^port: a value cannot be of type bytearray"):
         check(bytearray(b"a"), "port")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_value_that_a_session_sends_is_finite(number: float) -> None:
+    for message in (
+        Publish(1, 1, 1, "c", number),
+        Publish(1, 1, 1, "c", {"a": [number]}),
+        Call(1, 1, 1, ("a", "f"), (number,), {}),
+        CallAll(1, 1, 1, "a.f", (), {"b": number}),
+        Result(1, True, [number]),
+    ):
+        with pytest.raises(InvalidValue, match="is not a finite number"):
+            encode(message)
 
 
 @settings(max_examples=100)
