@@ -144,14 +144,17 @@ class Client:
 
     def on_state(self, callback: Callable[[str], Any]) -> None:
         """Call `callback` with each new state."""
+        requests.check_function(callback, "the callback", plain=False)
         self._driver.engine.on_state.append(callback)
 
     def on_dropped(self, callback: Callable[[int], Any]) -> None:
         """Call `callback` with how many messages were dropped because they were read too slowly."""
+        requests.check_function(callback, "the callback", plain=False)
         self._driver.engine.on_dropped(callback)
 
     def on_expired(self, callback: Callable[[TransactionExpired], Any]) -> None:
         """Call `callback` when an open transaction ends by itself: idle too long, or lost with the node."""
+        requests.check_function(callback, "the callback", plain=False)
         self._driver.engine.on_expired.append(callback)
 
     async def close(self) -> None:
@@ -407,6 +410,7 @@ class Client:
         before, and the subscription's `error` is that from then on.
         """
         requests.check_scope(scope)
+        requests.check_function(callback, "the callback", plain=False)
         begin = requests.to_begin(from_version, regex)
         subscriptions = self._driver.engine.subscriptions
         if regex:
@@ -434,6 +438,7 @@ class Client:
         `on_end` as in `subscribe`.
         """
         requests.check_scope(scope)
+        requests.check_function(callback, "the callback", plain=False)
         text = requests.to_text(channel, "a channel")
         subscriptions = self._driver.engine.subscriptions
         return await self._subscribe(
@@ -458,7 +463,10 @@ class Client:
         await driver.run(driver.engine.unsubscribe, number, self._timeout if timeout is None else timeout)
 
     async def publish(self, channel: str, value: Any, *, timeout: float | None = None) -> int:
-        """Send `value` to all who listen to `channel`; return how many sessions of the node that were."""
+        """Send `value` to all others who listen to `channel`; return how many sessions of the node that were.
+
+        This client does not hear it, though it listens to the channel itself.
+        """
         return await self._ask(requests.publish(channel, value), timeout)  # type: ignore[no-any-return]
 
     # -- calls --------------------------------------------------------------------------------------
@@ -466,9 +474,15 @@ class Client:
     async def register(
         self, path: PathLike, function: Callable[..., Any] | Raw, *, timeout: float | None = None
     ) -> None:
-        """Answer calls at `path` with what `function` returns, or with the error that it raises."""
+        """Answer calls at `path` with what `function` returns, or with the error that it raises.
+
+        A plain function runs in a thread. A coroutine function runs in the loop, and is cancelled when nobody
+        waits for it any more. Raises `InvalidValue` if it is neither.
+        """
         driver = self._driver
         oids = requests.to_path(path)
+        if not isinstance(function, Raw):
+            requests.check_function(function, f"the handler at {format_path(oids)}", plain=False)
         await driver.run(
             driver.engine.register, oids, function, self._timeout if timeout is None else timeout
         )

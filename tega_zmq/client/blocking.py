@@ -123,14 +123,17 @@ class Client:
 
     def on_state(self, callback: Callable[[str], Any]) -> None:
         """Call `callback` with each new state."""
+        requests.check_function(callback, "the callback", plain=True)
         self._driver.engine.on_state.append(callback)
 
     def on_dropped(self, callback: Callable[[int], Any]) -> None:
         """Call `callback` with how many messages were dropped because they were read too slowly."""
+        requests.check_function(callback, "the callback", plain=True)
         self._driver.engine.on_dropped(callback)
 
     def on_expired(self, callback: Callable[[TransactionExpired], Any]) -> None:
         """Call `callback` when an open transaction ends by itself: idle too long, or lost with the node."""
+        requests.check_function(callback, "the callback", plain=True)
         self._driver.engine.on_expired.append(callback)
 
     def close(self) -> None:
@@ -377,6 +380,7 @@ class Client:
         before, and the subscription's `error` is that from then on.
         """
         requests.check_scope(scope)
+        requests.check_function(callback, "the callback", plain=True)
         begin = requests.to_begin(from_version, regex)
         subscriptions = self._driver.engine.subscriptions
         if regex:
@@ -404,6 +408,7 @@ class Client:
         `on_end` as in `subscribe`.
         """
         requests.check_scope(scope)
+        requests.check_function(callback, "the callback", plain=True)
         text = requests.to_text(channel, "a channel")
         subscriptions = self._driver.engine.subscriptions
         return self._subscribe(
@@ -428,15 +433,22 @@ class Client:
         driver.run(driver.engine.unsubscribe, number, self._timeout if timeout is None else timeout)
 
     def publish(self, channel: str, value: Any, *, timeout: float | None = None) -> int:
-        """Send `value` to all who listen to `channel`; return how many sessions of the node that were."""
+        """Send `value` to all others who listen to `channel`; return how many sessions of the node that were.
+
+        This client does not hear it, though it listens to the channel itself.
+        """
         return self._ask(requests.publish(channel, value), timeout)  # type: ignore[no-any-return]
 
     # -- calls --------------------------------------------------------------------------------------
 
     def register(self, path: PathLike, function: Callable[..., Any], *, timeout: float | None = None) -> None:
-        """Answer calls at `path` with what `function` returns, or with the error that it raises."""
+        """Answer calls at `path` with what `function` returns, or with the error that it raises.
+
+        Raises `InvalidValue` if it is no function, or async.
+        """
         driver = self._driver
         oids = requests.to_path(path)
+        requests.check_function(function, f"the handler at {format_path(oids)}", plain=True)
         driver.run(driver.engine.register, oids, function, self._timeout if timeout is None else timeout)
 
     def unregister(self, path: PathLike, *, timeout: float | None = None) -> None:

@@ -10,7 +10,7 @@ Cont('a', {'b': {'c': 1}, 'eth0.100': {'mtu': 1500}})
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from tega_zmq.errors import InvalidPath, InvalidValue
 from tega_zmq.paths import Path, check, check_oid, format_path, parse
@@ -153,6 +153,9 @@ class Cont:
 
 _MISSING = object()
 
+_MAX_DEPTH: Final = 128
+"""Most containers within one another that are copied; the node allows fewer."""
+
 
 def _set(cont: Cont, base: Path, below: Path, top: dict[str, Any]) -> None:
     object.__setattr__(cont, "_base", base)
@@ -160,28 +163,42 @@ def _set(cont: Cont, base: Path, below: Path, top: dict[str, Any]) -> None:
     object.__setattr__(cont, "_top", top)
 
 
-def _copied(value: Any, where: str) -> Any:
-    """Return `value` with every container copied, and tuples as lists. Raises `InvalidPath` for a bad key."""
+def _copied(value: Any, where: str, depth: int = 0) -> Any:
+    """Return `value` with every container copied, and tuples as lists.
+
+    Raises `InvalidPath` for a bad key, `InvalidValue` for more containers within one another than can be
+    sent, as in one that holds itself.
+    """
     if isinstance(value, Cont):
-        return value._value
+        return _copied(value._find() or {}, where, depth)
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if depth > _MAX_DEPTH:
+        raise _too_deep(where)
     if isinstance(value, Mapping):
         return {
-            check_oid(oid, f"{where}.{oid}"): _copied(item, f"{where}.{oid}") for oid, item in value.items()
+            check_oid(oid, f"{where}.{oid}"): _copied(item, f"{where}.{oid}", depth + 1)
+            for oid, item in value.items()
         }
-    if isinstance(value, (list, tuple)):
-        return [_copied_json(item) for item in value]
-    return value
+    return [_copied_json(item, where, depth + 1) for item in value]
 
 
-def _copied_json(value: Any) -> Any:
-    """Return `value`, from within a list, copied: its keys need not be oids."""
+def _copied_json(value: Any, where: str, depth: int) -> Any:
+    """Return `value`, from within a list, copied: its keys need not be oids. Raises as `_copied`."""
     if isinstance(value, Cont):
-        return value._value
+        return _copied(value._find() or {}, where, depth)
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if depth > _MAX_DEPTH:
+        raise _too_deep(where)
     if isinstance(value, Mapping):
-        return {key: _copied_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_copied_json(item) for item in value]
-    return value
+        return {key: _copied_json(item, where, depth + 1) for key, item in value.items()}
+    return [_copied_json(item, where, depth + 1) for item in value]
+
+
+def _too_deep(where: str) -> InvalidValue:
+    shown = where if len(where) <= 80 else f"{where[:80]}..."
+    return InvalidValue(f"{shown}: more than {_MAX_DEPTH} containers within one another", path=shown)
 
 
 def path_of(cont: Cont) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from tega_zmq.client.cont import Cont, path_of, value_of
@@ -54,6 +55,7 @@ __all__ = [
     "Ask",
     "Expected",
     "PathLike",
+    "check_function",
     "check_tega_id",
     "check_timeout",
     "check_url",
@@ -243,6 +245,32 @@ def to_text(value: Any, what: str) -> str:
     if isinstance(value, str):
         return _text(str.__str__(value), what)
     raise InvalidValue(f"{what} must be text, not {type(value).__name__}")
+
+
+# Of a code object, as the module inspect has them; importing that module costs every device a megabyte.
+_ASYNC: Final = 0x80 | 0x200
+
+
+def check_function(function: Any, what: str, *, plain: bool) -> None:
+    """Raise `InvalidValue`, which begins with `what`, unless `function` can be called.
+
+    `plain`: who calls it does not await, so one that is async is refused too.
+    """
+    if not callable(function):
+        raise InvalidValue(f"{what} must be a function, not {type(function).__name__}")
+    if plain and _is_async(function):
+        raise InvalidValue(f"{what} is async; the blocking client awaits nothing: write it without async")
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    # An object whose class has an async __call__ is no coroutine function itself.
+    for each in (function, getattr(type(function), "__call__", None)):  # noqa: B004
+        flags = getattr(getattr(each, "__code__", None), "co_flags", 0)
+        if isinstance(flags, int) and flags & _ASYNC:
+            return True
+    return False
 
 
 _TEGA_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

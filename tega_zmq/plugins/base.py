@@ -165,13 +165,16 @@ class Plugin:
 
         It runs in the plugin's own thread. Calls that could not be made in time are left out, not made up
         for. What it raises is logged and shown, and it is called again. Ends when the plugin is unloaded.
-        Raises `ValueError` below 0.01 s, `RuntimeError` before `start`.
+        Raises `ValueError` below 0.01 s, `TypeError` for what is no plain function, `RuntimeError` before
+        `start`.
         """
         if self._every is None:
             raise RuntimeError(f"plugin {self.name}: call every() in start() or later, not in __init__")
         if not seconds >= 0.01:
             raise ValueError(f"plugin {self.name}: every({seconds}): the interval must be 0.01 s or more")
         refuse_async(method, f"plugin {self.name}: every")
+        if not callable(method):
+            raise TypeError(f"plugin {self.name}: every() calls a method, not {type(method).__name__}")
         self._every(float(seconds), method, now)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tega_zmq import paths
-from tega_zmq.client.requests import PathLike, to_path
+from tega_zmq.client.requests import PathLike, check_function, to_path
 from tega_zmq.plugins.base import refuse_async
 from tega_zmq.plugins.events import say
 
@@ -187,6 +187,7 @@ class Facade:
 
     def _deferred(self, callback: Callable[..., Any], what: str) -> Callable[..., None]:
         refuse_async(callback, f"the callback of {what}")
+        check_function(callback, f"the callback of {what}", plain=True)
 
         def run(arguments: tuple[Any, ...]) -> None:
             try:

@@ -177,6 +177,25 @@ def test_handlers(node: FakeNode) -> None:
     run(story, node)
 
 
+def test_what_is_no_function_is_refused_before_anything_is_sent(node: FakeNode) -> None:
+    async def story(tega: Client) -> None:
+        wrong: Any = 5
+        for asked in (
+            tega.subscribe("a", wrong),
+            tega.subscribe("a", wrong, regex=True),
+            tega.listen("c", wrong),
+            tega.register("a.f", wrong),
+        ):
+            with pytest.raises(errors.InvalidValue, match="must be a function, not int"):
+                await asked
+        for tell in (tega.on_state, tega.on_dropped, tega.on_expired):
+            with pytest.raises(errors.InvalidValue, match="must be a function, not int"):
+                tell(wrong)
+        assert [type(each) for each in node.log] == [m.Hello]
+
+    run(story, node)
+
+
 def test_whatever_a_handler_raises_reaches_its_caller(node: FakeNode) -> None:
     class Mute(Exception):
         def __str__(self) -> str:

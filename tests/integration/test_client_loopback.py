@@ -138,6 +138,8 @@ def test_transactions(node: FakeNode, tega: Client) -> None:
 
 
 def test_a_wrong_argument_is_said_before_anything_is_sent(node: FakeNode, tega: Client) -> None:
+    async def later(_argument: Any) -> None: ...
+
     for wrong in (
         lambda: tega.put("a.b", {1, 2}),
         lambda: tega.put("a.b", {"x": object()}),
@@ -147,6 +149,15 @@ def test_a_wrong_argument_is_said_before_anything_is_sent(node: FakeNode, tega: 
         lambda: tega.call("a.f", print),
         lambda: tega.subscribe("a", print, "everywhere"),
         lambda: tega.publish(5, 1),  # type: ignore[arg-type]
+        lambda: tega.publish("c", float("nan")),
+        lambda: tega.subscribe("a", 5),  # type: ignore[arg-type]
+        lambda: tega.subscribe("a", later),
+        lambda: tega.listen("c", None, regex=True),  # type: ignore[arg-type]
+        lambda: tega.register("a.f", 5),  # type: ignore[arg-type]
+        lambda: tega.register("a.f", later),
+        lambda: tega.on_state("x"),  # type: ignore[arg-type, func-returns-value]
+        lambda: tega.on_dropped(5),  # type: ignore[arg-type, func-returns-value]
+        lambda: tega.on_expired(later),  # type: ignore[func-returns-value]
     ):
         with pytest.raises(errors.InvalidValue):
             wrong()

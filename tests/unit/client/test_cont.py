@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,24 @@ def test_values_are_copied() -> None:
     b.y = 2
     assert a["copy"] == {"y": 1}
     assert a.list == [{"y": 1}]
+
+
+def test_what_holds_itself_or_is_too_deep_is_no_value() -> None:
+    ring: list[Any] = []
+    ring.append({"x": ring})
+    tree: dict[str, Any] = {}
+    tree["x"] = tree
+    for value in ({"b": ring}, tree, {"b": [Cont("x", {"y": [1]}), ring]}):
+        with pytest.raises(InvalidValue, match="more than 128 containers"):
+            Cont("a", value)
+        with pytest.raises(InvalidValue, match="more than 128 containers"):
+            Cont("a")["b"] = value
+    deep = a = Cont("a")
+    for _ in range(2000):
+        deep = deep.x
+    deep.y = 1
+    with pytest.raises(InvalidValue, match="more than 128 containers"):
+        value_of(a)
 
 
 def test_names_with_an_underscore_are_not_oids() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -317,6 +320,29 @@ def test_urls(url: str) -> None:
 def test_what_is_no_url(url: Any, said: str) -> None:
     with pytest.raises(errors.InvalidValue, match=said):
         requests.check_url(url)
+
+
+def test_functions() -> None:
+    async def later() -> None: ...
+
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+
+    class Callable:
+        async def __call__(self) -> None: ...
+
+        async def method(self) -> None: ...
+
+    for function in (print, int, Cont, partial(print, 1), lambda: 1, [].append, Mock()):
+        requests.check_function(function, "the callback", plain=True)
+    for wrong in (5, None, "print", [print]):
+        for plain in (False, True):
+            with pytest.raises(errors.InvalidValue, match=r"^the callback must be a function, not "):
+                requests.check_function(wrong, "the callback", plain=plain)
+    for function in (later, stream, Callable(), Callable().method, partial(partial(later), 1)):
+        requests.check_function(function, "the callback", plain=False)
+        with pytest.raises(errors.InvalidValue, match=r"^the callback is async"):
+            requests.check_function(function, "the callback", plain=True)
 
 
 def test_tega_ids() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tega_zmq.errors import InvalidPath, Offline
+from tega_zmq.errors import InvalidPath, InvalidValue, Offline
 from tega_zmq.plugins import facade as module
 from tega_zmq.plugins.facade import Facade, Offered
 from tega_zmq.plugins.worker import Worker
@@ -188,3 +188,5 @@ def test_a_callback_that_is_async_is_refused(bench: Bench) -> None:
         bench.facade.register("a.b", later)
     with pytest.raises(TypeError, match="is async"):
         bench.facade.on_state(later)
+    with pytest.raises(InvalidValue, match=r"^the callback of a\.b must be a function, not int"):
+        bench.facade.subscribe("a.b", 5)

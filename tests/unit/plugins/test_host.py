@@ -638,7 +638,9 @@ def test_an_error_of_periodic_work_is_gone_when_it_works_again(fleet: Any) -> No
 def test_every_checks_its_arguments(fleet: Any) -> None:
     fleet.write("a.py", "class A(Plugin):\n    def start(self): self.every(0, self.stop)\n")
     fleet.write("b.py", "class B(Plugin):\n    def __init__(self): self.every(1, self.stop)\n")
+    fleet.write("c.py", "class C(Plugin):\n    def start(self): self.every(1, 5)\n")
     host = fleet.run()
+    assert "every() calls a method, not int" in entry(host, "c")["error"]
     assert "the interval must be 0.01 s or more" in entry(host, "a")["error"]
     assert "call every() in start() or later" in entry(host, "b")["error"]
 
