@@ -367,7 +367,7 @@ ROUTES = (
         "GET",
         "/_log",
         _log,
-        "the newest commits, of a path or of all roots",
+        "the newest commits, of a path or of all roots, deleted ones too",
         ("tega_id", "path", "limit", "since", "by"),
         answer=_LIST,
     ),
