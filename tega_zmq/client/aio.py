@@ -396,7 +396,8 @@ class Client:
         """Call `callback` with every change at, below and above `path` (with `regex`: of what matches).
 
         `scope` "global": forwarded up an agent's uplink. No change is missed or told twice, across lost
-        connections too; where the node does not keep what lay between, one `Change` says `reset`.
+        connections too; where the node does not keep what lay between, or not in memory if the root is new
+        since, one `Change` says `reset`.
 
         With `from_version` (a number, a tag, a time) every change since that version of the root is told
         first, then what comes, without a gap. Raises `Compacted`, which says the oldest version from which

@@ -32,7 +32,8 @@ OnEnd = Callable[[TegaError], Any]
 """Called when a subscription that stood ends by an error."""
 
 _NOTHING: Final = ("", -1)
-"""The position of who has heard nothing of a root: the node sends all of it."""
+"""The position of who has heard nothing of a root: the node sends all of it, from its first commit on if all
+are in its memory."""
 
 
 class Subscribed:
@@ -247,6 +248,7 @@ class Subscriptions:
                 changed.reset
                 or seen == (epoch, version)
                 or (seen is None and not (lost and version != -1))
+                or (seen == _NOTHING and version == -1)
                 or subscribed.replied.get(root) == (epoch, version)
             )
             return subscribed, changes_of(changed) if follows else (), False
@@ -259,6 +261,7 @@ class Subscriptions:
             follows = (
                 changed.reset
                 or (same and changed.previous <= seen[1])
+                or (seen == _NOTHING and changed.previous == -1)
                 or subscribed.replied.get(root) == (epoch, changed.previous)
             )
             if not follows:

@@ -300,7 +300,9 @@ def catch_up(node: Node, subscription: ChangeSubscription) -> None:
             continue
         if (epoch, version) == (root.epoch, root.version) or (not root.epoch and root.version != ABSENT):
             continue  # no epoch: it was given to an agent that has said nothing of it yet
-        missed = updates_since(root, epoch, version)
+        # Who has heard nothing of a root is at its beginning, in whatever epoch that was.
+        nothing = not epoch and version == ABSENT
+        missed = updates_since(root, root.epoch if nothing else epoch, version)
         if missed is None or not _trees_kept(root, version):
             _tell_present(node, subscription, root, _known(root, epoch, version))
             continue

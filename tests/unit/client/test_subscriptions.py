@@ -143,6 +143,19 @@ def test_a_root_that_comes_into_being_while_nobody_is_connected() -> None:
     assert told(subscriptions, changed(5, -1, reset=True)) == ([5], False)
 
 
+def test_all_commits_of_a_root_that_came_into_being_while_nobody_was_connected() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.to_path(("a",), "local", print)
+    subscriptions.confirmed(1, [])
+    assert subscriptions.welcomed(True) == [1]
+    subscriptions.get(1).ask()  # type: ignore[union-attr]
+    assert told(subscriptions, changed(1, 0)) == ([], False), "the first one was lost with the connection"
+    assert not subscriptions.confirmed(1, [["a", "", -1]])
+    assert told(subscriptions, changed(-1, -1)) == ([-1], False), "a part of the first"
+    assert told(subscriptions, changed(0, -1)) == ([0], False)
+    assert told(subscriptions, changed(1, 0)) == ([1], False)
+
+
 def test_the_first_word_of_a_new_root_was_lost_with_the_connection() -> None:
     subscriptions = Subscriptions()
     subscribed = subscriptions.to_regex("[ab]", "local", print)
@@ -213,25 +226,28 @@ def test_no_more_than_a_session_may_have(monkeypatch: pytest.MonkeyPatch) -> Non
 class Owner:
     """A node with one root and one subscription, as design and protocol want it: what it sends, in order."""
 
-    def __init__(self) -> None:
-        self.epoch, self.version, self.oldest = "e0", 3, 0
+    def __init__(self, version: int) -> None:
+        self.epoch, self.version, self.oldest = "e0", version, 0
         self.sent: tuple[str, int] | None = None
         self.line: list[Any] = []
 
     def subscribe(self, since: tuple[Any, ...]) -> None:
-        self.sent = (self.epoch, self.version)
+        there = self.version >= 0
+        self.sent = (self.epoch, self.version) if there else ("", -1)
         for _, epoch, version in since:
             self.sent = (epoch, version)
-        self.line.append([["a", *self.sent]])
+        self.line.append([["a", *self.sent]] if there or since else [])
         if since:
             self.catch_up()
 
     def catch_up(self) -> None:
         assert self.sent is not None
         epoch, version = self.sent
-        if self.sent == (self.epoch, self.version):
+        if self.sent == (self.epoch, self.version) or self.version < 0:
             return
-        if epoch != self.epoch or version < self.oldest:
+        if self.sent == ("", -1):
+            epoch = self.epoch
+        if epoch != self.epoch or version < self.oldest - (self.oldest == 0):
             self.sent = (self.epoch, self.version)
             self.line.append(changed(self.version, version, epoch=self.epoch, reset=True))
             return
@@ -255,16 +271,19 @@ class Owner:
     st.lists(
         st.sampled_from(["commit", "commit", "read", "read", "drop one", "cut", "compact", "clear"]),
         max_size=60,
-    )
+    ),
+    st.sampled_from([3, -1]),
 )
-def test_a_subscriber_ends_where_its_owner_is(steps: list[str]) -> None:
-    owner = Owner()
+def test_a_subscriber_ends_where_its_owner_is(steps: list[str], version: int) -> None:
+    owner = Owner(version)
     subscriptions = Subscriptions()
     subscribed = subscriptions.to_path(("a",), "local", print)
     owner.subscribe(subscribed.ask()[1][3])
     seen: list[tuple[str, int, bool]] = []
+    reads = itertools.count()
 
     def read() -> None:
+        assert next(reads) < 10_000, "it asks again and again"
         each = owner.line.pop(0)
         if isinstance(each, list):
             if subscriptions.confirmed(1, each):
@@ -282,6 +301,8 @@ def test_a_subscriber_ends_where_its_owner_is(steps: list[str]) -> None:
         else:
             owner.subscribe(subscribed.ask()[1][3])  # the session sends the unanswered request again
 
+    if version < 0:
+        read()  # from now on it stands
     for step in steps:
         match step:
             case "commit":
@@ -293,7 +314,7 @@ def test_a_subscriber_ends_where_its_owner_is(steps: list[str]) -> None:
             case "cut":
                 reconnect()
             case "compact":
-                owner.oldest = owner.version
+                owner.oldest = max(owner.version, 0)
             case "clear":
                 owner.epoch, owner.version, owner.oldest = owner.epoch + "x", -1, 0
                 owner.commit()
@@ -306,5 +327,7 @@ def test_a_subscriber_ends_where_its_owner_is(steps: list[str]) -> None:
     while owner.line:
         read()
     assert seen[-1][:2] == (owner.epoch, owner.version)
+    if version < 0 and not {"compact", "clear", "drop one"} & set(steps):
+        assert [each[1:] for each in seen] == [(number, False) for number in range(owner.version + 1)]
     for (epoch, version, _), (next_epoch, next_version, reset) in itertools.pairwise(seen):
         assert reset or (next_epoch, next_version) == (epoch, version + 1) or next_version == 0

@@ -479,6 +479,32 @@ def test_since_repeats_what_was_missed_or_says_that_it_is_not_kept(lab: Lab, pee
     assert reset.reset and reset.version == 4 and reset.changes == ((("a", "n"), (), (4,), ""),)
 
 
+def test_who_has_heard_nothing_of_a_root_is_told_all_its_commits_if_they_are_kept(
+    lab: Lab, peer: Peer
+) -> None:
+    for n in range(3):
+        peer.put("a.n", n)
+    epoch = peer.ask(m.Get, ("a",), None, "node", "")[3]
+    nothing = (("a", "", -1),)
+    for cls, what in ((m.Subscribe, ("a", "n")), (m.SubscribeRegex, r"a\.n")):
+        peer.ask(cls, 1, what, "local", nothing)
+        told = peer.take(m.Changed)
+        assert [(each.epoch, each.previous, each.version, each.reset) for each in told] == [
+            (epoch, -1, 0, False),
+            (epoch, 0, 1, False),
+            (epoch, 1, 2, False),
+        ]
+        assert [each.changes[0][1:3] for each in told] == [((), (0,)), ((0,), (1,)), ((1,), (2,))]
+    peer.ask(m.Subscribe, 1, ("a", "other"), "local", nothing)
+    assert peer.take(m.Changed) == []
+    peer.put("a.other", 1)
+    assert [(each.previous, each.version) for each in peer.take(m.Changed)] == [(-1, 3)]
+    for n in range(200):
+        peer.put("a.n", n)
+    peer.ask(m.Subscribe, 1, ("a", "n"), "local", nothing)
+    assert [each.reset for each in peer.take(m.Changed)] == [True]
+
+
 def test_one_that_does_not_read_catches_up_and_is_told_what_was_dropped(lab: Lab, peer: Peer) -> None:
     slow = lab.join("slow")
     slow.ask(m.Subscribe, 1, ("a",), "local", ())
