@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tega_zmq import paths
-from tega_zmq.errors import NotFound, ReadOnly, TegaError, TooLarge
+from tega_zmq.errors import NotFound, OwnerAway, ReadOnly, TegaError, TooLarge
 from tega_zmq.node import above
 from tega_zmq.node.effects import Publish, Send, SendUp
 from tega_zmq.node.state import ABOVE, Node
@@ -110,7 +110,9 @@ def _empty(root: Root) -> bool:
 def disown(node: Node, name: str) -> None:
     """Take the root of an agent that is gone for good over, under a new epoch.
 
-    A node with an uplink does not: it claimed the root above, so it is there that this is settled.
+    A node with an uplink does not: it claimed the root above, so it is there that this is settled. Nor does
+    one that was restarted just now: a write that the agent has done may come again from a session of before,
+    and would be done a second time, here.
     """
     root = node.tip.roots.get(check_root(name))
     if root is None:
@@ -120,6 +122,13 @@ def disown(node: Node, name: str) -> None:
     if node.uplink is not None:
         raise ReadOnly(
             f"{node.settings.tega_id} has claimed {name} for {root.owner} at the node above; disown it there",
+            root=name,
+            owner=root.owner,
+        )
+    if any(session.doubt > node.now for session in node.sessions):
+        raise OwnerAway(
+            f"programs that were here before {node.settings.tega_id} was restarted may have asked {root.owner}"
+            f" to write {name}; disown it when they are back or gone: in {node.settings.lease * 2:.0f} s at most",
             root=name,
             owner=root.owner,
         )

@@ -400,6 +400,9 @@ class _Transaction:
         if self.left:
             self.left -= 1
             op = self.load.op(self.load.random.choice(self.roots))
+            if op[0] == "rollback":
+                # By number: back from the present means from when it was begun, which the models do not know.
+                op = (*op[:2], abs(op[2]), *op[3:])
             self.program.ask(m.Write, (op,), "", self.txid, timeout=5.0, about=self)
         elif self.load.random.random() < 0.1:
             self.program.ask(m.CancelTransaction, self.txid, timeout=5.0)

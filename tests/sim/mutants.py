@@ -527,8 +527,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "falsy-result-lost",
         17,
         _CALLING,
-        "    if message.ok:\n",
-        "    if message.ok and message.value:\n",
+        "    ok, value = message.ok, message.value\n",
+        "    ok, value = message.ok and bool(message.value), message.value\n",
     ),
     Mutant(
         "no-handler-not-told",

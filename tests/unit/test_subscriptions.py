@@ -221,7 +221,9 @@ def test_the_present_value() -> None:
         (("r", "net", "eth1"), (), ({"mtu": 1},), ""),
     )
     assert subscriptions.present(to_path("r.none"), "r", node, None) == ((("r", "none"), (), (), ""),)
-    assert subscriptions.present(to_path("r.x"), "r", None, node) == ((("r", "x"), (), (), ""),)
+    gone = subscriptions.present(to_path("r.net.eth1"), "r", None, node)
+    assert gone == ((("r", "net", "eth1"), ({"mtu": 1},), (), ""),), "what is gone is told with what it was"
+    assert subscriptions.present(to_path("r.none"), "r", None, node) == ((("r", "none"), (), (), ""),)
     by_regex = to_regex(r"r\.net\.eth.*")
     assert {path: new for path, _, new, _ in subscriptions.present(by_regex, "r", None, node)} == {
         ("r", "net", "eth0"): (),

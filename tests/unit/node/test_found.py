@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tega_zmq import errors
 from tega_zmq.node import Settings
 from tega_zmq.store import Kept
@@ -77,6 +79,21 @@ def test_a_write_whose_owner_lost_its_session_is_not_sent_to_its_next_one() -> N
         assert error.outcome == "unknown"
     else:
         raise AssertionError("the write has an answer that nobody can know")
+
+
+def test_a_root_is_not_disowned_while_writes_of_before_a_restart_may_come_again() -> None:
+    fleet, pi1 = site()
+    noc = fleet.client("noc")
+    fleet.wait(1)
+    pi1.kill()
+    fleet.broker.kill()
+    fleet.broker.start()
+    other = fleet.client("other")
+    with pytest.raises(errors.OwnerAway, match="before gateway was restarted"):
+        other.ask(m.Manage, "disown", "ops-pi1")
+    assert noc.session is not None
+    fleet.wait(30)
+    assert other.ask(m.Manage, "disown", "ops-pi1") == {"disowned": "ops-pi1"}
 
 
 def test_an_agent_whose_root_is_disowned_under_it_claims_it_again_when_it_is_empty() -> None:

@@ -367,6 +367,7 @@ class FakeClient:
                     "deleted": name not in self.tree,
                     "versions": [0, len(past) - 1],
                     "updates": [0, len(past) - 1],
+                    "readable": [[0, len(past) - 1]],
                 }
                 for name, past in sorted(self.history.items())
             ]
