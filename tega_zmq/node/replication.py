@@ -126,9 +126,10 @@ def disown(node: Node, name: str) -> None:
             owner=root.owner,
         )
     if any(session.doubt > node.now for session in node.sessions):
+        wait = f"{node.settings.lease * 2:.0f} s"
         raise OwnerAway(
-            f"programs that were here before {node.settings.tega_id} was restarted may have asked {root.owner}"
-            f" to write {name}; disown it when they are back or gone: in {node.settings.lease * 2:.0f} s at most",
+            f"programs that were here before {node.settings.tega_id} was restarted may have asked"
+            f" {root.owner} to write {name}; disown it when they are back or gone: in {wait} at most",
             root=name,
             owner=root.owner,
         )
