@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,11 +14,14 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from tega_zmq import connect, errors
 from tests.processes import Fleet, Program, free_ports, until
 
 
@@ -45,6 +50,12 @@ def ask(
 
 def ready(url: str, context: ssl.SSLContext | None = None) -> bool:
     return ask(f"{url}/_health", context=context)[0] == 200
+
+
+def opened(url: str) -> socket.socket:
+    """A bare connection to where `url` is."""
+    at = urlsplit(url)
+    return socket.create_connection((at.hostname, at.port), timeout=20)
 
 
 def with_bridge(fleet: Fleet) -> str:
@@ -283,6 +294,73 @@ def test_a_certificate_is_read_again_on_sighup(fleet: Fleet, tmp_path: Path) -> 
     with pytest.raises(urllib.error.URLError):
         ask(f"{url}/a/b", context=of_first)
     assert bridge.stop() == 0
+
+
+def test_over_tls_who_says_nothing_counts_and_is_let_go(fleet: Fleet, tmp_path: Path) -> None:
+    file = certificate(tmp_path, "one")
+    fleet.broker.start()
+    bridge, url = alone(fleet, **{"tls.cert": str(file), "limits.per_client": "8", "limits.idle": "1.5"})
+    bridge.spawn()
+    trusts = ssl.create_default_context(cafile=str(file))
+    until(lambda: ready(url, trusts))
+    with ExitStack() as stack:
+        silent = [stack.enter_context(opened(url)) for _ in range(30)]
+        # Too many are closed at once, the others when their time to shake hands is over.
+        assert [peer.recv(1) for peer in silent] == [b""] * 30
+    until(lambda: ready(url, trusts))
+    assert bridge.stop() == 0
+    assert "Traceback" not in bridge.log.read_text()
+
+
+def test_without_descriptors_it_refuses_and_says_so_once(fleet: Fleet) -> None:
+    fleet.broker.start()
+    bridge, url = alone(fleet)
+    bridge.prefix = ["sh", "-c", 'ulimit -n 160; exec "$@"', "sh"]
+    bridge.spawn()
+    until(lambda: ready(url))
+    assert bridge.process is not None
+    pid = bridge.process.pid
+    assert bridge.lines("fewer connections than limits.connections") == 1
+    with ExitStack() as stack:
+        peers = [stack.enter_context(opened(url)) for _ in range(300)]
+        # The last ones hear why; what the bridge itself needs is left.
+        assert b"file descriptors" in peers[-1].recv(65536)
+        assert len(os.listdir(f"/proc/{pid}/fd")) <= 120
+    until(lambda: ready(url))
+    # Not even one to take a connection with: those that come wait.
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE, (5, 160))
+    with ExitStack() as stack:
+        peers = [stack.enter_context(opened(url)) for _ in range(50)]
+        until(lambda: bridge.lines("no connection can be taken for a moment"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        for peer in peers:
+            peer.sendall(b"GET /_health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert peer.recv(65536).startswith(b"HTTP/1.1 200")
+    assert bridge.lines("no connection can be taken for a moment") == 1
+    assert bridge.stop() == 0
+
+
+def test_without_descriptors_there_are_fewer_tunnels(fleet: Fleet) -> None:
+    fleet.broker.start()
+    bridge, url = alone(fleet)
+    bridge.prefix = ["sh", "-c", 'ulimit -n 160; exec "$@"', "sh"]
+    bridge.spawn()
+    until(lambda: ready(url))
+    assert bridge.process is not None
+    refused = 0
+    with ExitStack() as stack:
+        for _ in range(60):
+            try:
+                stack.enter_context(connect(url.replace("http", "ws"), timeout=20))
+            except errors.TegaError as error:
+                assert "503" in str(error), error
+                refused += 1
+                break
+        assert refused == 1
+        assert len(os.listdir(f"/proc/{bridge.process.pid}/fd")) <= 130
+        until(lambda: ready(url))
+    assert bridge.stop() == 0
+    assert bridge.lines("ERROR") == bridge.lines("Traceback") == 0
 
 
 def test_killed_under_load_it_loses_nothing_that_was_acknowledged(fleet: Fleet) -> None:

@@ -24,7 +24,7 @@ from tega_zmq.errors import TegaError
 from tega_zmq.paths import Path
 from tega_zmq.runtime.config import BridgeConfig
 
-__all__ = ["Bridge", "Plain"]
+__all__ = ["Bridge", "Connection", "Plain"]
 
 Plain = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """A handler as aiohttp has it: what the other parts' routes lead to."""
@@ -167,8 +167,11 @@ class Bridge:
 
     # -- connections -------------------------------------------------------------------------------
 
-    def connected(self, address: str) -> str:
-        """A connection from `address` came: return why it is not taken, or nothing."""
+    def connected(self, address: str, *, scarce: bool) -> str:
+        """A connection from `address` came: return why it is not taken, or nothing.
+
+        `scarce`: it has one of the last descriptors.
+        """
         here = self._per_address.get(address, 0)
         if self.stopping:
             return "the bridge is stopping"
@@ -176,9 +179,16 @@ class Bridge:
             return f"{self._connections} connections are open, as many as limits.connections allows"
         if here >= self.limits.per_client:
             return f"{here} connections of {address} are open, as many as limits.per_client allows"
+        if scarce:
+            return f"{self._connections} connections are open, as many as there are file descriptors for"
         self._connections += 1
         self._per_address[address] = here + 1
         return ""
+
+    def connection(self, address: str) -> Connection:
+        """Return what serves a connection from `address` that was taken."""
+        assert self._server is not None
+        return self._server.connection(address)
 
     def disconnected(self, address: str) -> None:
         """A connection that was taken is over."""
@@ -425,31 +435,21 @@ class _Request(web.BaseRequest):
     """It stays for as long as its peer likes: how long that is says nothing of the bridge."""
 
 
-class _Connection(RequestHandler):
+class Connection(RequestHandler):
     """One connection, counted; what is no HTTP is answered as all else is."""
 
     __slots__ = ("_address", "_bridge")
 
-    def __init__(self, bridge: Bridge, server: web.Server, **options: Any) -> None:
+    def __init__(self, bridge: Bridge, server: web.Server, address: str, **options: Any) -> None:
         super().__init__(server, **options)
         self._bridge = bridge
-        self._address: str | None = None
+        self._address: str | None = address
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if isinstance(peer, tuple) else ""
-        why = self._bridge.connected(address)
-        super().connection_made(transport)
-        if not why:
-            self._address = address
-            return
-        assert isinstance(transport, asyncio.WriteTransport)
-        body = answers.dump({"error": "TooLarge", "message": why})
-        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Length: {len(body)}\r\n".encode()
-        head += b"Content-Type: application/json\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
-        transport.write(head + body)
-        self._bridge.metrics.count("connections_refused")
-        self.force_close()
+    def leave(self) -> None:
+        """It is over, or never began: it counts no more."""
+        if self._address is not None:
+            self._bridge.disconnected(self._address)
+            self._address = None
 
     def close(self) -> None:
         """See `RequestHandler`; one that has asked for nothing yet is not waited for."""
@@ -458,9 +458,7 @@ class _Connection(RequestHandler):
             self.force_close()
 
     def connection_lost(self, error: BaseException | None) -> None:
-        if self._address is not None:
-            self._bridge.disconnected(self._address)
-            self._address = None
+        self.leave()
         super().connection_lost(error)
 
     def handle_error(
@@ -489,5 +487,5 @@ class _Server(web.Server):
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         return _Request(message, payload, protocol, writer, task, self._loop)
 
-    def __call__(self) -> RequestHandler:
-        return _Connection(self._bridge, self, loop=self._loop, **self._kwargs)
+    def connection(self, address: str) -> Connection:
+        return Connection(self._bridge, self, address, loop=self._loop, **self._kwargs)

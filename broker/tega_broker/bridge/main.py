@@ -15,6 +15,7 @@ from aiohttp import web
 
 from tega_broker.bridge import tls
 from tega_broker.bridge.app import Bridge
+from tega_broker.bridge.door import Door, room
 from tega_broker.bridge.parts import add_parts
 from tega_zmq.runtime import args, logs
 from tega_zmq.runtime.config import BridgeConfig
@@ -56,11 +57,12 @@ class Serving:
     """A bridge that listens. `url` says where, with the port that the system gave."""
 
     def __init__(
-        self, bridge: Bridge, runner: web.ServerRunner, url: str, secure: ssl.SSLContext | None
+        self, bridge: Bridge, runner: web.ServerRunner, door: Door, url: str, secure: ssl.SSLContext | None
     ) -> None:
         self.bridge = bridge
         self.url = url
         self._runner = runner
+        self._door = door
         self._secure = secure
 
     def reload(self) -> None:
@@ -76,22 +78,12 @@ class Serving:
         else:
             logger.info("certificate read again")
 
-    def _accept_no_more(self) -> None:
-        """Leave new connections to the system, which refuses them when the socket closes.
-
-        One that asyncio accepts in the pass in which its server closes would be neither served nor closed.
-        """
-        loop = asyncio.get_running_loop()
-        for site in self._runner.sites:
-            server = getattr(site, "_server", None)
-            for listening in server.sockets if isinstance(server, asyncio.Server) else ():
-                loop.remove_reader(listening.fileno())
-
     async def stop(self, reason: str = "the bridge is stopping") -> None:
         """End everything in order: what lasts hears `reason`, requests may end, then the sessions close."""
         await self.bridge.stop(reason)
-        self._accept_no_more()
+        self._door.pause()
         await asyncio.sleep(_SETTLE)
+        self._door.close()
         await self._runner.cleanup()
         await self.bridge.close()
 
@@ -104,17 +96,29 @@ async def serve(config: BridgeConfig, logger: logging.Logger) -> Serving:
     runner = web.ServerRunner(bridge.server(), shutdown_timeout=config.limits.stop)
     await runner.setup()
     at = urlsplit(config.listen)
+    door = Door(bridge, secure)
     try:
-        site = web.TCPSite(runner, at.hostname, at.port, ssl_context=secure, backlog=1024)
-        await site.start()
+        port = await door.open(at.hostname, at.port)
     except BaseException:
         await runner.cleanup()
         await bridge.close()
         raise
     bridge.start()
+    _tell_room(config, logger)
     host = f"[{at.hostname}]" if ":" in (at.hostname or "") else at.hostname
-    port = runner.addresses[0][1]
-    return Serving(bridge, runner, f"{at.scheme}://{host}:{port}", secure)
+    return Serving(bridge, runner, door, f"{at.scheme}://{host}:{port}", secure)
+
+
+def _tell_room(config: BridgeConfig, logger: logging.Logger) -> None:
+    connections, tunnels = room()
+    wanted = config.limits.connections
+    if connections < wanted:
+        logger.info(
+            "fewer connections than limits.connections: the limit of file descriptors is low",
+            extra={
+                "fields": {"connections": connections, "limits.connections": wanted, "or tunnels": tunnels}
+            },
+        )
 
 
 async def _run(config: BridgeConfig, logger: logging.Logger) -> int:
