@@ -113,6 +113,16 @@ MAX_TIMEOUT: Final = 86_400_000
 """Longest that a request may wait, in milliseconds."""
 
 
+_MINUTE: Final = 60.0
+"""Seconds for which refusals are counted, so that whoever sends nonsense does not fill the log."""
+
+_TOLD_OF_ONE: Final = 5
+"""Messages of one peer whose refusal is in the log in that time."""
+
+_TOLD_OF: Final = 20
+"""Peers of which the log tells in it."""
+
+
 def take_effects(node: Node) -> list[Effect]:
     """Return the effects since the last time, in order; the program carries them out."""
     if node.unsent:
@@ -305,7 +315,23 @@ def _root_update(node: Node, session: Session, message: RootUpdate) -> None:
 def _refuse(node: Node, peer: bytes, error: TegaError) -> None:
     code, text, fields = errors.encode(error)
     node.effects.append(Send(peer, messages.Refused(code, text, fields)))
-    node.note("warning", "message refused", error=f"{code}: {text}")
+    if node.now >= node.refused_until:
+        _tell_refused(node)
+        node.refused_until = node.now + _MINUTE
+    count = node.refused.get(peer, 0)
+    if count < _TOLD_OF_ONE and (count or len(node.refused) < _TOLD_OF):
+        node.refused[peer] = count + 1
+        node.note("warning", "message refused", error=f"{code}: {text}")
+    else:
+        node.refused_more += 1
+
+
+def _tell_refused(node: Node) -> None:
+    """The minute is over: say how many refusals in it had no line of their own."""
+    if node.refused_more:
+        node.note("warning", "more messages refused", times=node.refused_more)
+        node.refused_more = 0
+    node.refused.clear()
 
 
 _OTHERS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
@@ -556,6 +582,8 @@ def tick(node: Node, now: float) -> None:
     lifecycle.check_leases(node)
     if node.beacons:
         replication.send_beacons(node)
+    if node.refused_more and now >= node.refused_until:
+        _tell_refused(node)
     if node.uplink is not None:
         uplink.tick(node)
     if node.walks:
@@ -571,6 +599,8 @@ def next_deadline(node: Node) -> float:
         due = min(due, writing.next_idle(node))
     if node.deadlines:
         due = min(due, node.deadlines[0][0])
+    if node.refused_more:
+        due = min(due, node.refused_until)
     if node.uplink is not None:
         uplink_due = node.uplink.next_deadline()
         if uplink_due is not None:

@@ -316,6 +316,28 @@ def test_garbage_is_answered_with_its_id_where_that_can_be_read() -> None:
     assert isinstance(lab.take(stranger)[0], m.Refused)
 
 
+def test_who_sends_nonsense_does_not_fill_the_log() -> None:
+    lab, (_, client, stranger), _ = bench()
+    lab.notes.clear()
+
+    def told(peer: bytes, times: int) -> int:
+        before = len(lab.notes)
+        for _ in range(times):
+            machine.garbage(lab.node, peer, ProtocolError("not this"), None, lab.now)
+        lab.run()
+        return len(lab.notes) - before
+
+    assert (told(client, 9000), told(client, 1), told(stranger, 2)) == (5, 0, 2)
+    assert sum(told(b"peer%d" % number, 3) for number in range(500)) == 18 * 3
+    assert len(lab.node.refused) == 20
+    assert machine.next_deadline(lab.node) <= lab.now + 60
+    lab.wait(60)
+    assert [note.fields for note in lab.notes if note.event == "more messages refused"] == [
+        {"times": 8996 + 482 * 3}
+    ]
+    assert told(client, 9) == 5
+
+
 def test_a_forward_cannot_speak_for_sessions_of_others() -> None:
     lab = Lab()
     agent, other, client = lab.join("pi1", "agent"), lab.join("pi2", "agent"), lab.join("noc")
