@@ -315,23 +315,23 @@ def _root_update(node: Node, session: Session, message: RootUpdate) -> None:
 def _refuse(node: Node, peer: bytes, error: TegaError) -> None:
     code, text, fields = errors.encode(error)
     node.effects.append(Send(peer, messages.Refused(code, text, fields)))
-    if node.now >= node.refused_until:
+    if node.now >= node.bad_until:
         _tell_refused(node)
-        node.refused_until = node.now + _MINUTE
-    count = node.refused.get(peer, 0)
-    if count < _TOLD_OF_ONE and (count or len(node.refused) < _TOLD_OF):
-        node.refused[peer] = count + 1
+        node.bad_until = node.now + _MINUTE
+    count = node.bad_messages.get(peer, 0)
+    if count < _TOLD_OF_ONE and (count or len(node.bad_messages) < _TOLD_OF):
+        node.bad_messages[peer] = count + 1
         node.note("warning", "message refused", error=f"{code}: {text}")
     else:
-        node.refused_more += 1
+        node.bad_more += 1
 
 
 def _tell_refused(node: Node) -> None:
     """The minute is over: say how many refusals in it had no line of their own."""
-    if node.refused_more:
-        node.note("warning", "more messages refused", times=node.refused_more)
-        node.refused_more = 0
-    node.refused.clear()
+    if node.bad_more:
+        node.note("warning", "more messages refused", times=node.bad_more)
+        node.bad_more = 0
+    node.bad_messages.clear()
 
 
 _OTHERS: Final[Mapping[type, Callable[[Node, Session, Any], None]]] = {
@@ -582,7 +582,7 @@ def tick(node: Node, now: float) -> None:
     lifecycle.check_leases(node)
     if node.beacons:
         replication.send_beacons(node)
-    if node.refused_more and now >= node.refused_until:
+    if node.bad_more and now >= node.bad_until:
         _tell_refused(node)
     if node.uplink is not None:
         uplink.tick(node)
@@ -599,8 +599,8 @@ def next_deadline(node: Node) -> float:
         due = min(due, writing.next_idle(node))
     if node.deadlines:
         due = min(due, node.deadlines[0][0])
-    if node.refused_more:
-        due = min(due, node.refused_until)
+    if node.bad_more:
+        due = min(due, node.bad_until)
     if node.uplink is not None:
         uplink_due = node.uplink.next_deadline()
         if uplink_due is not None:

@@ -161,11 +161,11 @@ class Node:
         """Roots whose followers are to be told the present version, and when."""
         self.beacons_due = float("inf")
         """The earliest of these times."""
-        self.refused: dict[bytes, int] = {}
+        self.bad_messages: dict[bytes, int] = {}
         """How many messages of each peer were refused in the present minute, as far as that is in the log."""
-        self.refused_more = 0
+        self.bad_more = 0
         """How many more were in it."""
-        self.refused_until = now
+        self.bad_until = now
         """When that minute ends."""
         self.shown: list[tuple[float, Session, int, dict[str, int], Reply | Failure]] = []
         """Answers to forwarded writes, held until the replica shows them: (deadline, session, id, ...)."""

@@ -66,7 +66,8 @@ class BridgeLimits:
     )
     idle: float = key(
         75.0,
-        "How long a connection may stand without a request; its first line and headers must come in it, too.",
+        "How long a connection may stand without a request; its first line and headers must come in it, too, "
+        "and before them the handshake of TLS.",
         unit="seconds",
         minimum=0.1,
         maximum=86_400,
@@ -86,7 +87,11 @@ class BridgeLimits:
         maximum=3600,
     )
     connections: int = key(
-        4096, "Most connections at a time, tunnels and WebSockets among them.", minimum=1, maximum=1_000_000
+        4096,
+        "Most connections at a time, tunnels and WebSockets among them; fewer if the limit of file "
+        "descriptors is lower, of which a tunnel takes five.",
+        minimum=1,
+        maximum=1_000_000,
     )
     per_client: int = key(2048, "Most connections of one address at a time.", minimum=1, maximum=1_000_000)
     rate: float = key(

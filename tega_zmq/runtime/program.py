@@ -32,10 +32,11 @@ from tega_zmq.runtime.orderly import SIGNALS, Stopped
 from tega_zmq.runtime.sockets import ListenError
 from tega_zmq.tunnel.urls import Tls
 
-__all__ = ["fresh_id", "raise_descriptors", "run"]
+__all__ = ["SWITCH", "calm_collector", "fresh_id", "raise_descriptors", "run"]
 
-_SWITCH = 0.0005
-"""Seconds between thread switches: beside a busy loop the writer thread must get its turn soon."""
+SWITCH = 0.0005
+"""Seconds between thread switches: beside a busy loop the writer thread must get its turn soon, and a
+loop its own beside a busy thread."""
 
 _SPARE = 64
 """File descriptors that connections cannot take: they are for the files of log and history. Of a limit that
@@ -45,7 +46,7 @@ _OWN = 40
 """File descriptors that a node has without any session, and for those who are only told that it is full."""
 
 _COLLECT_AFTER = 200_000
-"""Objects of the youngest generation before the collector looks at them, see `_calm_collector`."""
+"""Objects of the youngest generation before the collector looks at them, see `calm_collector`."""
 
 
 def fresh_id() -> str:
@@ -70,7 +71,7 @@ def run(
     is one line in the log: a data folder that is held, damaged or not writable, an address in use, a signal
     before the node serves (see `orderly`).
     """
-    sys.setswitchinterval(_SWITCH)
+    sys.setswitchinterval(SWITCH)
     try:
         return _Program(config, logger, disk, closing, reload).run(ready)
     except (StorageError, ListenError, InvalidValue) as error:
@@ -265,7 +266,7 @@ class _Program(Hooks):
         for number in SIGNALS:
             signal.signal(number, lambda *_: loop.stop())
         signal.signal(signal.SIGHUP, lambda *_: self._hangup())
-        _calm_collector()
+        calm_collector(_COLLECT_AFTER)
         self._start_plugins(loop.requests[0])
         self._logger.info(
             "ready",
@@ -359,8 +360,8 @@ class _Program(Hooks):
             self._collected = time.monotonic()
 
 
-def _calm_collector() -> None:
-    """Keep the cycle collector from stalling the loop.
+def calm_collector(after: int) -> None:
+    """Keep the cycle collector from stalling the loop: it looks at new objects when they are `after`.
 
     The tree and its history have no cycles and are, for the most part, invisible to the collector; what is
     not would be looked at in full again and again. So what is there after the start is frozen, and the rest
@@ -368,7 +369,7 @@ def _calm_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 50, 1000)
+    gc.set_threshold(after, 50, 1000)
 
 
 def raise_descriptors(logger: logging.Logger, spare: int = 0) -> int:

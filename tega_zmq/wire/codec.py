@@ -139,19 +139,54 @@ def _refuse_extension(code: int, _: bytes) -> Any:
 def _check_shape(raw: list[Any], deepest: int) -> None:
     """Raise `ProtocolError` for a key that is not text, or for containers more than `deepest` deep."""
     level: list[Any] = [raw]
+    for left in range(deepest, 0, -1):
+        deeper = False
+        below: list[Any] = []
+        for each in level:
+            children: Iterable[Any] = each
+            if type(each) is dict:
+                if set(map(type, each)) != _TEXT:
+                    raise ProtocolError("the keys of a map must be text")
+                children = each.values()
+            if not _CONTAINERS.isdisjoint(map(type, children)):
+                deeper = True
+                below += [child for child in children if child and type(child) in _CONTAINERS]
+        if not deeper:
+            return
+        if left == 1:
+            break
+        level = below
+    raise ProtocolError(f"more than {deepest} lists and maps within one another")
+
+
+_TEXT: Final = {str}
+_CONTAINERS: Final = frozenset({list, dict, tuple})
+_CARRIED: Final = frozenset({*_CONTAINERS, str, int, float, bool, type(None), bytes})
+
+
+def _is_usual(message: Any, deepest: int) -> bool:
+    """Whether `message` has exact types only, text as keys, and at most `deepest` containers in one another.
+
+    If not, that is no fault yet. The numbers and texts in it are not looked at.
+    """
+    level: list[Any] = [message]
     for _ in range(deepest):
         below: list[Any] = []
         for each in level:
             children: Iterable[Any] = each
             if type(each) is dict:
-                if not all(type(key) is str for key in each):
-                    raise ProtocolError("the keys of a map must be text")
+                if set(map(type, each)) != _TEXT:
+                    return False
                 children = each.values()
-            below += [child for child in children if type(child) is list or type(child) is dict]
+            kinds = set(map(type, children))
+            if not kinds <= _CARRIED:
+                return False
+            if not _CONTAINERS.isdisjoint(kinds):
+                below += [child for child in children if child and type(child) in _CONTAINERS]
         if not below:
-            return
+            return True
         level = below
-    raise ProtocolError(f"more than {deepest} lists and maps within one another")
+    return False
 
 
 # -- messages to bytes -----------------------------------------------------------------------------
@@ -167,17 +202,22 @@ def encode(message: AnyMessage, limit: int = MAX_FRAME) -> bytes:
     """
     cls = type(message)
     values = _VALUES.get(cls)
-    if values is not None:
-        values(message)
+    if values is not None and _leaves(message):
+        values = None
     try:
         data: bytes = msgpack.packb((_CODE_OF[cls], *message))
     except Exception as error:  # noqa: BLE001  # as many classes as there are reasons
+        if values is not None:
+            values(message)  # it says where
         raise InvalidValue(f"{cls.__name__} cannot be sent: {_reason(error)}") from None
-    if len(data) > _MAX_SENT:  # a shorter one cannot be too deep either
-        if len(data) > limit:
-            text = f"{cls.__name__} would be a frame of {len(data)} bytes, more than {limit}"
-            raise TooLarge(text, size=len(data), limit=limit)
-        if len(data.translate(None, _PLAIN)) > _MAX_SENT:
+    if len(data) > limit:
+        text = f"{cls.__name__} would be a frame of {len(data)} bytes, more than {limit}"
+        raise TooLarge(text, size=len(data), limit=limit)
+    deep = len(data) > _MAX_SENT and len(data.translate(None, _PLAIN)) > _MAX_SENT
+    if (deep or values is not None) and not _is_usual(tuple(message), _MAX_VALUE):
+        if values is not None:
+            values(message)
+        if deep:  # a shorter one cannot be too deep either
             _check_depth(message, MAX_DEPTH if _CODE_OF[cls] >= _OUTWARDS else _MAX_SENT)
     return data
 
@@ -288,6 +328,16 @@ def _sure(value: Any) -> bool:
     if kind is float:
         return value - value == 0.0  # type: ignore[no-any-return]
     return kind is bool or value is None or (kind is int and -(1 << 63) <= value < 1 << 64)
+
+
+def _leaves(message: Any) -> bool:
+    """Whether all values in `message` are leaves that can travel."""
+    kind = type(message)
+    if kind is messages.Write:
+        return all(_sure(op[2]) for op in message.ops)
+    if kind is messages.Call or kind is messages.CallAll:
+        return not message.kwargs and all(map(_sure, message.args))
+    return _sure(message.value)
 
 
 def _check_ops(message: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tega_broker.bridge import rest_manage
 from tega_broker.bridge.openapi import describe
 from tega_broker.bridge.table import DATA
 from tests.bridgekit import Site, site
@@ -212,6 +213,17 @@ def test_diff(bridge: Site, root: str) -> None:
     assert [each["new"] for each in other] == [4]
     assert bridge.ask("GET", "/_diff").status == 400
     assert bridge.ask("GET", "/_diff?path=a..b").status == 400
+
+
+def test_edges_of_many_versions_are_bounded_by_the_work(alone: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        alone.ask("PUT", "/wide/changed/", number)
+        if not number:
+            alone.ask("PUT", "/wide/shared/", {f"k{n}": n for n in range(50)})
+    monkeypatch.setattr(rest_manage, "MAX_EDGES", 300)
+    assert alone.ask("GET", "/_edges?root_oid=wide").status == 200
+    answer = alone.ask("GET", "/_edges?root_oid=wide&old_roots=1")
+    assert (answer.status, answer.error) == (400, "TooLarge")
 
 
 def test_edges_show_what_versions_share(alone: Site) -> None:

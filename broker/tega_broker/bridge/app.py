@@ -157,13 +157,13 @@ class Bridge:
                     waiting[key] = (size, since)
 
     async def call(
-        self, client: Any, path: Path, args: list[Any], kwargs: dict[str, Any], seconds: float
+        self, client: Any, path: Path, args: requests.Ready, kwargs: requests.Ready, seconds: float
     ) -> Any:
         """Return the result of the handler at `path`. Raises as `Client.call`.
 
         Not by `Client.call`: an argument may have any name, `timeout` too.
         """
-        return await client._ask(requests.call(path, tuple(args), kwargs), seconds)
+        return await client._ask(requests.call(path, args, kwargs), seconds)
 
     # -- connections -------------------------------------------------------------------------------
 

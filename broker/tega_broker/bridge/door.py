@@ -81,7 +81,7 @@ class Door:
         self._said = float("-inf")
         self._unsaid = 0
 
-    async def open(self, host: str | None, port: int | None) -> int:
+    async def open(self, host: str | None, port: int) -> int:
         """Listen at `host` and `port` and return the port. Raises `OSError`."""
         loop = asyncio.get_running_loop()
         bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False)

@@ -20,13 +20,17 @@ from tega_broker.bridge.parts import add_parts
 from tega_zmq.runtime import args, logs
 from tega_zmq.runtime.config import BridgeConfig
 from tega_zmq.runtime.notify import Notifier
-from tega_zmq.runtime.program import raise_descriptors
+from tega_zmq.runtime.program import SWITCH, calm_collector, raise_descriptors
 from tega_zmq.runtime.schema import ConfigError
 
 __all__ = ["Serving", "main", "serve"]
 
 _SETTLE = 0.05
 """Seconds that what was accepted has to begin, before connections are closed."""
+
+
+_COLLECT_AFTER = 20_000
+"""New objects before the collector looks at them: a body of a megabyte can hold a million."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     logger = logs.setup("tega-bridge", config.log_level, config.log_format)
     raise_descriptors(logger)
+    sys.setswitchinterval(SWITCH)
     try:
         return asyncio.run(_run(config, logger))
     except (ConfigError, OSError) as error:
@@ -98,7 +103,7 @@ async def serve(config: BridgeConfig, logger: logging.Logger) -> Serving:
     at = urlsplit(config.listen)
     door = Door(bridge, secure)
     try:
-        port = await door.open(at.hostname, at.port)
+        port = await door.open(at.hostname, at.port or 0)
     except BaseException:
         await runner.cleanup()
         await bridge.close()
@@ -127,6 +132,7 @@ async def _run(config: BridgeConfig, logger: logging.Logger) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = await serve(config, logger)
+    calm_collector(_COLLECT_AFTER)
     loop.add_signal_handler(signal.SIGHUP, serving.reload)
     notifier = Notifier()
     logger.info(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from tega_broker.bridge.answers import BadRequest, dump_sorted, json_response
-from tega_broker.bridge.reading import Query, flag, message_of, oids, parse_json, read_body, regex_of, word
+from tega_broker.bridge.reading import Query, flag, message_of, oids, parse_body, read_body, regex_of, word
 from tega_broker.bridge.streaming import stream
 from tega_broker.bridge.table import DATA, Asked, Route
+from tega_zmq.client.requests import Ready, to_value
 from tega_zmq.client.results import Committed, NodeView
 from tega_zmq.errors import Collision, InvalidValue, NotFound, TooLarge
 from tega_zmq.paths import Path, format_path
@@ -161,12 +163,17 @@ async def _expected(bridge: Bridge, path: Path, asked: Asked) -> int | str | Non
     )
 
 
+def _ready(path: Path, value: Any) -> Ready:
+    return Ready(to_value(value, format_path(path)))
+
+
 async def _put(bridge: Bridge, asked: Asked) -> web.Response:
     path = oids(asked.path)
     query = asked.query
     txid = word(query, "txid")
     ephemeral = flag(query, "ephemeral")
-    value = parse_json(await read_body(asked.request, bridge.limits.body, bridge.limits.slow))
+    body = await read_body(asked.request, bridge.limits.body, bridge.limits.slow)
+    value = await parse_body(body, None if ephemeral else partial(_ready, path))
     if ephemeral:
         return await _put_ephemeral(bridge, asked, path, value)
     if txid is not None:
@@ -208,7 +215,7 @@ async def _patch(bridge: Bridge, asked: Asked) -> web.Response:
         async with bridge.members.use(asked.tega_id) as client:
             value = await client.get(path)
         return await _put_ephemeral(bridge, asked, path, value)
-    value = parse_json(body)
+    value = await parse_body(body, partial(_ready, path))
     if txid is not None:
         expected = await _expected(bridge, path, asked)
         await bridge.transactions.run(txid, lambda tx: tx.patch(path, value, version=expected))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Awaitable, Callable
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aiohttp import web
 
 from tega_broker.bridge.answers import BadRequest, json_response
-from tega_broker.bridge.reading import Query, flag, message_of, parse_json, read_body, word
+from tega_broker.bridge.reading import Query, flag, message_of, parse_body, read_body, word
 from tega_broker.bridge.rest_data import committed, version_of
 from tega_broker.bridge.table import Asked, Handler, Route
+from tega_zmq.client.requests import Ready, to_args, to_value
 from tega_zmq.client.results import Difference, LogEntry
 from tega_zmq.errors import InvalidValue, NotFound
 from tega_zmq.paths import Path, check, format_path, parse
@@ -27,7 +29,7 @@ __all__ = ["ROUTES"]
 _NUMBER = re.compile(r"\d{1,9}")
 _BY = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
 MAX_EDGES = 200_000
-"""Most edges in an answer."""
+"""Most edges in an answer, and most nodes that are looked at for it: versions share most of theirs."""
 
 
 # -- parameters ------------------------------------------------------------------------------------
@@ -249,6 +251,8 @@ async def _edges(bridge: Bridge, asked: Asked) -> web.Response:
         check((wanted,))
     old = flag(query, "old_roots")
     edges: dict[tuple[str, str], None] = {}
+    loop = asyncio.get_running_loop()
+    looked_at = 0
     async with bridge.members.use(asked.tega_id) as client:
         for each in await client.inspect("old"):
             first, last = each["versions"]
@@ -259,15 +263,18 @@ async def _edges(bridge: Bridge, asked: Asked) -> web.Response:
                     attributes = await client.attributes((each["root"],), version=version)
                 except NotFound:
                     continue
-                _collect(attributes, edges)
-                if len(edges) > MAX_EDGES:
+                looked_at += await loop.run_in_executor(None, _collect, attributes, edges)
+                if max(len(edges), looked_at) > MAX_EDGES:
                     raise BadRequest(
-                        f"more than {MAX_EDGES} edges; name a root, or leave old_roots away", "TooLarge"
+                        f"more than {MAX_EDGES} nodes or edges; name a root, or leave old_roots away",
+                        "TooLarge",
                     )
-    return json_response([list(edge) for edge in edges])
+    return await loop.run_in_executor(None, lambda: json_response([list(edge) for edge in edges]))
 
 
-def _collect(attributes: dict[str, Any], edges: dict[tuple[str, str], None]) -> None:
+def _collect(attributes: dict[str, Any], edges: dict[tuple[str, str], None]) -> int:
+    """Add the edges of one version of a root to `edges`; return how many nodes it has."""
+    count = 1
     stack: list[tuple[tuple[str, ...], dict[str, Any]]] = [((attributes["_oid"],), attributes)]
     while stack:
         path, node = stack.pop()
@@ -282,16 +289,15 @@ def _collect(attributes: dict[str, Any], edges: dict[tuple[str, str], None]) -> 
             # A node points back at its parent of when it was made: newer ones share it.
             edges[there, f"{format_path(path)}({child['_version']})"] = None
             stack.append((below, child))
+        count += len(children)
+    return count
 
 
 # -- calls -----------------------------------------------------------------------------------------
 
 
-async def _rpc(bridge: Bridge, asked: Asked) -> web.Response:
-    path = parse(_needed(asked.query, "path"))
-    seconds = _seconds(asked.query, bridge.limits.timeout)
-    body = await read_body(asked.request, bridge.limits.body, bridge.limits.slow)
-    given = parse_json(body) if body else {}
+def _arguments(given: Any) -> tuple[Ready, Ready]:
+    """Return args and kwargs in the body of a call. Raises `InvalidValue`."""
     if not isinstance(given, dict) or given.keys() - {"args", "kwargs"}:
         raise InvalidValue('the body of a call is {"args": [...], "kwargs": {...}}')
     args, kwargs = given.get("args", []), given.get("kwargs", {})
@@ -299,6 +305,14 @@ async def _rpc(bridge: Bridge, asked: Asked) -> web.Response:
         raise InvalidValue("args must be an array", path="args")
     if not isinstance(kwargs, dict):
         raise InvalidValue("kwargs must be an object", path="kwargs")
+    return Ready(to_args(args)), Ready(to_value(kwargs, "argument"))
+
+
+async def _rpc(bridge: Bridge, asked: Asked) -> web.Response:
+    path = parse(_needed(asked.query, "path"))
+    seconds = _seconds(asked.query, bridge.limits.timeout)
+    body = await read_body(asked.request, bridge.limits.body, bridge.limits.slow)
+    args, kwargs = await parse_body(body or b"{}", _arguments)
     async with bridge.members.use(asked.tega_id) as client:
         result = await bridge.call(client, path, args, kwargs, seconds)
     return json_response({"result": result})

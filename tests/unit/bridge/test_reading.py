@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -101,3 +103,19 @@ def test_any_body_is_read_as_json_has_it_or_refused(body: bytes) -> None:
         assert str(error)
     else:
         assert json.dumps(json.loads(body)) == json.dumps(found)
+
+
+def test_large_bodies_are_parsed_aside() -> None:
+    def where(_: Any) -> int:
+        return threading.get_ident()
+
+    async def story() -> None:
+        here = threading.get_ident()
+        assert await reading.parse_body(b"[1]", where) == here
+        large = b"[" + b"1," * 40_000 + b"1]"
+        assert await reading.parse_body(large, where) != here
+        assert len(await reading.parse_body(large)) == 40_001
+        with pytest.raises(Refusal):
+            await reading.parse_body(large + b"x")
+
+    asyncio.run(story())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tega_zmq.errors import InvalidValue, ProtocolError, TooLarge
-from tega_zmq.wire import MAX_DEPTH, MAX_FRAME, check, decode, encode, messages, request_id
+from tega_zmq.wire import MAX_DEPTH, MAX_FRAME, check, codec, decode, encode, messages, request_id
 from tega_zmq.wire.fields import reader
 from tega_zmq.wire.messages import (
     Begin,
@@ -495,3 +495,16 @@ def test_plain_messages_without_fields() -> None:
     assert decode(encode(Message((), "c", "t", None))) == Message((), "c", "t", None)
     assert decode(encode(Dropped(0))) == Dropped(0)
     assert decode(encode(Hello(1, "", "", "", ""))) == Hello(1, "", "", "", "")
+
+
+@pytest.mark.parametrize("value", [[[]] * 300, [{"a": 1}] * 300, {f"k{n}": [n] for n in range(300)}])
+def test_what_is_usual_is_looked_through_once(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(codec, "check", never)
+    monkeypatch.setattr(codec, "_check_depth", never)
+    write = sample(Write)._replace(ops=(("put", ("a",), value, None, False),))
+    assert same(decode(encode(write)).ops[0][2], value)
+    call = sample(Call)._replace(args=(value,), kwargs={"k": value})
+    assert same(decode(encode(call)).kwargs["k"], value)
