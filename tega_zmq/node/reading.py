@@ -28,11 +28,11 @@ MAX_LOGGED = 1000
 SHORT = 2000
 """Most nodes of a value that is read at one go."""
 
-_FORMS = frozenset({"value", "node", "attributes", "oids", "edges"})
+_FORMS = frozenset({"value", "node", "place", "attributes", "oids", "edges"})
 
 
 def get_request(node: Node, session: Session, request: Get) -> None:
-    """Read one path, at a version or now, in one of five forms."""
+    """Read one path, at a version or now, in one of six forms."""
     path = paths.check(request.path)
     if request.form not in _FORMS:
         raise InvalidValue(f"there is no form {request.form[:32]!a}; there are {', '.join(sorted(_FORMS))}")
@@ -289,7 +289,7 @@ def _form(
         found = store.lookup(state, path, version)
     except NotFound:
         offered = _with_handlers(node, path, None) if version is None else None
-        if not offered or form == "attributes":
+        if not offered or form in ("attributes", "place"):
             raise
         if form == "oids":
             below = offered if type(offered) is dict else {}
@@ -302,6 +302,9 @@ def _form(
         if not tree.is_container(found):
             return []
         return [[oid, tree.is_container(child)] for oid, child in found[1].items()]
+    if form == "place":
+        root = state.roots[path[0]]
+        return [root.version if version is None else version, found[0], root.epoch, age(node, path[0])]
     return _shown(node, state, request, path, version, found, tree_value(found, most=most))
 
 

@@ -70,6 +70,45 @@ def test_it_is_all_of_one_version(large: tuple[Site, Any]) -> None:
     assert before <= version
 
 
+def test_a_version_that_is_a_name_is_the_same_one_to_the_end(
+    large: tuple[Site, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, value = large
+    client = bridge.client()
+    whole = streaming._object
+
+    async def moving(*arguments: Any) -> Any:
+        asked.append(arguments[-1])
+        async for part in whole(*arguments):
+            yield part
+
+    client.tag("big", "mark")
+    now = bridge.ask("GET", "/_roots").json["big"]
+    monkeypatch.setattr(streaming, "_object", moving)
+    for version in ("mark", "2099-01-01T00:00:00Z", str(now)):
+        asked: list[Any] = []
+        assert bridge.ask("GET", f"/big?version={version}").json == value
+        assert set(asked) == {now}
+    client.untag("big", "mark")
+    assert bridge.ask("GET", "/big?version=mark").status == 404
+
+
+def test_it_has_an_entity_tag(large: tuple[Site, Any]) -> None:
+    bridge, _ = large
+    small, whole = bridge.ask("GET", "/big/empty"), bridge.ask("GET", "/big")
+    epoch = small.headers["etag"].strip('"').partition("-")[0]
+    version = bridge.ask("GET", "/_roots").json["big"]
+    assert whole.headers["etag"] == f'"{epoch}-{version}"'
+    assert whole.headers["x-tega-version"] == str(version)
+    packed = bridge.ask("GET", "/big", headers={"Accept-Encoding": "gzip"}).headers["etag"]
+    assert packed == f'W/"{epoch}-{version}"'
+    for tag in (packed, whole.headers["etag"], "*"):
+        known = bridge.ask("GET", "/big", headers={"If-None-Match": tag})
+        assert (known.status, known.body) == (304, b"")
+    assert bridge.ask("GET", "/big?version=-1", headers={"If-None-Match": packed}).status == 200
+    assert bridge.ask("GET", "/big?internal=1").status == 413
+
+
 def test_it_breaks_off_where_it_cannot_be_whole(
     large: tuple[Site, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from tega_broker.bridge.answers import BadRequest, dump_sorted, json_response
 from tega_broker.bridge.reading import Query, flag, message_of, oids, parse_body, read_body, regex_of, word
 from tega_broker.bridge.streaming import stream
 from tega_broker.bridge.table import DATA, Asked, Route
-from tega_zmq.client.requests import Ready, to_value
+from tega_zmq.client.requests import Ready, as_place, get, to_value
 from tega_zmq.client.results import Committed, NodeView
 from tega_zmq.errors import Collision, InvalidValue, NotFound, TooLarge
 from tega_zmq.paths import Path, format_path
@@ -87,17 +87,33 @@ async def _get(bridge: Bridge, asked: Asked) -> web.StreamResponse:
         try:
             node = await _read(client.node(path, version=version), version)
         except TooLarge:
-            return await stream(bridge, client, asked.request, path, version)
-    tag = _tag(node)
-    headers = {"ETag": f'"{tag}"', "X-Tega-Version": str(node.version), "Cache-Control": "no-cache"}
+            place = await client._ask(get(path, version, "place"), None)
+            number, node = as_place(place)
+            headers = _headers(node)
+            if _has(asked, node):
+                return web.Response(status=304, headers=headers)
+            return await stream(bridge, client, asked.request, path, number, headers)
+    headers = _headers(node)
+    if _has(asked, node):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=dump_sorted(node.value), headers=headers, content_type=_JSON)
+
+
+def _headers(node: NodeView) -> dict[str, str]:
+    """The headers of an answer with the value of `node`."""
+    headers = {"ETag": f'"{_tag(node)}"', "X-Tega-Version": str(node.version), "Cache-Control": "no-cache"}
     if node.age is not None:
         headers["Age"] = str(int(node.age))
+    return headers
+
+
+def _has(asked: Asked, node: NodeView) -> bool:
+    """Whether who asks has the value of `node` already, as If-None-Match says. Raises `BadRequest`."""
     wanted = asked.request.headers.get("If-None-Match")
-    if wanted is not None:
-        tags = _tags(wanted)
-        if tag in tags or tags == ["*"]:
-            return web.Response(status=304, headers=headers)
-    return web.Response(body=dump_sorted(node.value), headers=headers, content_type=_JSON)
+    if wanted is None:
+        return False
+    tags = _tags(wanted)
+    return _tag(node) in tags or tags == ["*"]
 
 
 async def _read(reading: Any, version: Any) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from tega_broker.bridge.answers import dump, dump_sorted, wants_gzip
-from tega_zmq.errors import NotFound, TegaError, TooLarge
+from tega_zmq.errors import TegaError, TooLarge
 from tega_zmq.paths import Path, format_path
 
 if TYPE_CHECKING:
@@ -27,20 +27,25 @@ _CHUNK: Final = 64 * 1024
 
 
 async def stream(
-    bridge: Bridge, client: Client, request: web.BaseRequest, path: Path, version: Any
+    bridge: Bridge,
+    client: Client,
+    request: web.BaseRequest,
+    path: Path,
+    version: int,
+    headers: Mapping[str, str],
 ) -> web.StreamResponse:
-    """Answer with the value at `path`; `version` as in `Client.get`, None for the present one.
+    """Answer with the value at `path` as of `version`, a number that stands for the same one all the time.
 
     Raises what a read may raise, until the answer has begun; if its version is dropped after that, the
     connection ends.
     """
-    pinned = await _pin(client, path, version)
-    oids = await client.oids(path, version=pinned)
-    response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache"})
+    oids = await client.oids(path, version=version)
+    response = web.StreamResponse(headers={"Content-Type": "application/json", **headers})
     response.enable_chunked_encoding()
     packer = None
     if wants_gzip(request.headers.get("Accept-Encoding", "")):
         response.headers["Content-Encoding"] = "gzip"
+        response.headers["ETag"] = "W/" + headers["ETag"]
         packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     response.headers.add("Vary", "Accept-Encoding")
     bridge.finish(request, response)
@@ -50,7 +55,7 @@ async def stream(
         return response
     try:
         gathered = bytearray()
-        async for part in _object(client, path, [oid for oid, _ in oids], pinned):
+        async for part in _object(client, path, [oid for oid, _ in oids], version):
             gathered += part
             if len(gathered) >= _CHUNK:
                 await response.write(packer.compress(gathered) if packer else bytes(gathered))
@@ -67,17 +72,7 @@ async def stream(
     return response
 
 
-async def _pin(client: Client, path: Path, version: Any) -> Any:
-    """Return a version that stays the same one: a number where it was counted back from now."""
-    if version is not None and not (isinstance(version, int) and version < 0):
-        return version
-    for each in await client.inspect("roots"):
-        if each["root"] == path[0]:
-            return each["version"] + (version or 0)
-    raise NotFound(f"there is no {path[0]}", path=path[0])
-
-
-async def _object(client: Client, path: Path, oids: list[str], version: Any) -> AsyncIterator[bytes]:
+async def _object(client: Client, path: Path, oids: list[str], version: int) -> AsyncIterator[bytes]:
     """Yield the container at `path`, whose `oids` are known, as JSON, in parts."""
     mark = b"{"
     oids = sorted(oids)

@@ -329,7 +329,7 @@ def test_who_sends_nonsense_does_not_fill_the_log() -> None:
 
     assert (told(client, 9000), told(client, 1), told(stranger, 2)) == (5, 0, 2)
     assert sum(told(b"peer%d" % number, 3) for number in range(500)) == 18 * 3
-    assert len(lab.node.refused) == 20
+    assert len(lab.node.bad_messages) == 20
     assert machine.next_deadline(lab.node) <= lab.now + 60
     lab.wait(60)
     assert [note.fields for note in lab.notes if note.event == "more messages refused"] == [

@@ -40,9 +40,15 @@ def test_the_forms_of_a_read(peer: Peer) -> None:
     assert (value, version, ephemeral, age) == ({"c": 1}, 0, False, None) and epoch
     assert sorted(peer.ask(m.Get, ("a",), None, "oids", "")) == [["b", True], ["d", False]]
     assert peer.ask(m.Get, ("a", "d"), None, "oids", "") == []
+    assert peer.ask(m.Get, ("a", "b"), None, "place", "") == [0, 0, epoch, None]
     attributes, _ = peer.ask(m.Get, ("a", "b"), None, "attributes", "")
     assert attributes["_oid"] == "b" and attributes["_value"]["c"]["_value"] == 1
     peer.put("a.d", [2])
+    assert peer.ask(m.Get, ("a", "b"), None, "place", "") == [1, 0, epoch, None]
+    assert peer.ask(m.Get, ("a",), -1, "place", "") == [0, 0, epoch, None]
+    peer.ask(m.Tag, "a", 0, "first")
+    assert peer.ask(m.Get, ("a", "d"), "first", "place", "")[:2] == [0, 0]
+    refused(peer, errors.NotFound, m.Get, ("a", "x"), None, "place", "")
     edges, age = peer.ask(m.Get, ("a",), None, "edges", "")
     assert edges == [
         [["a"], 0, "b", 0],
