@@ -148,9 +148,10 @@ def _check_shape(raw: list[Any], deepest: int) -> None:
                 if set(map(type, each)) != _TEXT:
                     raise ProtocolError("the keys of a map must be text")
                 children = each.values()
-            if not _CONTAINERS.isdisjoint(map(type, children)):
+            found = [child for child in children if type(child) in _CONTAINERS]
+            if found:
                 deeper = True
-                below += [child for child in children if child and type(child) in _CONTAINERS]
+                below += [child for child in found if child]
         if not deeper:
             return
         if left == 1:
@@ -213,11 +214,15 @@ def encode(message: AnyMessage, limit: int = MAX_FRAME) -> bytes:
     if len(data) > limit:
         text = f"{cls.__name__} would be a frame of {len(data)} bytes, more than {limit}"
         raise TooLarge(text, size=len(data), limit=limit)
-    deep = len(data) > _MAX_SENT and len(data.translate(None, _PLAIN)) > _MAX_SENT
+    if len(data) <= _MAX_SENT:  # it cannot be too deep either
+        if values is not None:
+            values(message)
+        return data
+    deep = len(data.translate(None, _PLAIN)) > _MAX_SENT
     if (deep or values is not None) and not _is_usual(tuple(message), _MAX_VALUE):
         if values is not None:
             values(message)
-        if deep:  # a shorter one cannot be too deep either
+        if deep:
             _check_depth(message, MAX_DEPTH if _CODE_OF[cls] >= _OUTWARDS else _MAX_SENT)
     return data
 

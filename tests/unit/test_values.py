@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tega_zmq import values
 from tega_zmq.errors import InvalidPath, InvalidValue
 from tega_zmq.values import MAX_CONTAINERS, MAX_INT, MIN_INT, check, check_passed, check_root, same, size
 
@@ -237,3 +238,12 @@ def test_order_of_keys_does_not_matter() -> None:
     assert same([{"a": 1, "b": 2}], [{"b": 2, "a": 1}])
     assert same(0.0, 0.0)
     assert same(-0.0, float("-0.0"))
+
+
+def test_what_is_right_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    value = [[], {"a": [1, None, 1.5, True, "\u00e4" * 40]}, -(2**63), 2**64 - 1, "x" * 70_000, {}]
+    monkeypatch.setattr(values, "_inside", never)
+    assert values.check(value) == values.check({"k": value}) - 3 == len(msgpack.packb(value))

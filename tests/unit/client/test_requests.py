@@ -362,3 +362,17 @@ def test_fresh_tega_ids_are_valid(host: str, pid: int, random: str) -> None:
 def test_timeouts(timeout: Any) -> None:
     with pytest.raises(errors.InvalidValue, match="timeout"):
         requests.check_timeout(timeout)
+
+
+def test_what_is_usual_is_copied_without_naming_each_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(requests, "_plain", never)
+    value = {"a": [[], {"ä": [1, None, 1.5, True]}], "b": {}, "c": -(2**63)}
+    made = requests.to_value(value)
+    assert made == value
+    assert made["a"] is not value["a"] and made["a"][0] is not value["a"][0] and made["b"] is not value["b"]
+    assert requests.to_value(requests.Ready(made)) is made
+    ready = requests.Ready(requests.to_args([value]))
+    assert requests.call("a.b", ready, requests.Ready(made))[1][1:] == ((value,), made)
