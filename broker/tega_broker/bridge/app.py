@@ -68,6 +68,8 @@ class Bridge:
         self._count = 0
         self._per_address: dict[str, int] = {}
         self._connections = 0
+        self.tunnels = 0
+        """How many of the connections carry a tunnel, which has more descriptors."""
         self.table: tuple[Route, ...] = (
             *rest_data.ROUTES,
             *rest_manage.ROUTES,

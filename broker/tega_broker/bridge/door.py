@@ -61,12 +61,14 @@ def room() -> tuple[int, int]:
     return connections, max(1, (_most(tunnels=True) - _OWN) // _OF_TUNNEL)
 
 
-def scarce(descriptor: int, *, tunnels: bool = False) -> bool:
+def scarce(connections: int, tunnels: int, descriptor: int = 0, *, for_tunnel: bool = False) -> bool:
     """Whether so many descriptors are open that no more may go into connections, or into tunnels.
 
-    `descriptor` was opened last: the system gives the lowest that is free, so at least as many are open.
+    `connections` are those that are open, of which `tunnels` carry one. `descriptor` was opened last: the
+    system gives the lowest that is free, so at least as many are open.
     """
-    return descriptor >= _most(tunnels=tunnels)
+    used = _OWN + connections + (_OF_TUNNEL - 1) * tunnels
+    return max(used, descriptor) >= _most(tunnels=for_tunnel)
 
 
 class Door:
@@ -134,7 +136,8 @@ class Door:
                 return
             peer.setblocking(False)
             host = str(address[0])
-            why = self._bridge.connected(host, scarce=scarce(peer.fileno()))
+            few = scarce(self._bridge.connections, self._bridge.tunnels, peer.fileno())
+            why = self._bridge.connected(host, scarce=few)
             if why:
                 self._bridge.metrics.count("connections_refused")
                 _refuse(peer, why, plain=self._secure is None)

@@ -9,7 +9,6 @@ which bounds its queue for every session, or `limits.slow` gives it up.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -140,24 +139,6 @@ async def close(socket: web.WebSocketResponse, code: int, reason: str) -> None:
         await socket.close(code=code, message=reason.encode()[:_LONGEST_REASON])
 
 
-def _check_room(open_now: int) -> None:
-    """Raise `Refusal` if there are no descriptors for another tunnel, which takes several."""
-    try:
-        descriptor = os.eventfd(0, os.EFD_CLOEXEC)
-    except OSError:
-        few = True
-    else:
-        few = scarce(descriptor, tunnels=True)
-        os.close(descriptor)
-    if few:
-        raise Refusal(
-            503,
-            "TooLarge",
-            f"{open_now} tunnels stand, as many as there are file descriptors for",
-            headers={"Retry-After": "1"},
-        )
-
-
 class _Tunnels:
     """All tunnels of a bridge."""
 
@@ -173,8 +154,22 @@ class _Tunnels:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one tunnel until it ends."""
         bridge = self._bridge
-        _check_room(len(self.open))
-        socket = await upgraded(bridge, request, MAX_FRAME)
+        if scarce(bridge.connections, bridge.tunnels, for_tunnel=True):
+            raise Refusal(
+                503,
+                "TooLarge",
+                f"{bridge.tunnels} tunnels stand, as many as there are file descriptors for",
+                headers={"Retry-After": "1"},
+                close=True,
+            )
+        bridge.tunnels += 1
+        try:
+            return await self._carry(request, await upgraded(bridge, request, MAX_FRAME))
+        finally:
+            bridge.tunnels -= 1
+
+    async def _carry(self, request: web.BaseRequest, socket: web.WebSocketResponse) -> web.StreamResponse:
+        bridge = self._bridge
         link = Link(bridge.config.broker, self._context, queue=_QUEUE)
         tunnel = _Tunnel(socket, link, Pace(bridge.limits.frames, asyncio.get_running_loop().time()))
         self.open.add(tunnel)
