@@ -424,7 +424,7 @@ def raw_watch(url: str, count: str) -> dict[str, float]:
     raws = [Raw(url, f"raw-watch-{number}") for number in range(int(count))]
     poller = zmq.Poller()
     for raw in raws:
-        raw.ask(messages.Subscribe, 1, ("bench", "a", "b"), "local", ())
+        raw.ask(messages.Subscribe, 1, ("bench", "a", "b"), "local", (), False)
         poller.register(raw.socket, zmq.POLLIN)
 
     def value_of(data: bytes) -> str | None:
