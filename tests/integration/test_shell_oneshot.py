@@ -252,6 +252,7 @@ def test_sub_survives_the_broker_and_tells(tega: Tega) -> None:
     process = tega.spawn("sub", "a")
     assert process.stdout is not None and process.stderr is not None
     until(lambda: tega.fleet.client("looker").inspect("subscribers").get("a"), "the subscription stands")
+    tega.fleet.client("looker").put("later.n", 1)  # what is acknowledged after it: its session is on the disk
     tega.fleet.broker.kill()
     assert "is lost; dialling again" in process.stderr.readline()
     tega.fleet.broker.start()
