@@ -159,7 +159,8 @@ class Historian:
                 return
             if isinstance(item, _Awaited):
                 self._take(item)
-                last = None if not item.problem else last
+                if not item.replayed:
+                    last = item.store if item.problem else None
                 continue
             store = item.store if isinstance(item, _Read) else item
             now = time.monotonic()

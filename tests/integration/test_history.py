@@ -45,6 +45,38 @@ def test_any_version_is_read_compared_and_restored(fleet: Fleet) -> None:
     assert noc.inspect("status")["history"] == "ok"
 
 
+def test_what_the_history_lacks_after_a_kill_comes_from_the_log(fleet: Fleet) -> None:
+    fleet.broker.stop()
+    fleet.broker.start(**FEW)
+    noc = fleet.client("noc")
+    for n in range(300):
+        noc.put("a.n", n)
+    fleet.broker.kill()
+    # As if the thread that writes it had not come to any of these.
+    for file in (fleet.broker.folder / "history").glob("*.hist"):
+        file.unlink()
+    fleet.broker.start(**FEW)
+    assert [noc.get("a.n", version=version) for version in range(0, 300, 23)] == list(range(0, 300, 23))
+    assert len(noc.log("a", 1000)) == 300
+
+
+def test_no_snapshot_stands_for_what_the_history_does_not_have(fleet: Fleet) -> None:
+    fleet.broker.stop()
+    history = fleet.broker.folder / "history"
+    for file in history.iterdir():
+        file.unlink()
+    history.rmdir()
+    history.write_text("no folder")
+    fleet.broker.start()
+    noc = fleet.client("noc")
+    noc.put("a.n", 1)
+    with pytest.raises(errors.StorageError, match="the history cannot be written"):
+        noc.manage("snapshot")
+    noc.put("a.n", 2)
+    assert not list((fleet.broker.folder / "snapshot").glob("*.snap"))
+    assert noc.inspect("status")["history"].startswith("writes nothing")
+
+
 def test_undo_of_a_deletion_and_of_a_first_commit(fleet: Fleet) -> None:
     noc = fleet.client("noc")
     noc.put("r.a", 1)

@@ -15,6 +15,7 @@ from tega_zmq import store
 from tega_zmq.errors import Compacted
 from tega_zmq.log.history import Policy, open_history
 from tega_zmq.node.effects import CommitsAt, SpansOf, TreeAt, UpdatesAt, VersionAt
+from tega_zmq.runtime import historian
 from tega_zmq.runtime.config import BrokerConfig
 from tega_zmq.runtime.historian import Historian, archiver, policy_of
 from tega_zmq.runtime.schema import ConfigError, Setting, build
@@ -145,6 +146,26 @@ def test_who_waits_is_told_when_all_is_on_the_disk_or_why_not() -> None:
     assert bench.historian.settle(state) == ""
     bench.historian.close()
     assert bench.historian.settle(state) == "the program stops"
+
+
+def test_what_could_not_be_settled_is_tried_again_though_nothing_more_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(historian, "_AGAIN", 0.01)
+    disk, state = FakeDisk(), filled(10)
+    bench = Bench(disk)
+    bench.historian.start()
+
+    def full(what: str, path: str) -> None:
+        if what in ("write", "create"):
+            raise OSError(28, "No space left on device")
+
+    disk.fault = full
+    assert "No space" in bench.historian.settle(state)
+    disk.fault = lambda what, path: None
+    until(lambda: bench.historian.status == "ok")
+    bench.historian.close()
+    assert plain(open_history(disk, "d").tree("a", 9)[0]) == {"n": 9}
 
 
 def test_what_had_left_the_memory_comes_from_the_log_at_the_next_start() -> None:
