@@ -68,15 +68,22 @@ def _listen(epoll: select.epoll, fd: int, events: int) -> None:
 
 
 class _Waiter:
-    """Where one caller waits. `lock` is held until the answer is there."""
+    """Where one caller waits. `done` is set, with the turn, when the answer is there."""
 
-    __slots__ = ("error", "lock", "value")
+    __slots__ = ("done", "error", "lock", "value")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.lock.acquire()
+        self.done = False
+        self.lock: threading.Lock | None = None
+        """Held until the answer is there; None while nobody sleeps on it."""
         self.value: Any = None
         self.error: TegaError | None = None
+
+    def sleeper(self) -> threading.Lock:
+        """Return the lock to wait on. Call it with the turn, or before anybody else knows of this waiter."""
+        lock = self.lock = threading.Lock()
+        lock.acquire()
+        return lock
 
 
 class Driver:
@@ -98,16 +105,18 @@ class Driver:
         self._link: AnyLink
         self._pid = os.getpid()
         self._inbox: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
-        self._told: list[_Waiter] = []
-        """Whose answer is there. They are woken when this thread is about to sleep: one that woke before
-        would only wait for the interpreter lock."""
+        self._told: list[threading.Lock] = []
+        """Of callers whose answer is there. They are woken when this thread is about to sleep: one that woke
+        before would only wait for the interpreter lock."""
         self._turn = threading.Lock()
         """Held by the thread that uses link, engine and outbox."""
         self._asleep = False
         self._due = float("inf")
         """When the thread at the helm wakes by itself."""
-        self._led = False
-        """Whether a caller reads for itself; the helm does not look at the socket meanwhile."""
+        self._led: _Waiter | None = None
+        """The caller that reads for itself, if one does; the helm does not look at the socket meanwhile."""
+        self._led_fd = -1
+        """The descriptor on which that one sleeps."""
         self._ended = False
         self._stop = False
         self._close_lock = threading.Lock()
@@ -153,6 +162,7 @@ class Driver:
         """
         first = self._first
         assert first is not None
+        answer = first.sleeper()
         self._link = link_to(self.url, self._context, self._tls)
         try:
             self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -166,7 +176,7 @@ class Driver:
             self._release()
             raise
         try:
-            answered = first.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+            answered = answer.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
         except BaseException:
             self.close()
             raise
@@ -184,12 +194,29 @@ class Driver:
         """
         waiter = _Waiter()
         try:
-            if self._directly(function, waiter, *args, leads=True):
-                self._lead(waiter)
+            if self._take_turn():
+                try:
+                    now = time.monotonic()
+                    leads = self._begin_lead(waiter)  # before the answer can come, which would wake the helm
+                    function(waiter, *args, now)
+                    self._settle(now)
+                    if leads:
+                        self._read(waiter, now)
+                        leads = not waiter.done
+                    lock = None if leads else self._end_lead(waiter)
+                finally:
+                    self._turn.release()
+                if leads:
+                    lock = self._lead(waiter, now + _LEAD)
             else:
+                lock = waiter.sleeper()
                 self._queue(function, waiter, *args)
-            waiter.lock.acquire()
+            if lock is not None:
+                lock.acquire()
         except BaseException:  # Ctrl-C: nobody waits any more
+            if self._led is waiter:
+                with self._turn:
+                    self._end_lead(waiter)
             self.post(self.engine.cancel_waiter, waiter)
             raise
         if waiter.error is not None:
@@ -201,78 +228,93 @@ class Driver:
 
         After the end, waiters are rejected.
         """
-        if not self._directly(function, *args):
+        if not self._take_turn():
             self._queue(function, *args)
-
-    def _directly(self, function: Callable[..., Any], *args: Any, leads: bool = False) -> bool:
-        """Call `function(*args, now)` and send what it leads to, if the turn is free.
-
-        `leads`: `_lead` comes next, which looks after the rest.
-        """
-        if not self._asleep or self._pid != os.getpid() or not self._turn.acquire(blocking=False):
-            return False
+            return
         try:
-            if self._ended or self._stop or self._inbox or not self._asleep:
-                return False
             now = time.monotonic()
             function(*args, now)
-            self.engine.process(now)
-            self._leave_work()
-            self._transmit(now)
-            self._wake_waiters()
-            if not leads:
-                self._remind()
-            return True
+            self._settle(now)
+            self._remind()
         finally:
             self._turn.release()
+
+    def _take_turn(self) -> bool:
+        """Take the turn, if it is free and the helm sleeps; return whether."""
+        if not self._asleep or self._pid != os.getpid() or not self._turn.acquire(blocking=False):
+            return False
+        if self._ended or self._stop or self._inbox or not self._asleep:
+            self._turn.release()
+            return False
+        return True
+
+    def _settle(self, now: float) -> None:
+        """Do what follows from what was just done, as a caller: tell, leave work to others, send."""
+        engine = self.engine
+        if engine.session.events:
+            engine.process(now)
+        if self._jobs or self._notices:
+            self._leave_work()
+        if engine.session.output or self._outbox:
+            self._transmit(now)
+        if self._told:
+            self._wake_waiters()
 
     def _remind(self) -> None:
         """Wake the helm if there is something for it to do, or will be sooner than it knows of."""
         due = self.engine.session.next_deadline()
         socket = self._link.socket
         if (due is not None and due < self._due) or (
-            not self._led and not self._dry and socket is not None and readable(socket)
+            self._led is None and not self._dry and socket is not None and readable(socket)
         ):
             self._wake()
 
-    def _lead(self, waiter: _Waiter) -> None:
-        """Read for a moment, until the answer to `waiter` is there."""
+    def _begin_lead(self, waiter: _Waiter) -> bool:
+        """Whether the caller is to read for itself, until `_end_lead`; the helm leaves the socket alone."""
         fd, epoll = self._link.fd, self._epoll
-        if fd < 0 or epoll is None or self._led:
+        if fd < 0 or epoll is None or self._led is not None:
+            return False
+        self._led = waiter
+        self._led_fd = fd
+        _listen(epoll, fd, 0)
+        return True
+
+    def _lead(self, waiter: _Waiter, until: float) -> threading.Lock | None:
+        """Read until the answer to `waiter` is there, or it is `until`. Returns what `_end_lead` does."""
+        fd = self._led_fd
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        while True:
+            poll.poll(max(1, int((until - time.monotonic()) * 1000)))
             with self._turn:
-                self._remind()
-            return
-        self._led = True
-        try:
-            _listen(epoll, fd, 0)
-            poll = select.poll()
-            poll.register(fd, select.POLLIN)
-            until = time.monotonic() + _LEAD
+                now = time.monotonic()
+                self._read(waiter, now, woken=True)
+                if waiter.done or now >= until or self._ended or self._stop or self._link.fd != fd:
+                    return self._end_lead(waiter)
+
+    def _read(self, waiter: _Waiter, now: float, woken: bool = False) -> None:
+        """Take what is there, until `waiter` has its answer. `woken`: the descriptor told."""
+        if woken:
+            self._dry = False
+        while not waiter.done and not self._dry and (socket := self._link.socket) is not None:
+            if not woken and not readable(socket):
+                self._dry = True
+                return
             woken = False
-            while waiter.lock.locked():
-                with self._turn:
-                    now = time.monotonic()
-                    if now >= until or self._ended or self._stop or self._link.fd != fd:
-                        break
-                    socket = self._link.socket
-                    if socket is not None and not self._dry and (woken or readable(socket)):
-                        woken = False
-                        self._receive(now)
-                        self.engine.process(now)
-                        self._leave_work()
-                        self._transmit(now)
-                        self._wake_waiters()
-                        continue
-                    self._dry = False
-                poll.poll(max(1, int((until - now) * 1000)))
-                woken = True
-        finally:
-            with self._turn:
-                self._led = False
-                if self._link.fd == fd and not self._ended:
-                    _listen(epoll, fd, select.EPOLLIN)
-                if not self._dry or waiter.lock.locked():
-                    self._remind()
+            self._receive(now)
+            self._settle(now)
+
+    def _end_lead(self, waiter: _Waiter) -> threading.Lock | None:
+        """Give the socket back to the helm, if this caller led. Returns what to wait on, if anything."""
+        if self._led is waiter:
+            self._led = None
+            epoll = self._epoll
+            if epoll is not None and self._link.fd == self._led_fd and not self._ended:
+                _listen(epoll, self._led_fd, select.EPOLLIN)
+        lock = None if waiter.done else waiter.sleeper()
+        if lock is not None or not self._dry:
+            self._remind()
+        return lock
 
     def _queue(self, function: Callable[..., Any], *args: Any) -> None:
         self._inbox.append((function, args))
@@ -301,8 +343,11 @@ class Driver:
             except IndexError:
                 return
             if args and type(args[0]) is _Waiter:
-                args[0].error = error
-                args[0].lock.release()
+                waiter = args[0]
+                waiter.error = error
+                waiter.done = True
+                if waiter.lock is not None:
+                    waiter.lock.release()
 
     def close(self) -> None:
         """End the session in order and everything with it. May be called from anywhere, and twice."""
@@ -325,16 +370,20 @@ class Driver:
     def resolve(self, waiter: _Waiter, value: Any) -> None:
         """See `Host`."""
         waiter.value = value
-        self._told.append(waiter)
+        waiter.done = True
+        if waiter.lock is not None:
+            self._told.append(waiter.lock)
 
     def reject(self, waiter: _Waiter, error: TegaError) -> None:
         """See `Host`."""
         waiter.error = error
-        self._told.append(waiter)
+        waiter.done = True
+        if waiter.lock is not None:
+            self._told.append(waiter.lock)
 
     def _wake_waiters(self) -> None:
-        for waiter in self._told:
-            waiter.lock.release()
+        for lock in self._told:
+            lock.release()
         self._told.clear()
 
     def full(self) -> bool:
@@ -397,7 +446,7 @@ class Driver:
         """Leave what there is for callbacks and handlers to others: this thread is a caller's."""
         while self._jobs:
             self._pool(*self._jobs.popleft())
-        if len(self._notices) and not self._telling:
+        if self._notices and not self._telling:
             self._wake()
 
     def _own_work(self) -> Work | None:
@@ -518,7 +567,7 @@ class Driver:
             # After every send and receive, since these may have taken the edge of the descriptor.
             if (
                 socket is not None
-                and not self._led
+                and self._led is None
                 and not self._dry
                 and (woken or readable(socket))
                 and self._receive(now)

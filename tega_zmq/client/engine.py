@@ -316,20 +316,23 @@ class Engine:
 
     def received(self, frame: bytes, now: float) -> None:
         """The node sent `frame`, which may be a bundle of several."""
+        session = self.session
         for each in unbundle(frame):
             try:
                 message = decode(each)
             except ProtocolError as error:
                 _log.error("the node sent what cannot be read, ignored: %s", error)
             else:
-                self.session.received(message, now)
-        self.process(now)
+                session.received(message, now)
+        if session.events:
+            self.process(now)
 
     def frames(self, now: float) -> list[bytes]:
         """Return what to send, in order: frames and bundles of them."""
-        output = self.session.take_output()
-        if not output:
+        session = self.session
+        if not session.output:
             return _NO_FRAMES
+        output = session.take_output()
         frames = []
         for message in output:
             try:
@@ -344,19 +347,18 @@ class Engine:
 
     def process(self, now: float) -> None:
         """Act on what the session has to tell."""
-        events = self.session.take_events()
-        if not events:
+        if not self.session.events:
             return
         self._now = now
-        for event in events:
+        for event in self.session.take_events():
             if type(event) is protocol.Completed:
-                if self._after and (after := self._after.pop(event.id, None)) is not None:
-                    after(event.value, None)
-                waiter = self._waiters.pop(event.id, None)
+                id, value = event
+                if self._after and (after := self._after.pop(id, None)) is not None:
+                    after(value, None)
+                waiter = self._waiters.pop(id, None)
                 if waiter is not None:
-                    value = event.value
                     if self._instead:
-                        value = self._instead.pop(event.id, value)
+                        value = self._instead.pop(id, value)
                     self._host.resolve(waiter, value)
             elif type(event) is protocol.Notified:
                 self._notified(event.changed, now)

@@ -131,6 +131,10 @@ What is not listed changes nothing.
 """
 
 
+_new = tuple.__new__
+"""Makes a named tuple of a tuple without a call into Python."""
+
+
 # -- events ----------------------------------------------------------------------------------------
 
 
@@ -294,8 +298,10 @@ class ClientSession:
         self.welcome: messages.Welcome | None = None
         self.positions: tuple[messages.Position, ...] = ()
         self._jitter = jitter
-        self._output: list[AnyMessage] = []
-        self._events: list[Event] = []
+        self.output: list[AnyMessage] = []
+        """What `take_output` will return: to see that it is nothing is cheaper so."""
+        self.events: list[Event] = []
+        """The same of `take_events`."""
         self._pending: dict[int, tuple[type[Any], tuple[Any, ...], float]] = {}
         """By id, in order: the request's class, its own fields, its deadline."""
         self.redial_first = REDIAL_FIRST
@@ -336,16 +342,16 @@ class ClientSession:
 
     def take_output(self) -> list[AnyMessage]:
         """Return the messages to send now, in order, and forget them."""
-        output = self._output
+        output = self.output
         if output:
-            self._output = []
+            self.output = []
         return output
 
     def take_events(self) -> list[Event]:
         """Return what happened since the last call, in order, and forget it."""
-        events = self._events
+        events = self.events
         if events:
-            self._events = []
+            self.events = []
         return events
 
     def next_deadline(self) -> float | None:
@@ -404,7 +410,8 @@ class ClientSession:
             while low not in pending:
                 low += 1
             self._low = low
-            self._output.append(cls(id - self._base, low - self._base, int(timeout * 1000) or 1, *fields))
+            base = self._base
+            self.output.append(cls(id - base, low - base, int(timeout * 1000) or 1, *fields))
             self._spoke = now
         else:
             self._check_open()
@@ -442,7 +449,7 @@ class ClientSession:
     def reject(self, id: int, error: errors.TegaError) -> None:
         """End request `id` with `error`, e.g. because it cannot be encoded. Unknown ids are ignored."""
         if self._pending.pop(id, None) is not None:
-            self._events.append(Failed(id, error))
+            self.events.append(Failed(id, error))
 
     def unsendable(self, message: AnyMessage, error: errors.TegaError) -> None:
         """Say that `message`, from `take_output`, cannot be encoded: if it is a request, it fails."""
@@ -454,7 +461,7 @@ class ClientSession:
         """Send `message`, which is no request. Returns False, and drops it, if there is no connection."""
         if self.state != "connected":
             return False
-        self._output.append(message)
+        self.output.append(message)
         return True
 
     def close(self, now: float) -> None:
@@ -462,7 +469,7 @@ class ClientSession:
         if self.state == "closed":
             return
         if self.state == "connected":
-            self._output.append(messages.Bye())
+            self.output.append(messages.Bye())
             self._spoke = now
         self._fail_all(
             lambda sent: errors.Disconnected(
@@ -492,11 +499,7 @@ class ClientSession:
     def received(self, message: AnyMessage, now: float) -> None:
         """The node sent `message`."""
         self._heard = now
-        cls = type(message)
-        if cls is messages.Reply:
-            self._reply(message)  # type: ignore[arg-type]
-            return
-        handle = _RECEIVE.get(cls)
+        handle = _RECEIVE.get(type(message))
         if handle is not None and self.state not in ("taken over", "closed"):
             handle(self, message, now)
 
@@ -511,20 +514,21 @@ class ClientSession:
             if now >= self._heard + _SILENT_HEARTBEATS * self._heartbeat:
                 self._redial()
             elif now >= self._beat_due():
-                self._output.append(messages.Heartbeat(self.positions))
+                self.output.append(messages.Heartbeat(self.positions))
                 self._spoke = self._beat = now
         self._check_lapse(now)
 
     # -- messages -----------------------------------------------------------------------------------
 
-    def _reply(self, message: messages.Reply) -> None:
-        id = message.id + self._base
+    def _reply(self, message: messages.Reply, _now: float) -> None:
+        number, value = message
+        id = number + self._base
         entry = self._pending.get(id)
         if entry is None or (self.state != "connected" and id >= self._first_unsent):
             return
         del self._pending[id]
         if entry[0] is not messages.CancelCall:
-            self._events.append(Completed(id, message.value))
+            self.events.append(_new(Completed, (id, value)))
 
     def _failure(self, message: messages.Failure, _now: float) -> None:
         id = message.id + self._base
@@ -540,13 +544,13 @@ class ClientSession:
                     f" {message.message}",
                     outcome="unknown",
                 )
-            self._events.append(Failed(id, error))
+            self.events.append(Failed(id, error))
 
     def _welcome(self, message: messages.Welcome, now: float) -> None:
         if self._hello_due is None:
             return
         if message.version != VERSION:
-            self._events.append(
+            self.events.append(
                 Rejected(
                     errors.ProtocolError(f"the node speaks version {message.version}, this client {VERSION}")
                 )
@@ -568,7 +572,7 @@ class ClientSession:
                 self._move("opened")
         self.token = message.token
         self._spoke = self._beat = now
-        self._events.append(
+        self.events.append(
             Welcomed(message if resumed == message.resumed else message._replace(resumed=resumed))
         )
         self._send_pending(now)
@@ -576,14 +580,14 @@ class ClientSession:
     def _refused(self, message: messages.Refused, _now: float) -> None:
         error = errors.decode(message.code, message.message, message.fields)
         if self._hello_due is None:
-            self._events.append(Rejected(error))
+            self.events.append(Rejected(error))
             return
         if isinstance(error, errors.TakenOver):
             self._taken_over(error)
             return
         if isinstance(error, errors.Unauthorized):
             self.session = self.token = ""  # the node does not take this token; the next hello goes without
-        self._events.append(Rejected(error))
+        self.events.append(Rejected(error))
         self._redial()
 
     def _gone(self, _message: messages.Gone, now: float) -> None:
@@ -602,28 +606,28 @@ class ClientSession:
 
     def _heartbeat_came(self, message: messages.Heartbeat, _now: float) -> None:
         if message.positions:
-            self._events.append(Other(message))
+            self.events.append(Other(message))
 
     def _notified(self, message: messages.Changed, _now: float) -> None:
-        self._events.append(Notified(message))
+        self.events.append(Notified(message))
 
     def _message(self, message: messages.Message, _now: float) -> None:
-        self._events.append(MessageReceived(message))
+        self.events.append(MessageReceived(message))
 
     def _dropped(self, message: messages.Dropped, _now: float) -> None:
-        self._events.append(Dropped(message.count))
+        self.events.append(Dropped(message.count))
 
     def _expired(self, message: messages.Expired, _now: float) -> None:
-        self._events.append(Expired(message.txid, message.text))
+        self.events.append(Expired(message.txid, message.text))
 
     def _invoked(self, message: messages.Invoke, _now: float) -> None:
-        self._events.append(Invoked(message))
+        self.events.append(Invoked(message))
 
     def _abandoned(self, message: messages.Abandon, _now: float) -> None:
-        self._events.append(Abandoned(message.call))
+        self.events.append(Abandoned(message.call))
 
     def _other(self, message: AnyMessage, _now: float) -> None:
-        self._events.append(Other(message))
+        self.events.append(Other(message))
 
     # -- steps --------------------------------------------------------------------------------------
 
@@ -631,7 +635,7 @@ class ClientSession:
         state = TRANSITIONS[self.state].get(what)
         if state is not None and state != self.state:
             self.state = state
-            self._events.append(StateChanged(state))
+            self.events.append(StateChanged(state))
 
     def _check_open(self) -> None:
         if self.state == "taken over":
@@ -642,13 +646,13 @@ class ClientSession:
             raise errors.Disconnected("this client is closed", outcome="none")
 
     def _hello(self, now: float) -> None:
-        self._output = [messages.Hello(VERSION, self.tega_id, self.kind, self.session, self.token)]
+        self.output = [messages.Hello(VERSION, self.tega_id, self.kind, self.session, self.token)]
         self._hello_due = now + HELLO_TIMEOUT
 
     def _cut(self) -> None:
         """There is no usable connection: calls and messages under way have an unknown outcome."""
         self._hello_due = None
-        self._output = []
+        self.output = []
         if self.state == "connected":
             self._first_unsent = self._next
             self._fail(
@@ -661,11 +665,11 @@ class ClientSession:
         self._cut()
         longest = min(self.redial_first * 2 ** min(self._attempts, 10), self.redial_longest)
         self._attempts += 1
-        self._events.append(Redial(longest * (0.5 + self._jitter())))
+        self.events.append(Redial(longest * (0.5 + self._jitter())))
 
     def _taken_over(self, error: errors.TakenOver) -> None:
         self._hello_due = None
-        self._output = []
+        self.output = []
         self._fail_all(lambda _sent: error)
         self._move("displaced")
 
@@ -677,7 +681,7 @@ class ClientSession:
                 break
             if cls in _MOOT:
                 del self._pending[id]
-                self._events.append(Completed(id, None))
+                self.events.append(Completed(id, None))
             elif not _survives(cls, fields):
                 lost.append(id)
         self._fail(lost, "the session ended before the answer came; what was asked may be done or not")
@@ -696,7 +700,7 @@ class ClientSession:
             while self._low not in pending:
                 self._low += 1
             ms = max(int(remaining * 1000), 1)
-            self._output.append(cls(id - base, self._low - base, ms, *fields))
+            self.output.append(cls(id - base, self._low - base, ms, *fields))
 
     def _expire(self, now: float) -> None:
         """Fail what is over its deadline, and note the earliest that remains."""
@@ -713,21 +717,21 @@ class ClientSession:
                 error = errors.Timeout("no answer from the node before the deadline", outcome="unknown")
             else:
                 error = errors.Timeout("no connection to the node before the deadline", outcome="none")
-            self._events.append(Failed(id, error))
+            self.events.append(Failed(id, error))
         self._earliest = max(earliest, now + _DEADLINE_STEP) if earliest != _NEVER else _NEVER
 
     def _fail(self, ids: list[int], message: str) -> None:
         for id in ids:
             cls, _, _ = self._pending.pop(id)
             if cls is not messages.CancelCall:
-                self._events.append(Failed(id, errors.Disconnected(message, outcome="unknown")))
+                self.events.append(Failed(id, errors.Disconnected(message, outcome="unknown")))
 
     def _fail_all(self, error: Callable[[bool], errors.TegaError]) -> None:
         """Fail every pending request with what `error` makes of whether it was sent."""
         unsent = _NEVER_ID if self.state == "connected" else self._first_unsent
         for id, (cls, _, _) in self._pending.items():
             if cls is not messages.CancelCall:
-                self._events.append(Failed(id, error(id < unsent)))
+                self.events.append(Failed(id, error(id < unsent)))
         self._pending.clear()
         self._earliest = _NEVER
 
@@ -749,6 +753,7 @@ _NEVER: Final = float("inf")
 _NEVER_ID: Final = 1 << 63
 
 _RECEIVE: Final[Mapping[type[Any], Callable[[ClientSession, Any, float], None]]] = {
+    messages.Reply: ClientSession._reply,
     messages.Failure: ClientSession._failure,
     messages.Welcome: ClientSession._welcome,
     messages.Refused: ClientSession._refused,

@@ -201,25 +201,21 @@ def request(node: Node, session: Session, message: Any) -> None:
             _check_delegated(session, message)
         if node.behind and past.drain(node, session, message):
             return
-        _carry_out(node, session, message)
+        try:
+            REQUESTS[type(message)](node, session, message)
+        except past.Deep as lacking:
+            past.ask(node, session, message, lacking.want)
+        except past.Elsewhere as lacking:
+            asked = _without_transaction(message, lacking.root)
+            passing.pass_on(node, session, asked, lacking.root, node.owner(lacking.root))
+        finally:
+            if node.known:
+                node.known = {}
     except TegaError as error:
         if _is_commit(message):
             # A retry after the reason has gone would come behind what was asked later.
             session.settle(messages.Failure(id, *errors.encode(error)))
         node.fail(session, id, error)
-
-
-def _carry_out(node: Node, session: Session, message: Any) -> None:
-    try:
-        REQUESTS[type(message)](node, session, message)
-    except past.Deep as lacking:
-        past.ask(node, session, message, lacking.want)
-    except past.Elsewhere as lacking:
-        asked = _without_transaction(message, lacking.root)
-        passing.pass_on(node, session, asked, lacking.root, node.owner(lacking.root))
-    finally:
-        if node.known:
-            node.known = {}
 
 
 def _without_transaction(message: Any, root: str) -> Any:
@@ -594,17 +590,21 @@ def next_deadline(node: Node) -> float:
     """When `tick` is due (monotonic seconds); infinite if nothing is waited for."""
     if node.walks:
         return node.now
-    due = min(node.calls.next_deadline(), node.sessions.next_due(), node.beacons_due)
-    if node.idle:
-        due = min(due, writing.next_idle(node))
-    if node.deadlines:
-        due = min(due, node.deadlines[0][0])
-    if node.bad_more:
-        due = min(due, node.bad_until)
+    due = node.sessions.next_due()  # compared one by one: it is done for every pass of the loop
+    if node.beacons_due < due:
+        due = node.beacons_due
+    if (other := node.calls.next_deadline()) < due:
+        due = other
+    if node.idle and (other := writing.next_idle(node)) < due:
+        due = other
+    if node.deadlines and node.deadlines[0][0] < due:
+        due = node.deadlines[0][0]
+    if node.bad_more and node.bad_until < due:
+        due = node.bad_until
     if node.uplink is not None:
         uplink_due = node.uplink.next_deadline()
-        if uplink_due is not None:
-            due = min(due, uplink_due)
-        if node.online:
-            due = min(due, node.heartbeat_due)
+        if uplink_due is not None and uplink_due < due:
+            due = uplink_due
+        if node.online and node.heartbeat_due < due:
+            due = node.heartbeat_due
     return due

@@ -39,6 +39,7 @@ from tega_zmq.node.effects import (
 )
 from tega_zmq.node.state import Node
 from tega_zmq.runtime.historian import Historian
+from tega_zmq.runtime.poller import Poller
 from tega_zmq.runtime.sockets import bound, cut, publisher_socket, router_socket
 from tega_zmq.runtime.uplink import Uplink
 from tega_zmq.tunnel.urls import Tls
@@ -73,6 +74,12 @@ _DRAIN = 256
 
 _FOLLOW = 0.25
 """Seconds after which the history thread is given the store, when little is written."""
+
+_LONGEST = 1.0
+"""Seconds that the loop sleeps at most."""
+
+_STOPPING = 0.05
+"""The same when it is to stop."""
 
 _RETRY = 0.02
 """Seconds after which a send to a congested peer is tried again."""
@@ -140,16 +147,16 @@ class Loop:
         self._log = logger
         self._hooks = hooks
         self._now = now
-        self._poller = zmq.Poller()
+        self._poller = Poller()
         self._router, self._monitor, self.requests = router_socket(context, requests)
         """`requests`: where it listens for sessions, ports as the system gave them."""
         self._publisher = publisher_socket(context, changes) if changes is not None else None
         self.changes = bound(self._publisher) if self._publisher is not None else None
-        self._poller.register(self._router, zmq.POLLIN)
-        self._poller.register(self._monitor, zmq.POLLIN)
-        self._poller.register(wake, zmq.POLLIN)
+        self._poller.register(self._router)
+        self._poller.register(self._monitor)
+        self._poller.register(wake)
         if self._publisher is not None:
-            self._poller.register(self._publisher, zmq.POLLIN)
+            self._poller.register(self._publisher)
         self._link = Uplink(context, self._poller, uplink, tls, better) if uplink else None
         self._dial_at: float | None = 0.0 if uplink else None
         self._peers: dict[bytes, int] = {}
@@ -205,14 +212,21 @@ class Loop:
 
     def _once(self) -> None:
         now = self._now()
-        due = min(machine.next_deadline(self.node), self._retry_at)
-        if self._dial_at is not None:
-            due = min(due, self._dial_at)
-        wait = 0.0 if self._gone else min(max(due - now, 0.0), 0.05 if self._stopping else 1.0)
-        self._hand_over()
-        ready = self._poller.poll(0 if wait <= 0 else max(1, int(wait * 1000 + 0.999)))
+        due = machine.next_deadline(self.node)
+        if self._retry_at < due:
+            due = self._retry_at
+        if self._dial_at is not None and self._dial_at < due:
+            due = self._dial_at
+        wait = due - now
+        if wait <= 0 or self._gone:
+            wait = 0.0
+        elif wait > _LONGEST or self._stopping:
+            wait = _STOPPING if self._stopping else _LONGEST
+        if self._records:
+            self._hand_over()
+        ready = self._poller.poll(wait)
         now = self._now()
-        for source, _ in ready:
+        for source in ready:
             if source is self._router:
                 self._receive(now)
             elif source == self._wake:
@@ -230,7 +244,7 @@ class Loop:
         if self._retry_at <= now:
             self._flush(now)
         self._run_effects(now)
-        if self._historian is not None:
+        if self._historian is not None and self.node.durable is not self._followed:
             self._follow(now)
         if not ready and not self.node.walks:
             self._hooks.idle()
@@ -238,7 +252,7 @@ class Loop:
     def _follow(self, now: float) -> None:
         """Give the durable store to the history thread, before it lets go of what that lacks."""
         node = self.node
-        if node.durable is not self._followed and (
+        if (
             node.durable_number - self._followed_number >= self._follow_after
             or now >= self._follow_at
             or self._followed_number < node.take_in <= node.durable_number
@@ -253,15 +267,15 @@ class Loop:
 
         It wakes up, and wants the interpreter: so the last thing before this thread sleeps.
         """
-        if self._records:
-            self._writer.append(*self._records)
-            self._records = []
+        records, self._records = self._records, []
+        self._writer.append(*records)
 
     def _finish(self) -> None:
         if self.node.uplink is not None:
             machine.uplink_close(self.node, self._now())
         self._run_effects(self._now())
-        self._hand_over()
+        if self._records:
+            self._hand_over()
         if self._historian is not None:
             self._historian.follow(self.node.durable)
 
@@ -272,20 +286,21 @@ class Loop:
         self._router.close()
         if self._publisher is not None:
             self._publisher.close()
+        self._poller.close()
 
     # -- events ------------------------------------------------------------------------------------
 
     def _receive(self, now: float) -> None:
         router, node, peers = self._router, self.node, self._peers
         left = _DRAIN
-        first = True  # that there is one the poller said
-        if self._skipping:
-            if not self._skip():
+        if self._skipping and not (self._skip() and readable(router)):
+            return
+        while True:
+            try:
+                peer = router.recv(_NOW)
+            except zmq.Again:  # what the poller saw was no message
+                self._poller.emptied(router)
                 return
-            first = False
-        while first or (left > 0 and readable(router)):
-            first = False
-            peer = router.recv(_NOW)
             if peer in peers:
                 frame = router.recv(_NOW, copy=False)
                 data = frame.bytes
@@ -302,6 +317,7 @@ class Loop:
                     cut(frame)
                     self._say("connection cut: a message of too many frames", now, limit=_FRAMES)
                     self._skipping = True
+                    self._poller.used(router)
                     return
             for each in unbundle(data):
                 left -= 1
@@ -311,6 +327,12 @@ class Loop:
                     machine.garbage(node, peer, error, request_id(each), now)
                 else:
                     machine.receive(node, peer, message, now)
+            if left <= 0:
+                self._poller.used(router)
+                return
+            if not readable(router):
+                self._poller.emptied(router)
+                return
 
     def _skip(self) -> bool:
         """Drop frames of a message that has too many; return whether that was its end."""
@@ -491,6 +513,8 @@ class Loop:
                     self._rare(effect, now)
             if upwards:
                 self._send_up(upwards)
+            if outgoing:
+                self._poller.used(self._router)
             for peer, frames in outgoing.items():
                 for each in bundle(frames) if len(frames) > 1 else frames:
                     self._send(peer, each, now)
@@ -547,6 +571,7 @@ class Loop:
 
     def _flush(self, now: float) -> None:
         """Try again to send what waits for congested peers."""
+        self._poller.used(self._router)
         for peer, queue in list(self._queues.items()):
             try:
                 while queue.frames:
@@ -571,6 +596,7 @@ class Loop:
             data = encode(effect.message)
         except TegaError:
             return  # too large: the followers see from the heartbeats what they lack, and pull the tree
+        self._poller.used(self._publisher)
         self._publisher.send_multipart((effect.topic, data), _NOW)
 
     def _note(self, effect: Note) -> None:

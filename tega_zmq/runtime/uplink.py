@@ -16,6 +16,7 @@ from typing import Any
 import zmq
 
 from tega_zmq.client.link import AnyLink, link_to
+from tega_zmq.runtime.poller import Poller
 from tega_zmq.tunnel.piped import Piped
 from tega_zmq.tunnel.urls import Tls, is_tunnel
 from tega_zmq.wire.codec import MAX_FRAME
@@ -32,7 +33,7 @@ class Uplink:
     def __init__(
         self,
         context: zmq.Context[Any],
-        poller: zmq.Poller,
+        poller: Poller,
         endpoints: Sequence[str],
         tls: Tls | None = None,
         better: float = 60.0,
@@ -84,7 +85,7 @@ class Uplink:
         # A tunnel is no ZeroMQ socket: its descriptor is polled.
         self._polled = [link.fd if isinstance(link.socket, Piped) else link.socket, link.monitor_fd]
         for source in self._polled:
-            self._poller.register(source, zmq.POLLIN)
+            self._poller.register(source)
         return True
 
     def close(self, linger: int = 0) -> None:
@@ -174,11 +175,15 @@ class Uplink:
                 return
             except zmq.Again:
                 pass
+            finally:
+                self._used()
         if len(self._queue) < _QUEUE:
             self._queue.append(data)
 
     def flush(self) -> bool:
         """Send what waits; return whether anything is left."""
+        if self._queue:
+            self._used()
         while self._queue and self._link is not None and self._link.socket is not None:
             try:
                 self._link.socket.send(self._queue[0], zmq.DONTWAIT)
@@ -186,6 +191,10 @@ class Uplink:
                 return True
             self._queue.popleft()
         return False
+
+    def _used(self) -> None:
+        if self._link is not None and isinstance(self._link.socket, zmq.Socket):
+            self._poller.used(self._link.socket)
 
     def follow(self, endpoint: str, topics: frozenset[bytes]) -> None:
         """Subscribe to just `topics` at the publisher `endpoint`, or `:PORT` on the host that was dialled."""
@@ -205,6 +214,7 @@ class Uplink:
         for topic in topics - self._topics:
             self._updates.subscribe(topic)
         self._topics = topics
+        self._poller.used(self._updates)
 
     def _dial_updates(self, endpoint: str) -> zmq.Socket[Any]:
         updates: zmq.Socket[Any] = self._context.socket(zmq.SUB)
@@ -219,7 +229,7 @@ class Uplink:
         updates.tcp_keepalive = 1
         updates.ipv6 = "[" in endpoint
         updates.connect(endpoint)
-        self._poller.register(updates, zmq.POLLIN)
+        self._poller.register(updates)
         return updates
 
     def updates(self) -> Iterator[tuple[bytes, bytes]]:
