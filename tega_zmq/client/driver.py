@@ -262,6 +262,8 @@ class Driver:
 
     def _remind(self) -> None:
         """Wake the helm if there is something for it to do, or will be sooner than it knows of."""
+        if self._helmsman is None:
+            return  # whoever comes to the helm looks at everything first
         due = self.engine.session.next_deadline()
         socket = self._link.socket
         if (due is not None and due < self._due) or (
@@ -453,7 +455,7 @@ class Driver:
         """Return what the thread at the helm should do itself; None: it stays at the helm."""
         work: Work | None = None
         with self._notices_lock:
-            if len(self._notices) and not self._telling:
+            if self._notices and not self._telling:
                 self._telling = True
                 work = self._tell
         if work is None and len(self._jobs) == 1:
@@ -523,7 +525,8 @@ class Driver:
             return None
 
     def _hand_over(self) -> None:
-        self._wake_waiters()
+        if self._told:
+            self._wake_waiters()
         # As if the helm slept: callers may take the turn. Whoever comes looks at everything first.
         self._due = 0.0
         self._asleep = True
@@ -561,9 +564,12 @@ class Driver:
             while inbox:
                 function, args = inbox.popleft()
                 function(*args, now)
-            engine.process(now)
-            self._transmit(now)
+            if session.events:
+                engine.process(now)
+            if session.output or self._outbox:
+                self._transmit(now)
             socket = self._link.socket
+            came = False
             # After every send and receive, since these may have taken the edge of the descriptor.
             if (
                 socket is not None
@@ -573,14 +579,14 @@ class Driver:
                 and self._receive(now)
             ):
                 woken = False
+                came = True
                 if len(self._told) > 1:
                     self._wake_waiters()
-                if (self._jobs or len(self._notices)) and (work := self._own_work()) is not None:
-                    return work
-                continue
-            if (self._jobs or len(self._notices)) and (work := self._own_work()) is not None:
+            if (self._jobs or self._notices) and (work := self._own_work()) is not None:
                 return work
-            if engine.behind and not self._telling and not len(self._notices):
+            if came:
+                continue
+            if engine.behind and not self._telling and not self._notices:
                 engine.room(now)
                 continue
             if self._monitor_ready:

@@ -266,11 +266,11 @@ class Engine:
 
     def result(self, call: messages.Invoke, result: messages.Result | None, now: float) -> None:
         """A handler ended; a result that nobody waits for, and None, is dropped."""
-        wanted = self.wanted(call, now)
         entry = self._running.get(call.call)
-        if entry is not None and entry[0] is call:
-            del self._running[call.call]
-        if wanted and result is not None:
+        if entry is None or entry[0] is not call:
+            return
+        del self._running[call.call]
+        if result is not None and now < entry[1]:
             self.session.send(result)
 
     def room(self, now: float) -> None:

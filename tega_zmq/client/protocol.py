@@ -356,11 +356,16 @@ class ClientSession:
 
     def next_deadline(self) -> float | None:
         """Return the time at which `tick` must be called at the latest, or None."""
-        due = self._earliest
+        due = self._earliest  # compared one by one: it is asked before every sleep
         if self._hello_due is not None:
-            due = min(due, self._hello_due)
+            if self._hello_due < due:
+                due = self._hello_due
         elif self.state == "connected":
-            due = min(due, self._beat_due(), self._heard + _SILENT_HEARTBEATS * self._heartbeat)
+            beat, silent = self._beat_due(), self._heard + _SILENT_HEARTBEATS * self._heartbeat
+            if beat < due:
+                due = beat
+            if silent < due:
+                due = silent
         if self.state == "suspended":
             due = min(due, self._lapse())
         return None if due == _NEVER else due

@@ -446,9 +446,12 @@ def durable(node: Node, number: int, now: float) -> None:
         before, node.durable = node.durable, step.store
         node.durable_number = step.number
         _show(node, before, step.store, step.record)
-    node.durable_number = max(node.durable_number, number)
-    node.release()
-    passing.release_shown(node)
+    if number > node.durable_number:
+        node.durable_number = number
+    if node.gated:
+        node.release()
+    if node.shown:
+        passing.release_shown(node)
     if node.held:
         passing.release_held(node)
     if node.remember is not None:

@@ -81,6 +81,12 @@ _LONGEST = 1.0
 _STOPPING = 0.05
 """The same when it is to stop."""
 
+_MEASURE = 0.1
+"""Seconds after which it is looked again whether a snapshot is due."""
+
+_SNAPSHOT_AGAIN = 30.0
+"""The same after one failed."""
+
 _RETRY = 0.02
 """Seconds after which a send to a congested peer is tried again."""
 
@@ -144,6 +150,8 @@ class Loop:
         self._follow_after = max(1, node.durable.kept.updates // 8)
         self._queue_limit = queue
         self._snapshot_after = snapshot_after
+        self._measure_at = 0.0
+        """When it is looked next whether a snapshot is due."""
         self._log = logger
         self._hooks = hooks
         self._now = now
@@ -246,6 +254,8 @@ class Loop:
         self._run_effects(now)
         if self._historian is not None and self.node.durable is not self._followed:
             self._follow(now)
+        if self._measure_at <= now:
+            self._measure(now)
         if not ready and not self.node.walks:
             self._hooks.idle()
 
@@ -261,6 +271,12 @@ class Loop:
             self._historian.follow(node.durable)
             self._followed, self._followed_number = node.durable, node.durable_number
             self._follow_at = now + _FOLLOW
+
+    def _measure(self, now: float) -> None:
+        """Begin a snapshot if the log has grown for long enough."""
+        self._measure_at = now + _MEASURE
+        if self._writer.size_since_snapshot >= self._snapshot_after and self.node.failure is None:
+            self._snapshot()
 
     def _hand_over(self) -> None:
         """Give the records of the last pass to the writer.
@@ -429,6 +445,7 @@ class Loop:
                 machine.snapshot_done(self.node, event.lsn, event.bytes, event.seconds, now, mended=mended)
             elif isinstance(event, tega_log.SnapshotFailed):
                 self._snapshotting = self._mending = False
+                self._measure_at = now + _SNAPSHOT_AGAIN
                 machine.snapshot_failed(self.node, event.reason, now)
 
     def _durable(self, number: int, now: float) -> None:
@@ -518,8 +535,6 @@ class Loop:
             for peer, frames in outgoing.items():
                 for each in bundle(frames) if len(frames) > 1 else frames:
                     self._send(peer, each, now)
-        if self._writer.size_since_snapshot >= self._snapshot_after and node.failure is None:
-            self._snapshot()
 
     def _rare(self, effect: Effect, now: float) -> None:
         if isinstance(effect, Redial):
