@@ -129,6 +129,25 @@ def test_a_broker_starts_on_a_full_disk(fleet: Fleet, disk: SmallDisk) -> None:
     until(lambda: noc.get("load.n.n") == last + 1)
 
 
+def test_a_snapshot_that_finds_no_room_is_not_tried_again_at_once(fleet: Fleet, disk: SmallDisk) -> None:
+    broker = fleet.broker
+    broker.folder, broker.settings["data_dir"] = disk.folder, str(disk.folder)
+    broker.log = fleet.folder / "broker.log"
+    broker.settings.update(LOG | {"log.segment": str(2 << 20), "log.snapshot_after": str(1 << 20)})
+    broker.start()
+    noc = fleet.client("noc")
+    noc.put("load.n", "x" * (900 << 10))
+    disk.fill()
+    noc.put("load.n", "y" * (900 << 10))  # there is room for that in the segment
+    until(lambda: "snapshot failed" in broker.log.read_text())
+    for n in range(200):  # each one wakes the loop, which could begin another snapshot
+        noc.put("load.m", n)
+    assert broker.log.read_text().count("snapshot failed") == 1
+    disk.make_room()
+    noc.manage("snapshot")
+    assert noc.get("load.m") == 199
+
+
 @pytest.mark.parametrize("sync", ["interval", "always"])
 def test_an_agents_disk_is_full(fleet: Fleet, disk: SmallDisk, sync: str) -> None:
     fleet.broker.start()
