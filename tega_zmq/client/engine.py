@@ -176,10 +176,13 @@ class Engine:
     def write(self, waiter: Any, ask: Ask, ops: tuple[OpField, ...], timeout: float, now: float) -> None:
         """Send a request that, if it succeeds, has applied `ops`."""
         if not self._tracks_writes:
-            if not any(op[4] for op in ops):
+            for op in ops:
+                if op[4]:
+                    self._tracks_writes = True
+                    break
+            else:
                 self.ask(waiter, ask, timeout, now)
                 return
-            self._tracks_writes = True
 
         def after(_value: Any, error: TegaError | None) -> None:
             if error is None:

@@ -111,18 +111,18 @@ class Ready:
         self.value = value
 
 
-def to_value(value: Any, where: str = "value") -> Any:
+def to_value(value: Any, where: str | Path = "value") -> Any:
     """Return a copy of `value` that can be sent: a `Cont` as a dict, tuples as lists, exact types.
 
     A copy, since it may be sent a second time after the caller changed the original. Raises `InvalidValue`
-    for what cannot be sent; `where` names the place in the error.
+    for what cannot be sent; `where`, text or a path, names the place in the error.
     """
     if type(value) is Ready:
         return value.value
     try:
         return _copied(value, 0)
     except (_Unusual, UnicodeEncodeError):
-        return _plain(value, where, 0)
+        return _plain(value, where if isinstance(where, str) else format_path(where), 0)
 
 
 class _Unusual(Exception):
@@ -394,7 +394,7 @@ def put(path: PathLike | Cont, value: Any, version: Expected, ephemeral: bool) -
             raise InvalidValue("put needs a path and a value, or a Cont that is both")
         value = value_of(path)
     oids = to_path(path)
-    return ("put", oids, to_value(value, format_path(oids)), to_expected(version), bool(ephemeral))
+    return ("put", oids, to_value(value, oids), to_expected(version), bool(ephemeral))
 
 
 def patch(path: PathLike | Cont, value: Any, version: Expected) -> OpField:
@@ -404,7 +404,7 @@ def patch(path: PathLike | Cont, value: Any, version: Expected) -> OpField:
             raise InvalidValue("patch needs a path and a value, or a Cont that is both")
         value = value_of(path)
     oids = to_path(path)
-    return ("patch", oids, to_value(value, format_path(oids)), to_expected(version), False)
+    return ("patch", oids, to_value(value, oids), to_expected(version), False)
 
 
 def delete(path: PathLike, version: Expected) -> OpField:
