@@ -446,7 +446,7 @@ def test_syncs_are_counted_by_how_long_they_took(disk: FakeDisk, sync: str) -> N
     loop.thread._clock = lambda: next(ticks) * 0.3
     for number in range(3):
         loop.thread.append(b"%d" % number)
-        loop.thread._take(loop.thread._queue.get())
+        loop.thread._take(loop.thread._queue.popleft())
     syncs = loop.thread.syncs
     assert (sum(syncs.counts), syncs.counts[syncs.bounds.index(0.5)]) == (3, 3)
     assert syncs.seconds == pytest.approx(0.9)
