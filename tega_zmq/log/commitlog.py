@@ -18,17 +18,20 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tega_zmq.errors import StorageError
 from tega_zmq.log import marks, recovery, segment
 from tega_zmq.log import snapshot as snapshots
 from tega_zmq.log.disk import Disk, File, HeldError, Lock
 from tega_zmq.log.fileheader import Header, check_store
-from tega_zmq.log.framing import MAX_PAYLOAD, encode, encode_seal, record_size, seed_of
+from tega_zmq.log.framing import encode, encode_seal, record_size, seed_of
 from tega_zmq.log.recovery import Torn
 
 __all__ = ["HeldUp", "Log", "Opened", "Options", "Report", "open_log"]
+
+_SEALED: Final = record_size(0)
+"""Bytes that stay free behind the records of a segment, for the seal."""
 
 
 class HeldUp(OSError):
@@ -249,34 +252,35 @@ class Log:
         comes before it. Raises `HeldUp`: none was appended, and the same may be tried again. Raises
         `ValueError` for a payload of more than `MAX_PAYLOAD` bytes.
         """
-        self._check()
+        if self.failed:
+            self._check()
         if not payloads:
             return self.last
-        size = 0
-        for payload in payloads:
-            if len(payload) > MAX_PAYLOAD:
-                raise ValueError(f"a record of {len(payload)} bytes; at most {MAX_PAYLOAD} are allowed")
-            size += record_size(len(payload))
+        last, offset, file = self.last, self._offset, self._file
+        # Made for where the log stands, before it is known that they fit there: they nearly always do.
+        data = encode(payloads, last + 1, self.synced, self._seed, offset)
         try:
-            if self._offset + size + record_size(0) > self._length:
+            if file is None or offset + len(data) + _SEALED > self._length:
                 # A batch never spans two segments, so that it fails or succeeds as a whole.
-                self.begin_segment(size)
-            data = encode(payloads, self.last + 1, self.synced, self._seed, self._offset)
-            assert self._file is not None
+                self.begin_segment(len(data))
+                offset, file = self._offset, self._file
+                data = encode(payloads, last + 1, self.synced, self._seed, offset)
+                assert file is not None
             if self._always:
-                self._file.write_sync(self._offset, data)
+                file.write_sync(offset, data)
             else:
-                self._file.write(self._offset, data)
+                file.write(offset, data)
         except HeldUp:
             raise
         except OSError as error:
             raise self._fail(error) from error
-        self._offset += size
+        size = len(data)
+        self._offset = offset + size
         self.size_since_snapshot += size
-        self.last += len(payloads)
+        self.last = last = last + len(payloads)
         if self._always:
-            self.synced = self.last
-        return self.last
+            self.synced = last
+        return last
 
     def sync(self) -> None:
         """Make all records durable, whatever `sync` says. Raises `StorageError` as `append_batch` does."""

@@ -93,6 +93,7 @@ class Disk(Protocol):
 
 
 _ZEROS: Final = bytes(256 * 1024)
+_DSYNC: Final = os.RWF_DSYNC
 
 
 class _OsFile:
@@ -120,7 +121,7 @@ class _OsFile:
     def write_sync(self, offset: int, data: bytes) -> None:
         # One system call instead of two: a thread beside a busy one waits for the interpreter after each.
         try:
-            done = os.pwritev(self._fd, [data], offset, os.RWF_DSYNC)
+            done = os.pwritev(self._fd, (data,), offset, _DSYNC)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
                 raise

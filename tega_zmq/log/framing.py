@@ -71,7 +71,8 @@ _HEAD: Final = struct.Struct("<4sIQQII")
 _TAIL: Final = struct.Struct("<I4s")
 _WHOLE: Final = struct.Struct("<4sIQQIII4s")
 _TRAILERS: Final = tuple(b"\xff" * (ALIGN - n % ALIGN) for n in range(ALIGN))
-_RUN: Final = bytes(256)
+_LONG_RUN: Final = 256
+_RUN: Final = bytes(_LONG_RUN)
 _ZERO_SECTOR: Final = bytes(SECTOR)
 
 
@@ -102,13 +103,19 @@ def record_size(length: int) -> int:
 
 
 def encode(payloads: Sequence[bytes], lsn: int, synced: int, seed: int, offset: int) -> bytes:
-    """Return the records of `payloads`, numbered from `lsn`, as they stand from `offset` on."""
+    """Return the records of `payloads`, numbered from `lsn`, as they stand from `offset` on.
+
+    Raises `ValueError` for a payload of more than `MAX_PAYLOAD` bytes.
+    """
     parts: list[bytes] = []
     for payload in payloads:
         length = len(payload)
         mask = 0
-        if length >= len(_RUN) and _RUN in payload:
-            mask, payload = _mask(payload, seed)
+        if length >= _LONG_RUN:
+            if length > MAX_PAYLOAD:
+                raise ValueError(f"a record of {length} bytes; at most {MAX_PAYLOAD} are allowed")
+            if _RUN in payload:
+                mask, payload = _mask(payload, seed)
         head = _HEAD.pack(_RECORD, length, lsn, synced, mask, crc32(payload))
         parts += (head, _TAIL.pack(crc32(head, seed ^ offset), _MARK), payload, _TRAILERS[length % ALIGN])
         offset += HEADER + length + ALIGN - length % ALIGN

@@ -6,6 +6,8 @@ The loop of a node never waits for the disk: it appends, goes on, and is woken w
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
 from bisect import bisect_left
@@ -13,12 +15,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
-from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple, TypeAlias
 
 from tega_zmq.errors import StorageError
 from tega_zmq.log.commitlog import HeldUp, Log, Options
-from tega_zmq.log.framing import MAX_PAYLOAD, record_size
+from tega_zmq.log.framing import ALIGN, HEADER, MAX_PAYLOAD
 
 __all__ = [
     "SYNC_BOUNDS",
@@ -61,6 +62,8 @@ _AGAIN: Final = 0.05
 
 _LAST_TRIES: Final = 100
 """How often, when the program stops."""
+
+_new = tuple.__new__
 
 _WORK: Final = 0.001
 _PAUSE: Final = 0.001
@@ -121,6 +124,13 @@ class _Job(Enum):
     RESTART = 2
 
 
+class _Ended(NamedTuple):
+    """The event with which a job of the snapshot thread ended."""
+
+    event: Event
+    job: _Job
+
+
 class _Sync:
     """Asks the writer to make all that was appended so far durable."""
 
@@ -165,8 +175,12 @@ class LogThread:
         self._wake = wake
         self._clock = clock
         self._sleep = sleep
-        self._queue: SimpleQueue[_Item] = SimpleQueue()
-        self._events: deque[tuple[Event, _Job | None]] = deque()
+        self._queue: deque[_Item] = deque()
+        self._bell = -1
+        """The eventfd that the writer thread sleeps at."""
+        self._idle = False
+        """The writer thread sleeps, or is about to: who queues something rings."""
+        self._events: deque[Event | _Ended] = deque()
         self._next = log.last
         self._failed = ""
         self._restarting = False
@@ -191,7 +205,8 @@ class LogThread:
         return Syncs(SYNC_BOUNDS, list(self._sync_counts), self._sync_seconds)
 
     def start(self) -> None:
-        """Start the writer thread."""
+        """Start the writer thread. Raises `OSError` if there is no descriptor left to wake it by."""
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread.start()
 
     def append(self, *payloads: bytes) -> int:
@@ -211,35 +226,45 @@ class LogThread:
                 raise ValueError(f"a record of {length} bytes; at most {MAX_PAYLOAD} are allowed")
             if type(payload) is not bytes:
                 raise TypeError(f"a record is bytes, not {type(payload).__name__}")
-            size += record_size(length)
+            size += HEADER + length + ALIGN - length % ALIGN  # `record_size`
         self._next += len(payloads)
         self._size += size
         if size <= MAX_BATCH_BYTES and len(payloads) <= MAX_BATCH:
-            self._queue.put(payloads)
+            self._queue.append(payloads)
         else:
-            for payload in payloads:
-                self._queue.put((payload,))
+            self._queue.extend([(payload,) for payload in payloads])
+        if self._idle:
+            self._ring()
         return self._next
 
     def poll(self) -> list[Event]:
         """Return what happened since the last time. Does not wait."""
-        events: list[Event] = []
-        while self._events:
-            event, ends = self._events.popleft()
+        found, events = self._events, []
+        while found:
+            event = found.popleft()
+            if type(event) is not Durable:
+                event = self._noted(event)
             events.append(event)
-            if isinstance(event, Failed):
-                self._failed = event.reason
-            elif ends is _Job.SNAPSHOT:
-                self._writing = False
-                if isinstance(event, SnapshotDone):
-                    self._size -= self._size_at_snapshot
-            elif ends is _Job.RESTART:
-                self._restarting = False
-                if isinstance(event, SnapshotDone):
-                    self._failed = ""
-                    self._next = event.lsn
-                    self._size = 0
         return events
+
+    def _noted(self, event: Event | _Ended) -> Event:
+        """Take note of what `event` says, and return it without what is said to this thread alone."""
+        if isinstance(event, Failed):
+            self._failed = event.reason
+        if not isinstance(event, _Ended):
+            return event
+        event, job = event
+        if job is _Job.SNAPSHOT:
+            self._writing = False
+            if isinstance(event, SnapshotDone):
+                self._size -= self._size_at_snapshot
+        else:
+            self._restarting = False
+            if isinstance(event, SnapshotDone):
+                self._failed = ""
+                self._next = event.lsn
+                self._size = 0
+        return event
 
     def snapshot(self, lsn: int, chunks: Callable[[], Iterable[bytes]]) -> None:
         """Write a snapshot of the state after record `lsn`, a durable one, in a thread of its own.
@@ -249,9 +274,9 @@ class LogThread:
         one is being written, or the log has failed.
         """
         if self._failed or self._restarting:
-            self._events.append((SnapshotFailed(f"the log takes no writes: {self._failed}"), None))
+            self._events.append(SnapshotFailed(f"the log takes no writes: {self._failed}"))
         elif self._writing:
-            self._events.append((SnapshotFailed("another snapshot is being written"), None))
+            self._events.append(SnapshotFailed("another snapshot is being written"))
         else:
             self._writing = True
             self._size_at_snapshot = self._size
@@ -280,11 +305,12 @@ class LogThread:
             return not self._log.failed
         self._stopping = True
         if not self._thread.is_alive():
-            self._thread.start()
+            self.start()
         if self._snapshots is not None:
             self._snapshots.join()
-        self._queue.put(_Close(clean))
+        self._put(_Close(clean))
         self._thread.join()
+        os.close(self._bell)
         return not self._log.failed
 
     # -- the writer thread -----------------------------------------------------------------------------
@@ -292,14 +318,45 @@ class LogThread:
     # `_take` and the steps of `_snapshot` do the work; what is around them only waits. So a simulation can
     # take the same steps one by one, without threads.
 
+    # The path of one record is written out, not cut into functions: this thread runs cold, after each sleep,
+    # and the loop waits for it. For the same reason it sleeps at an eventfd and not at a lock. Who writes to
+    # one has let go of the interpreter meanwhile, and a writer that takes the core at once finds that free;
+    # who releases a lock has not, and the two hand the core to and fro.
+
     def _run(self) -> None:
+        queue, bell, timed = self._queue, self._bell, self._timed
         going = True
         while going:
-            try:
-                item = self._queue.get(timeout=self._patience())
-            except Empty:
-                item = None
-            going = self._take(item)
+            self._idle = True  # before the look: who queues something after it sees that
+            if not queue:
+                if timed:
+                    self._doze()
+                else:
+                    os.read(bell, 8)
+            self._idle = False
+            if queue:
+                going = self._take(queue.popleft())
+            elif timed and self._patience() == 0:
+                self._take(None)
+
+    def _doze(self) -> None:
+        """Sleep until something is queued, or a sync is due."""
+        patience = self._patience()
+        if patience is not None:
+            poller = select.poll()
+            poller.register(self._bell, select.POLLIN)
+            if not poller.poll(int(patience * 1000) + 1):
+                return
+        os.read(self._bell, 8)
+
+    def _put(self, item: _Item) -> None:
+        self._queue.append(item)
+        if self._idle:
+            self._ring()
+
+    def _ring(self) -> None:
+        self._idle = False
+        os.eventfd_write(self._bell, 1)
 
     def _patience(self) -> float | None:
         """Return the seconds after which `_take` is due though nothing came, or None: it is not."""
@@ -313,28 +370,35 @@ class LogThread:
 
         Returns whether the writer goes on.
         """
-        queue = self._queue
-        log = self._log
-        timed = self._timed
-        if item is None:
+        log, timed = self._log, self._timed
+        if type(item) is tuple:
+            batch: Sequence[bytes] = item
+            if self._queue:
+                batch, item = self._gathered(item)
+            if batch and not log.failed:
+                clock = self._clock
+                began = clock()
+                if timed and log.synced == log.last:
+                    self._due = began + self._options.interval
+                try:
+                    log.append_batch(batch)
+                    written = True
+                except HeldUp as error:
+                    written = self._held_up(error, batch)
+                except Exception as error:  # noqa: BLE001  (as `_guard`)
+                    self._give_up(error)
+                    written = False
+                if written:
+                    if not timed:
+                        took = clock() - began
+                        self._sync_counts[bisect_left(SYNC_BOUNDS, took)] += 1
+                        self._sync_seconds += took
+                    self._tell(_new(Durable, (log.last,)))
+            if not timed and type(item) is tuple:
+                return True
+        elif item is None:
             self._sync_now()
             return True
-        batch: list[bytes] = []
-        size = 0
-        while type(item) is tuple:
-            batch += item
-            size += sum(map(len, item))
-            if len(batch) >= MAX_BATCH or size >= MAX_BATCH_BYTES or not queue.qsize():
-                break
-            item = queue.get()
-        if batch and not log.failed:
-            if timed and log.synced == log.last:
-                self._due = self._clock() + self._options.interval
-            began = self._clock()
-            if self._guard(lambda: self._append(batch)):
-                if not timed:
-                    self._count_sync(began)
-                self._tell(Durable(log.last))
         if timed and log.synced < log.last and not log.failed and self._clock() >= self._due:
             self._sync_now()
         if isinstance(item, _Sync):
@@ -349,50 +413,74 @@ class LogThread:
             return False
         return True
 
-    def _append(self, batch: Sequence[bytes]) -> None:
-        """Append `batch`. Where no file can be opened for it, wait until one can: nothing was harmed, and
-        only an operator could make good for a log that has failed."""
-        tries = 0
+    def _gathered(self, item: tuple[bytes, ...]) -> tuple[list[bytes], _Item]:
+        """Return the records of `item` and of those that wait behind it, and what is to be done after them.
+
+        That is the last of the items taken, if it has no records.
+        """
+        queue = self._queue
+        batch: list[bytes] = []
+        size = 0
+        following: _Item = item
+        while type(following) is tuple:
+            batch += following
+            size += sum(map(len, following))
+            if len(batch) >= MAX_BATCH or size >= MAX_BATCH_BYTES or not queue:
+                break
+            following = queue.popleft()
+        return batch, following
+
+    def _held_up(self, error: HeldUp, batch: Sequence[bytes]) -> bool:
+        """Where no file can be opened for `batch`, wait until one can: nothing was harmed, and only an
+        operator could make good for a log that has failed. Return whether it was written in the end."""
+        self._tell(Waits(error.strerror or str(error)))
+        tries = 1
         while True:
+            self._sleep(_AGAIN)
             try:
                 self._log.append_batch(batch)
-            except HeldUp as error:
-                if not tries:
-                    self._tell(Waits(error.strerror or str(error)))
-                elif self._stopping and tries >= _LAST_TRIES:
-                    raise
+            except HeldUp as again:
+                if self._stopping and tries >= _LAST_TRIES:
+                    self._give_up(again)
+                    return False
                 tries = tries + 1 if self._stopping else 1
-                self._sleep(_AGAIN)
+            except Exception as other:  # noqa: BLE001  (as `_guard`)
+                self._give_up(other)
+                return False
             else:
-                return
+                return True
 
     def _sync_now(self) -> None:
         began = self._clock()
         if self._guard(self._log.sync):
-            self._count_sync(began)
-
-    def _count_sync(self, began: float) -> None:
-        took = self._clock() - began
-        self._sync_counts[bisect_left(SYNC_BOUNDS, took)] += 1
-        self._sync_seconds += took
+            took = self._clock() - began
+            self._sync_counts[bisect_left(SYNC_BOUNDS, took)] += 1
+            self._sync_seconds += took
 
     def _guard(self, action: Callable[[], object]) -> bool:
         """Run `action`; if it fails, tell of it, and return false."""
         try:
             action()
-        except StorageError as error:
-            self._tell(Failed(error.reason or error.message, self._log.last))
-            return False
         except Exception as error:  # noqa: BLE001  (whatever it is, what was not written must not be taken for it)
-            self._log.give_up(repr(error))
-            self._tell(Failed(repr(error), self._log.last))
+            self._give_up(error)
             return False
         return True
 
-    def _tell(self, event: Event, ends: _Job | None = None) -> None:
-        self._events.append((event, ends))
-        with suppress(OSError):
+    def _give_up(self, error: Exception) -> None:
+        """Tell that the log failed with `error`, and see to it that it takes no more."""
+        if isinstance(error, StorageError):
+            reason = error.reason or error.message
+        else:
+            reason = repr(error)
+            self._log.give_up(reason)
+        self._tell(Failed(reason, self._log.last))
+
+    def _tell(self, event: Event | _Ended) -> None:
+        self._events.append(event)
+        try:  # noqa: SIM105  (for each batch, and `suppress` is three calls more)
             self._wake()
+        except OSError:
+            pass
 
     # -- the snapshot thread ---------------------------------------------------------------------------
 
@@ -424,9 +512,9 @@ class LogThread:
             size = yield from self._write(lsn, chunks, job is _Job.RESTART)
         except Exception as error:  # noqa: BLE001  (the steps end here; whatever it was, the loop must hear of it)
             reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or repr(error)
-            self._tell(SnapshotFailed(reason), job)
+            self._tell(_Ended(SnapshotFailed(reason), job))
             return
-        self._tell(SnapshotDone(lsn, size, self._clock() - started), job)
+        self._tell(_Ended(SnapshotDone(lsn, size, self._clock() - started), job))
         yield None
         # What cannot be removed now stays until the next snapshot; it does no harm.
         with suppress(OSError):
@@ -445,7 +533,7 @@ class LogThread:
             writer.sync()
             if not restart:
                 sync = _Sync()
-                self._queue.put(sync)
+                self._put(sync)
                 yield sync
                 self._refuse(sync.problem)
             writer.publish()
@@ -453,7 +541,7 @@ class LogThread:
             writer.abandon()
             raise
         if restart:
-            self._queue.put(_Restarted())
+            self._put(_Restarted())
         return writer.size
 
     @staticmethod

@@ -239,7 +239,7 @@ class Historian:
             if isinstance(want, CommitsAt):
                 return history.stamps(want.root, set(want.versions))
             if isinstance(want, SpansOf):
-                names = [want.root] if want.root else list(history.series)
+                names = [want.root] if want.root else history.roots
                 return {name: history.spans(name, want.since) for name in names}
             return picked(history.updates(want.root, want.before), want)
         except Exception as error:  # noqa: BLE001  # it is answered to whoever asked

@@ -8,7 +8,6 @@ and the log are told, and all that they say, goes through here, so the checks lo
 from __future__ import annotations
 
 import errno
-import queue
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple, Protocol
@@ -111,7 +110,7 @@ class SteppedLog(tega_log.LogThread):
     @property
     def waiting(self) -> bool:
         """Whether the writer has something to do."""
-        return self._queue.qsize() > 0
+        return len(self._queue) > 0
 
     @property
     def patience(self) -> float | None:
@@ -120,13 +119,10 @@ class SteppedLog(tega_log.LogThread):
 
     def write(self) -> None:
         """One step of the writer: a batch, or a sync that is due."""
-        try:
-            item = self._queue.get_nowait()
-        except queue.Empty:
-            if self._patience() is None:
-                return
-            item = None
-        self._take(item)
+        if self._queue:
+            self._take(self._queue.popleft())
+        elif self._patience() is not None:
+            self._take(None)
 
     def advance(self) -> bool:
         """One step of the snapshot in the making; return false if it must wait for the writer, or is over."""

@@ -88,8 +88,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "skip-a-sync",
         1,
         _COMMITLOG,
-        "                self._file.write_sync(self._offset, data)\n",
-        "                self._file.write(self._offset, data)\n",
+        "                file.write_sync(offset, data)\n",
+        "                file.write(offset, data)\n",
     ),
     Mutant(
         "collision-before-sync",

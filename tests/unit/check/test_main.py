@@ -229,7 +229,7 @@ def test_damage_in_the_history_is_told(folder: Path, capsys: pytest.CaptureFixtu
 def test_what_stands_before_the_damage_stays(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tega_zmq.log.history._COMMITS", 8)
+    monkeypatch.setattr("tega_zmq.log.history.writing._COMMITS", 8)
     state = store.empty()
     history = open_history(OsDisk(), str(folder))
     for number in range(30):

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from tega_zmq import store
 from tega_zmq.check.oldversions import flaws
 from tega_zmq.errors import Compacted, StorageError, TegaError
-from tega_zmq.log import history as history_module
-from tega_zmq.log import history as past
-from tega_zmq.log.history import History, Policy, open_history
+from tega_zmq.log.history import History, Policy, open_history, writing
+from tega_zmq.log.history.format import stem
 from tega_zmq.store import Cleared, Gap, Kept, Op, Store, Update
 from tega_zmq.tree.node import plain
 from tests.fakedisk import Crashed, FakeDisk
@@ -59,7 +58,7 @@ def test_every_version_is_what_it_was(steps: list[Any], commits: int, random: An
     history = open_history(disk, "d")
     versions: dict[int, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(past, "_COMMITS", commits)
+        patch.setattr(writing, "_COMMITS", commits)
         for count, step in enumerate(steps):
             if step == "follow":
                 history.follow(state)
@@ -101,7 +100,7 @@ def filled(count: int = 30, commits: int = 8) -> tuple[FakeDisk, History, Store,
     history = open_history(disk, "d")
     versions = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(past, "_COMMITS", commits)
+        patch.setattr(writing, "_COMMITS", commits)
         for n in range(count):
             state = write(state, put("a.n", n), time=float(n))
             versions[n] = {"n": n}
@@ -234,7 +233,7 @@ def test_a_crash_at_any_step() -> None:
 
         disk.fault = crash
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(past, "_COMMITS", 5)
+            patch.setattr(writing, "_COMMITS", 5)
             done = True
             try:
                 history = open_history(disk, "d")
@@ -256,10 +255,10 @@ def test_a_crash_at_any_step() -> None:
 
 def test_files_are_named_so_that_no_two_roots_share_one_anywhere() -> None:
     names = ["config-pi1", "Config-pi1", "a.b", "a%2Eb", "é", "x" * 100, "x" * 101, "X" * 101, "+a", "_a"]
-    stems = [history_module._stem(name) for name in names]
+    stems = [stem(name) for name in names]
     assert stems[0] == "config-pi1" and stems[1] == "%43onfig-pi1" and stems[4] == "%C3%A9"
-    assert len({stem.lower() for stem in stems}) == len(names)
-    assert max(len(stem) for stem in stems) <= 100
+    assert len({each.lower() for each in stems}) == len(names)
+    assert max(len(each) for each in stems) <= 100
 
 
 @pytest.mark.parametrize("known", [0, 1, 7, 20])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
@@ -423,6 +424,63 @@ def test_a_loop_that_cannot_be_woken_harms_nobody(disk: FakeDisk) -> None:
     assert outcome(disk)[0] == [b"one"]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("sync", ["always", "interval", "none"])
+def test_who_appends_rings_only_if_the_writer_sleeps(
+    disk: FakeDisk, sync: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop(disk, BIG._replace(sync=sync, interval=0.005), begin=False)
+    rung = 0
+    eventfd_write = os.eventfd_write
+
+    def ring(fd: int, value: int) -> None:
+        nonlocal rung
+        rung += 1
+        eventfd_write(fd, value)
+
+    monkeypatch.setattr(os, "eventfd_write", ring)
+    for number in range(3):
+        loop.thread.append(b"%d" % number)
+    assert rung == 0
+    descriptors = set(os.listdir("/proc/self/fd"))
+    loop.thread.start()
+    loop.durable(3)
+    syncing, go = threading.Event(), threading.Event()
+
+    def fault(what: str, path: str) -> None:
+        if what == "write":
+            syncing.set()
+            assert go.wait(20)
+
+    for _ in range(3):
+        while not loop.thread._idle:
+            loop.woken.acquire(timeout=0.001)  # one that is left from what was polled together
+        disk.fault = fault
+        loop.thread.append(b"rings")
+        assert syncing.wait(20)
+        before = rung
+        loop.thread.append(b"waits")
+        assert rung == before
+        go.set()
+        loop.durable(loop.thread.append(b"perhaps"))
+        disk.fault = lambda what, path: None
+        syncing.clear()
+        go.clear()
+    assert 3 <= rung <= 6
+    assert loop.thread.close()
+    assert set(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_a_ring_for_what_was_taken_already_harms_nobody(disk: FakeDisk) -> None:
+    loop = Loop(disk)
+    for number in range(1, 20):
+        loop.thread._ring()
+        loop.thread.append(b"%d" % number)
+        loop.durable(number)
+        loop.thread._ring()
+    assert loop.thread.close()
+    assert [event for event in loop.events if not isinstance(event, Durable)] == []
+
+
 def test_a_stop_without_the_mark(disk: FakeDisk) -> None:
     loop = Loop(disk)
     loop.thread.append(b"one")
@@ -446,7 +504,7 @@ def test_syncs_are_counted_by_how_long_they_took(disk: FakeDisk, sync: str) -> N
     loop.thread._clock = lambda: next(ticks) * 0.3
     for number in range(3):
         loop.thread.append(b"%d" % number)
-        loop.thread._take(loop.thread._queue.get())
+        loop.thread._take(loop.thread._queue.popleft())
     syncs = loop.thread.syncs
     assert (sum(syncs.counts), syncs.counts[syncs.bounds.index(0.5)]) == (3, 3)
     assert syncs.seconds == pytest.approx(0.9)
