@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class _Program(Hooks):
             historian = self._historian(wake)
             historian.start()
             state, epochs = self._recover(opened, historian)
-            writer = tega_log.LogThread(opened.log, wake=lambda: os.eventfd_write(wake, 1))
+            writer = tega_log.LogThread(opened.log, wake=partial(os.eventfd_write, wake, 1))
             writer.start()
             historian.follow(state)
             node = self._node(state, opened.report.last, epochs, self._room(descriptors))
@@ -147,7 +148,7 @@ class _Program(Hooks):
         return Historian(
             self._disk,
             config.data_dir,
-            wake=lambda: os.eventfd_write(wake, 1),
+            wake=partial(os.eventfd_write, wake, 1),
             note=lambda level, event, fields: self._logger.log(
                 logging.getLevelName(level.upper()), event, extra={"fields": fields}
             ),
