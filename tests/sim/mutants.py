@@ -109,8 +109,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "reads-wait-for-the-disk",
         2,
         "tega_zmq/node/reading.py",
-        "    return node.tip if session.last_lsn > node.durable_number else node.durable\n",
-        "    return node.tip\n",
+        "        state = node.tip if session.last_lsn > node.durable_number else node.durable\n",
+        "        state = node.tip\n",
     ),
     Mutant(
         "tip-kept-after-failure",
