@@ -61,7 +61,7 @@ def write(node: Node, session: Session, request: Write) -> None:
         root = tip[2].get(ops[0][1][0])
         if node.uplink is not None:
             owner = node.owner(ops[0][1][0])
-        else:
+        else:  # as it says too, from the same root
             owner = "" if root is None else root[1]
     else:
         owner = _common_owner(node, ops)
