@@ -188,8 +188,8 @@ def put_one(
     `root` is the one in `store` that `op` writes: of this node, without ephemeral nodes and born containers.
     `lease` is the one that `session` has in `store`. All else is as for `write`.
 
-    It gives exactly what the general way gives; that is tested. Most of a broker's time goes into this
-    function and what it calls, so they are written for that: each thing is looked up and made once.
+    It gives exactly what the general way gives; that is tested. Most puts come by here, so it is written for
+    speed, with what it calls: each thing is looked up and made once.
     """
     path, value = op[1], op[2]
     if op[3] is not None:
