@@ -85,14 +85,14 @@ class _Patterns:
     """The subscriptions by pattern."""
 
     def __init__(self) -> None:
-        self._by_text: dict[str, list[ChangeSubscription]] = {}
+        self.by_text: dict[str, list[ChangeSubscription]] = {}
         self._by_start: dict[str, dict[str, OidPattern]] = {}
         """By what a root must begin with: the patterns, by text."""
         self._lengths: Counter[int] = Counter()
         """Of the keys of `_by_start`, how often each length is there."""
 
     def add(self, pattern: OidPattern, subscription: ChangeSubscription) -> None:
-        same = self._by_text.setdefault(pattern.text, [])
+        same = self.by_text.setdefault(pattern.text, [])
         same.append(subscription)
         if len(same) == 1:
             start = _start_of(pattern)
@@ -101,10 +101,10 @@ class _Patterns:
             self._by_start.setdefault(start, {})[pattern.text] = pattern
 
     def remove(self, pattern: OidPattern, subscription: ChangeSubscription) -> None:
-        same = self._by_text[pattern.text]
+        same = self.by_text[pattern.text]
         same.remove(subscription)
         if not same:
-            del self._by_text[pattern.text]
+            del self.by_text[pattern.text]
             start = _start_of(pattern)
             del self._by_start[start][pattern.text]
             if not self._by_start[start]:
@@ -119,7 +119,7 @@ class _Patterns:
 
     def by(self, pattern: OidPattern) -> list[ChangeSubscription]:
         """Return the subscriptions by `pattern`."""
-        return self._by_text[pattern.text]
+        return self.by_text[pattern.text]
 
 
 def _start_of(pattern: OidPattern) -> str:
@@ -138,14 +138,15 @@ class Subscriptions:
     def __init__(self) -> None:
         self._top = _Branch()
         self._patterns = _Patterns()
-        self._count = 0
+        self.count = 0
+        """How many there are; only to be read by others."""
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def add(self, subscription: ChangeSubscription) -> None:
         """Take `subscription` in."""
-        self._count += 1
+        self.count += 1
         if subscription.pattern is not None:
             self._patterns.add(subscription.pattern, subscription)
             return
@@ -156,7 +157,7 @@ class Subscriptions:
 
     def remove(self, subscription: ChangeSubscription) -> None:
         """Forget `subscription` (which must be in)."""
-        self._count -= 1
+        self.count -= 1
         if subscription.pattern is not None:
             self._patterns.remove(subscription.pattern, subscription)
             return
@@ -184,33 +185,38 @@ class Subscriptions:
 
     def concerned(self, update: Update) -> list[ChangeSubscription]:
         """Return the subscriptions that `update` may concern, each once."""
+        root, changes = update[0], update[4]
+        top = self._top.children.get(root)
+        if not self._patterns.by_text and (top is None or len(changes) == 1):
+            return [] if top is None else _along(top, changes[0][0])
         found: dict[int, ChangeSubscription] = {}
-        top = self._top.children.get(update.root)
         if top is not None:
-            for change in update.changes:
+            for change in changes:
                 for subscription in _along(top, change.path):
                     found[id(subscription)] = subscription
-        for pattern in self._patterns.of_root(update.root):
-            if any(reaches(pattern, change.path) for change in update.changes):
+        for pattern in self._patterns.of_root(root):
+            if any(reaches(pattern, change.path) for change in changes):
                 for subscription in self._patterns.by(pattern):
                     found[id(subscription)] = subscription
         return list(found.values())
 
 
-def _along(branch: _Branch, path: Path) -> Iterator[ChangeSubscription]:
-    """Yield the subscriptions at each step of `path` (whose root `branch` stands for), and all below it."""
-    yield from branch.subscriptions
+def _along(branch: _Branch, path: Path) -> list[ChangeSubscription]:
+    """Return the subscriptions at each step of `path` (whose root `branch` stands for), and all below it."""
+    found = [*branch.subscriptions]
     for oid in path[1:]:
         below = branch.children.get(oid)
         if below is None:
-            return
+            return found
         branch = below
-        yield from branch.subscriptions
-    waiting = list(branch.children.values())
-    while waiting:
-        branch = waiting.pop()
-        yield from branch.subscriptions
-        waiting.extend(branch.children.values())
+        found += branch.subscriptions
+    if branch.children:
+        waiting = list(branch.children.values())
+        while waiting:
+            branch = waiting.pop()
+            found += branch.subscriptions
+            waiting.extend(branch.children.values())
+    return found
 
 
 def _maybe(node: Node | None) -> Maybe:
@@ -225,12 +231,19 @@ def select(
     `before` and `after` are the trees of the root. A change at or below the subscribed path is told as it
     is; one above it is narrowed to the path.
     """
-    found: list[ChangeField] = []
     pattern = subscription.pattern
-    places = _named(update) if subscription.named and update.named else update.changes
+    changes, named = update[4], update[9]
+    path = subscription.path
+    depth = len(path)
+    if len(changes) == 1 and pattern is None and not (named and subscription.named):
+        at, present, value, session = changes[0]
+        if present and type(value) is not dict and at[:depth] == path:
+            # The usual change: a leaf stands there now, and nothing else changed. It is known without a look.
+            old = get(before, at[1:])
+            return ((at, () if old is None else (plain(old),), (value,), session),)
+    found: list[ChangeField] = []
+    places = _named(update) if named and subscription.named else changes
     if pattern is None:
-        path = subscription.path
-        depth = len(path)
         for change in places:
             at = change.path
             if at[:depth] == path:

@@ -24,6 +24,9 @@ MAX_SERVING = 16
 BEACON_DELAY = 0.02
 """Seconds for which subscriptions to a topic gather before one beacon answers them all."""
 
+_new = tuple.__new__
+"""Makes a named tuple in half the time that its class takes, where every commit comes by."""
+
 
 def check_root(name: str) -> str:
     """Return `name` if it can be a root. Raises `InvalidPath`."""
@@ -316,15 +319,19 @@ def send_beacons(node: Node, *, everything: bool = False) -> None:
 
 def publish(node: Node, update: Update) -> None:
     """An update became durable: to the followers, and up if this node owns the root."""
-    topic = node.topics.get(update.root)
-    direct = node.direct.get(update.root, ())
-    mine = node.online and update.root in node.claimed and update.epoch == node.tip.roots[update.root].epoch
+    if not (node.direct or node.topics or node.online):
+        return
+    name = update[0]
+    topic = node.topics.get(name)
+    direct = node.direct.get(name)
+    mine = node.online and name in node.claimed and update[1] == node.tip.roots[name].epoch
     if topic is None and not direct and not mine:
         return
-    message = RootUpdate(tuple(update_to_plain(update)))
-    for session in direct:
-        if not session.congested:  # else it learns from the next heartbeat what it lacks
-            node.send(session, message)
+    message = _new(RootUpdate, (tuple(update_to_plain(update)),))
+    if direct:
+        for session in direct:
+            if not session.congested:  # else it learns from the next heartbeat what it lacks
+                node.send(session, message)
     if topic is not None:
         node.effects.append(Publish(topic, message))
     if mine:

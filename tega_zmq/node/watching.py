@@ -39,6 +39,9 @@ PIECE = 500
 MAX_CHANNEL = 255
 """Longest channel name, in characters."""
 
+_new = tuple.__new__
+"""Makes a named tuple in half the time that its class takes, where every change comes by."""
+
 _SCOPES = frozenset({"local", "global"})
 
 
@@ -220,7 +223,7 @@ def remove_all(node: Node, session: Session) -> None:
 
 def tell(node: Node, update: Update, before: Root | None, after: Root | None) -> None:
     """`update` became durable: tell the subscribers that it concerns."""
-    if not len(node.subscriptions):
+    if not node.subscriptions.count:
         return
     old = before.node if before is not None else None
     if before is not None and after is not None and before.version != ABSENT and before.epoch != update.epoch:
@@ -229,7 +232,9 @@ def tell(node: Node, update: Update, before: Root | None, after: Root | None) ->
     new = after.node if after is not None else None
     made: dict[Any, Changed | None] = {}
     for subscription in node.subscriptions.concerned(update):
-        if subscription.lagging or subscription.session.congested or not subscription.session.connected:
+        session = subscription.session
+        # The second question is for sub-sessions: they have no connection of their own.
+        if subscription.lagging or session.congested or (session.peer is None and not session.connected):
             subscription.lagging = True
         else:
             _tell_one(node, subscription, update, old, new, made)
@@ -244,34 +249,26 @@ def _tell_one(
     made: dict[Any, Changed | None],
 ) -> None:
     """Tell `subscription` of `update`; `made` holds what others were told of it: many ask for the same."""
-    known = subscription.sent.get(update.root)
-    if known is not None and known[0] == update.epoch and update.after <= known[1]:
+    name, epoch, _, version, _, time, tega_id, text, backto, _ = update
+    known = subscription.sent.get(name)
+    if known is not None and known[0] == epoch and version <= known[1]:
         return
-    previous = known[1] if known is not None and known[0] == update.epoch else -1
+    previous = known[1] if known is not None and known[0] == epoch else -1
     key = (subscription.number, previous, subscription.pattern is None, subscription.named, subscription.text)
     if key in made:
         message = made[key]
     else:
         changes = subscriptions.select(subscription, update, old, new)
-        message = made[key] = (
-            Changed(
-                subscription.number,
-                update.root,
-                update.epoch,
-                previous,
-                update.after,
-                update.time,
-                update.tega_id,
-                update.message,
-                update.backto,
-                False,
-                changes,
+        message = None
+        if changes:
+            number = subscription.number
+            message = _new(
+                Changed,
+                (number, name, epoch, previous, version, time, tega_id, text, backto, False, changes),
             )
-            if changes
-            else None
-        )
+        made[key] = message
     if message is not None:
-        subscription.sent[update.root] = (update.epoch, update.after)
+        subscription.sent[name] = (epoch, version)
         node.send(subscription.session, message)
 
 

@@ -58,7 +58,7 @@ from tega_zmq.store.reading import (
 )
 from tega_zmq.store.replicas import entries, ephemeral_entries, follows, updates_since
 from tega_zmq.store.snapshot import dump, load
-from tega_zmq.store.writing import end_session, expect, outcome, write
+from tega_zmq.store.writing import end_session, expect, outcome, put_one, write
 
 __all__ = [
     "ABSENT",
@@ -109,6 +109,7 @@ __all__ = [
     "outcome",
     "owned_roots",
     "plain_update_at",
+    "put_one",
     "record_from_plain",
     "record_to_plain",
     "replay",

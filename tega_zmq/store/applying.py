@@ -70,19 +70,23 @@ def advanced(root: Root, update: Update, kept: Kept) -> tuple[Root, Draft]:
 def with_outcome(lease: Lease, request: int, ack: int, outcome: Outcome) -> Lease:
     """Return `lease` with the outcome of `request`; those below `ack` are forgotten."""
     old = lease[4]
-    start = 0
-    for number, _ in old:
-        if number >= ack:
-            break
-        start += 1
-    if len(old) - start >= MAX_OUTCOMES:
-        start = len(old) - MAX_OUTCOMES + 1
-    if not old or old[-1][0] < request:
-        outcomes = (*old[start:], (request, outcome))
+    outcomes: tuple[tuple[int, Outcome], ...]
+    if not old or old[-1][0] < ack:  # who writes one after the other
+        outcomes = ((request, outcome),)
     else:
-        merged = dict(old[start:])
-        merged[request] = outcome
-        outcomes = tuple(sorted(merged.items()))
+        start = 0
+        for number, _ in old:
+            if number >= ack:
+                break
+            start += 1
+        if len(old) - start >= MAX_OUTCOMES:
+            start = len(old) - MAX_OUTCOMES + 1
+        if old[-1][0] < request:
+            outcomes = (*old[start:], (request, outcome))
+        else:
+            merged = dict(old[start:])
+            merged[request] = outcome
+            outcomes = tuple(sorted(merged.items()))
     return tuple.__new__(Lease, (lease[0], lease[1], lease[2], lease[3], outcomes, lease[5]))
 
 

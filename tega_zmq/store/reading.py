@@ -88,9 +88,13 @@ def lookup(store: Store, path: Path, version: int | None = None) -> Node:
     """
     if version is None:
         root = store[2].get(path[0])
-        node = None if root is None else get(root[4], path[1:])
+        node = None if root is None else root[4]
     else:
-        node = get(_at(store, path, version)[0], path[1:])
+        node = _at(store, path, version)[0]
+    for oid in path[1:]:  # as `tree.get` does, without a call: most requests to read come by here
+        if node is None or type(node[1]) is not HashTrieMap:
+            _missing(path, version)
+        node = node[1].get(oid)
     if node is None:
         _missing(path, version)
     return node

@@ -109,8 +109,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "reads-wait-for-the-disk",
         2,
         "tega_zmq/node/reading.py",
-        "    return node.tip if session.last_lsn > node.durable_number else node.durable\n",
-        "    return node.tip\n",
+        "        state = node.tip if session.last_lsn > node.durable_number else node.durable\n",
+        "        state = node.tip\n",
     ),
     Mutant(
         "tip-kept-after-failure",
@@ -397,7 +397,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "gap-not-shown",
         13,
         _WATCHING,
-        "    previous = known[1] if known is not None and known[0] == update.epoch else -1\n",
+        "    previous = known[1] if known is not None and known[0] == epoch else -1\n",
         "    previous = update.before\n",
         events=RARE,
     ),
@@ -413,9 +413,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "own-changes-hidden",
         13,
         _WATCHING,
-        "    if message is not None:\n        subscription.sent[update.root]",
-        "    if message is not None and update.tega_id != subscription.session.tega_id:\n"
-        "        subscription.sent[update.root]",
+        "    if message is not None:\n        subscription.sent[name]",
+        "    if message is not None and tega_id != subscription.session.tega_id:\n"
+        "        subscription.sent[name]",
     ),
     Mutant(
         "answer-before-replica",

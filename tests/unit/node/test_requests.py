@@ -72,6 +72,35 @@ def test_versions_are_read_by_number_and_from_the_end(peer: Peer) -> None:
     refused(peer, errors.NotFound, m.Get, ("b",), None, "value", "")
 
 
+@pytest.mark.parametrize("leaf", ["text", "", "\u00e9" * 9, 0, True, -0.5, None, [1, {"_x": None}], [], {}])
+def test_every_kind_of_value_is_read_as_it_was_put(peer: Peer, leaf: Any) -> None:
+    peer.put("a.b", leaf)
+    peer.put("a.c", 1)
+    expected = [leaf, None]
+    assert peer.ask(m.Get, ("a", "b"), None, "value", "") == expected
+    assert peer.ask(m.Get, ("a", "b"), 0, "value", "") == expected
+    assert peer.ask(m.Get, ("a", "b"), None, "node", "")[:3] == [leaf, 0, False]
+    refused(peer, errors.NotFound, m.Get, ("a", "b", "c"), None, "value", "")
+
+
+def test_a_string_that_is_larger_than_an_answer_is_refused() -> None:
+    peer = Lab(Settings("broker", max_value=8 << 20)).join("noc")
+    text = "x" * (reading.MAX_ANSWER - 5)
+    peer.put("a.b", text)
+    assert peer.get("a.b") == text
+    peer.put("a.b", text[1:] + "\u00e9")
+    refused(peer, errors.TooLarge, m.Get, ("a", "b"), None, "value", "")
+
+
+def test_a_null_is_shown_as_the_handlers_that_stand_in_its_place(peer: Peer) -> None:
+    peer.put("ops", {"null": None, "leaf": "x"})
+    for oid in ("null", "leaf"):
+        peer.ask(m.Register, ("ops", oid))
+    assert peer.get("ops.null") == "%noc.null"
+    assert peer.get("ops.leaf") == "x"
+    assert peer.get("ops.null", 0) is None
+
+
 def test_handlers_are_shown_in_place(lab: Lab, peer: Peer) -> None:
     other = lab.join("other")
     peer.put("ops", {"x": 1, "leaf": 2})
