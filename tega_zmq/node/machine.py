@@ -462,9 +462,10 @@ def _show(node: Node, before: Store, after: Store, record: Any) -> None:
     kind = type(record)
     if kind is Commit:
         for update in record.updates:
-            name = update.root
             replication.publish(node, update)
-            watching.tell(node, update, before.roots.get(name), after.roots.get(name))
+            if node.subscriptions.count:
+                name = update.root
+                watching.tell(node, update, before.roots.get(name), after.roots.get(name))
     elif kind is Replicated:
         update = record.update
         replication.publish(node, update)

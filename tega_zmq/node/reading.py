@@ -39,10 +39,11 @@ _FORMS = frozenset({"value", "node", "place", "attributes", "oids", "edges"})
 
 def get_request(node: Node, session: Session, request: Get) -> None:
     """Read one path, at a version or now, in one of six forms."""
-    path = paths.check(request[3])
-    if request[5] not in _FORMS:
-        raise InvalidValue(f"there is no form {request.form[:32]!a}; there are {', '.join(sorted(_FORMS))}")
-    if request[6]:
+    id, _, _, asked, reference, form, txid = request
+    path = paths.check(asked)
+    if form not in _FORMS:
+        raise InvalidValue(f"there is no form {form[:32]!a}; there are {', '.join(sorted(_FORMS))}")
+    if txid:
         candidate = _candidate(node, session, request, path)
         if candidate is None:
             return
@@ -55,19 +56,19 @@ def get_request(node: Node, session: Session, request: Get) -> None:
     version = None
     shown_of = state
     try:
-        if request[4] is not None:
-            version = past.reference(node, state, path[0], request[4])
+        if reference is not None:
+            version = past.reference(node, state, path[0], reference)
             shown_of = past.recalled(node, state, path[0], version)
         shown = _form(node, shown_of, request, path, version, SHORT)
     except _Long as error:
         steps = _long_form(node, shown_of, request, path, version, error.found)
-        walking.begin(node, session, request.id, _number(node, state), steps, "read parts of it")
+        walking.begin(node, session, id, _number(node, state), steps, "read parts of it")
         return
     except TegaError as error:
         # That something is not there may be a delete that is not durable yet.
-        _answer(node, session, state, _failure(request.id, error))
+        _answer(node, session, state, _failure(id, error))
         return
-    _answer(node, session, state, _new(Reply, (request[0], shown)))
+    _answer(node, session, state, _new(Reply, (id, shown)))
 
 
 def _candidate(node: Node, session: Session, request: Get, path: Path) -> Store | None:
@@ -90,7 +91,7 @@ def _answer(node: Node, session: Session, state: Store, answer: Reply | Failure)
     if node.number > node.durable_number and state is node.tip:
         node.gate(session, answer)
     else:
-        session.pending.pop(answer[0], None)
+        session.pending.pop(answer.id, None)
         node.send(session, answer)
 
 
@@ -297,7 +298,7 @@ def _form(
     most: int | None = None,
 ) -> Any:
     """Return what a form shows. Raises `_Long` if it is the value of more than `most` nodes."""
-    form = request[5]
+    form = request.form
     if form == "edges":
         return [[list(edge) for edge in store.edges(state, path, version)], age(node, path[0])]
     try:

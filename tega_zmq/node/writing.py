@@ -13,7 +13,7 @@ from tega_zmq.node.passing import pass_on, try_above
 from tega_zmq.node.reading import MAX_ANSWER, change_size, changes_between, tree_value
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Lease, Op, Root, Store, Written, expect, outcome, put_one
+from tega_zmq.store import ABSENT, Lease, Op, Root, Store, Written, expect, is_plain_put, outcome, put_one
 from tega_zmq.store import write as write_store
 from tega_zmq.transactions import MAX_OPEN, MAX_OPS, Transaction
 from tega_zmq.wire.messages import (
@@ -43,26 +43,28 @@ _KINDS = frozenset({"put", "patch", "delete", "rollback"})
 
 def write(node: Node, session: Session, request: Write) -> None:
     """Apply the operations now, or add them to the transaction that they name."""
-    ops = _ops(request[3])
-    if len(request[4]) > MAX_MESSAGE:
-        _check_message(request[4])
-    if request[5]:
+    id, _, _, fields, message, txid = request
+    ops = _ops(fields)
+    if len(message) > MAX_MESSAGE:
+        _check_message(message)
+    if txid:
         _add(node, session, request, ops)
-        node.reply(session, request.id, None)
+        node.reply(session, id, None)
         return
     # What most writes need to know of the tip is looked up once, here.
     tip = node.tip
-    lease = tip[3].get(session.id)
-    may_be_retry = session.settled or (lease is not None and lease[4] and lease[4][-1][0] >= request[0])
+    lease = tip.leases.get(session.id)
+    may_be_retry = session.settled or (lease is not None and lease.outcomes and lease.outcomes[-1][0] >= id)
     if may_be_retry and _settled_before(node, session, request):
         return
     root = None
     if len(ops) == 1:
-        root = tip[2].get(ops[0][1][0])
+        name = ops[0].path[0]
+        root = tip.roots.get(name)
         if node.uplink is not None:
-            owner = node.owner(ops[0][1][0])
+            owner = node.owner(name)
         else:  # as it says too, from the same root
-            owner = "" if root is None else root[1]
+            owner = "" if root is None else root.owner
     else:
         owner = _common_owner(node, ops)
     if owner == "":
@@ -417,11 +419,11 @@ def _commit_here(
     `root`: if there is just one operation, the root in the tip that it writes, with the `lease` of `session`
     there; None: not looked up, or not there.
     """
-    id = request[0]
+    id = request.id
     if node.failure is not None:
         node.check_log()
     try:
-        if root is not None and ops[0][0] == "put" and not (ops[0][4] or root[1] or root[5] or root[6]):
+        if root is not None and is_plain_put(root, ops[0]):
             written = put_one(
                 node.tip,
                 root,
@@ -429,7 +431,7 @@ def _commit_here(
                 ops[0],
                 node.clock(),
                 session.tega_id,
-                request[4],
+                request.message,
                 session.id,
                 id,
                 session.ack,
@@ -449,7 +451,7 @@ def _commit_here(
                 fresh=node.fresh,
                 max_value=node.settings.max_value,
             )
-        if written[0][2].get(paths.SCHEMAS) is not None:
+        if written.store.roots.get(paths.SCHEMAS) is not None:
             broken = _broken(node, written)
             if broken:
                 raise schemas.refusal(broken)

@@ -58,7 +58,7 @@ from tega_zmq.store.reading import (
 )
 from tega_zmq.store.replicas import entries, ephemeral_entries, follows, updates_since
 from tega_zmq.store.snapshot import dump, load
-from tega_zmq.store.writing import end_session, expect, outcome, put_one, write
+from tega_zmq.store.writing import end_session, expect, is_plain_put, outcome, put_one, write
 
 __all__ = [
     "ABSENT",
@@ -103,6 +103,7 @@ __all__ = [
     "find",
     "follows",
     "is_ephemeral",
+    "is_plain_put",
     "load",
     "log",
     "lookup",

@@ -39,7 +39,7 @@ from tega_zmq.tree.changes import diff_at
 from tega_zmq.tree.node import EMPTY, Node, detach, get, is_container, plain
 from tega_zmq.values import same
 
-__all__ = ["end_session", "expect", "outcome", "put_one", "write"]
+__all__ = ["end_session", "expect", "is_plain_put", "outcome", "put_one", "write"]
 
 _new = tuple.__new__
 """Makes a named tuple in half the time that its class takes, where every put comes by."""
@@ -68,16 +68,13 @@ def write(
     """
     if len(ops) == 1:
         op = ops[0]
-        if op[0] == "put" and not op[4]:
-            path = paths.check(op[1])
-            root = store[2].get(path[0])
-            if root is not None and not root[1] and not root[5] and not root[6]:
-                lease = store[3].get(session)
-                if path is not op[1]:
-                    op = op._replace(path=path)
-                return put_one(
-                    store, root, lease, op, time, tega_id, message, session, request, ack, max_value
-                )
+        path = paths.check(op.path)
+        root = store.roots.get(path[0])
+        if root is not None and is_plain_put(root, op):
+            lease = store.leases.get(session)
+            if path is not op.path:
+                op = op._replace(path=path)
+            return put_one(store, root, lease, op, time, tega_id, message, session, request, ack, max_value)
     drafts: dict[str, tuple[Root, Draft]] = {}
     rolled: dict[str, int | None] = {}
     named: dict[str, list[Path] | None] = {}
@@ -168,6 +165,11 @@ def end_session(store: Store, session: str, *, time: float, tega_id: str) -> Com
 
 
 # -- one lasting put, the usual case ---------------------------------------------------------------
+
+
+def is_plain_put(root: Root, op: Op) -> bool:
+    """Whether `op` is a lasting put and `root` one that `put_one` can write."""
+    return op[0] == "put" and not (op[4] or root[1] or root[5] or root[6])
 
 
 def put_one(
