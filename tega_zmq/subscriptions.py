@@ -242,7 +242,7 @@ def select(
             old = get(before, at[1:])
             return ((at, () if old is None else (plain(old),), (value,), session),)
     found: list[ChangeField] = []
-    places = _named(update) if named and subscription.named else changes
+    places = _named(update, before, after) if named and subscription.named else changes
     if pattern is None:
         for change in places:
             at = change.path
@@ -263,18 +263,22 @@ def select(
     return tuple(found)
 
 
-def _named(update: Update) -> list[Change]:
-    """Return where the changes of `update` lie by the paths that its writer named."""
-    sessions = {change.path: change.session for change in update.changes if change.session}
-    return [
-        Change(
-            path,
-            True,
-            None,
-            next((sessions[path[:n]] for n in range(len(path), 0, -1) if path[:n] in sessions), ""),
-        )
-        for path in update.named
-    ]
+def _named(update: Update, before: Node | None, after: Node | None) -> list[Change]:
+    """Return where the changes of `update` lie by the paths that its writer named.
+
+    What was put and deleted in one transaction may leave a new container above it, and nothing else: then
+    that is where the change lies.
+    """
+    lies = {change.path: change for change in update.changes}
+    places: dict[Path, Change] = {}
+    for path in update.named:
+        above = [lies[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lies]
+        if above and get(before, path[1:]) is get(after, path[1:]):
+            places[above[0].path] = above[0]
+        else:
+            session = next((change.session for change in above if change.session), "")
+            places[path] = Change(path, True, None, session)
+    return list(places.values())
 
 
 def _tell(

@@ -63,6 +63,13 @@ def told(subscription: ChangeSubscription, *ops: tuple[Any, ...]) -> tuple[Chang
         ("r", [("put", "r.a.b", 1), ("put", "r.a", {"c": 3})], [("r.a", {"c": 3})]),
         ("r", [("put", "r.a.b", 1), ("delete", "r.net.eth1")], [("r.a.b", 1), ("r.net.eth1", None)]),
         ("r", [("put", "r.a.b", 1), ("delete", "r")], [("r", None)]),
+        # What was put is gone again: the container that it was put into stays.
+        ("r", [("put", "r.a.b", 1), ("delete", "r.a.b")], [("r.a", {})]),
+        (
+            "r",
+            [("put", "r.a.b.c", 1), ("put", "r.x", 2), ("delete", "r.a.b.c")],
+            [("r.a", {"b": {}}), ("r.x", 2)],
+        ),
         # Of a patch, where the differences lie.
         ("r.net", [("patch", "r.net", {"eth0": {"mtu": 9}, "eth1": None})], None),
     ],
