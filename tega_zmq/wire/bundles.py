@@ -7,10 +7,10 @@ frames as binary data. A frame that is alone travels as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-import msgpack
+from msgpack import Packer, unpackb
 
 __all__ = ["MAX_BUNDLE", "MAX_BUNDLED", "bundle", "unbundle"]
 
@@ -21,31 +21,35 @@ MAX_BUNDLED: Final = 1024
 """Most frames in one bundle."""
 
 _MARK: Final = b"\xc1"
+_BYTES: Final = frozenset({bytes})
 _OVERHEAD: Final = 1 + 3 + 5 * MAX_BUNDLED
 """Most bytes of a bundle besides its frames: the mark, the array's header, and those of the frames."""
 
 
-def bundle(frames: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield what to send for `frames`, in order: bundles, and single frames as they are."""
-    if len(frames) == 1:
-        yield frames[0]
-        return
+def bundle(frames: Sequence[bytes]) -> Sequence[bytes]:
+    """Return what to send for `frames`, in order: bundles, and single frames as they are."""
+    if len(frames) < 2:
+        return frames
+    if len(frames) <= MAX_BUNDLED and sum(map(len, frames)) <= MAX_BUNDLE:
+        return (_packed(frames),)
+    bundles = []
     batch: list[bytes] = []
     size = 0
     for frame in frames:
-        if batch and (size + len(frame) > MAX_BUNDLE or len(batch) == MAX_BUNDLED):
-            yield _packed(batch)
-            batch, size = [], 0
-        batch.append(frame)
         size += len(frame)
-    if batch:
-        yield _packed(batch)
+        if batch and (size > MAX_BUNDLE or len(batch) == MAX_BUNDLED):
+            bundles.append(_packed(batch))
+            batch = []
+            size = len(frame)
+        batch.append(frame)
+    bundles.append(_packed(batch))
+    return bundles
 
 
-def _packed(batch: list[bytes]) -> bytes:
+def _packed(batch: Sequence[bytes]) -> bytes:
     if len(batch) == 1:
         return batch[0]
-    packed: bytes = msgpack.packb(batch)
+    packed: bytes = Packer().pack(batch)
     return _MARK + packed
 
 
@@ -59,11 +63,9 @@ def unbundle(data: bytes) -> Sequence[bytes]:
         return (data,)
     if len(data) <= MAX_BUNDLE + _OVERHEAD:
         try:
-            frames: Any = msgpack.unpackb(
-                memoryview(data)[1:], max_array_len=MAX_BUNDLED, max_map_len=0, max_ext_len=0
-            )
+            frames: Any = unpackb(data[1:], max_array_len=MAX_BUNDLED, max_map_len=0, max_ext_len=0)
         except Exception:  # noqa: BLE001  # of many classes, RecursionError among them
             return (data,)
-        if type(frames) is list and all(type(frame) is bytes for frame in frames):
+        if type(frames) is list and _BYTES.issuperset(map(type, frames)):
             return frames
     return (data,)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
-import msgpack
+from msgpack import Packer, Unpacker, unpackb
 
 from tega_zmq.errors import InvalidValue, ProtocolError, TooLarge
 from tega_zmq.wire import messages
@@ -52,11 +52,20 @@ _OUTWARDS: Final = 60
 _PLAIN: Final = bytes(set(range(256)) - {*range(0x80, 0xA0), 0xC4, 0xC5, 0xC6, *range(0xDC, 0xE0)})
 """All bytes but those that begin a container or binary data."""
 
-_USUAL: Final = bytes(set(range(256)) - {*range(0x82, 0x90), 0xC4, 0xC5, 0xC6, 0xDE, 0xDF})
-"""All bytes but those that begin a map of two keys or more, in which one may come twice, or binary data."""
+_MAPS: Final = bytes([*range(0x82, 0x90), 0xDE, 0xDF])
+"""The bytes that begin a map of two keys or more, in which one may come twice."""
+
+_USUAL: Final = bytes(set(range(256)) - {*_MAPS, *range(0xC4, 0xCA), *range(0xD4, 0xD9)})
+"""All bytes but these and those that begin binary data or an extension."""
+
+_LEAVES: Final[frozenset[type]] = frozenset({str, int, float, bool, bytes, type(None)})
+"""What a value that holds no others can be."""
+
+_PACKED: Final = _LEAVES - {float}
+"""A value of one of these types can travel if it could be packed; a float may not be finite."""
 
 _READERS: Final = {code: reader(cls) for code, cls in messages.CODES.items()}
-_CODE_OF: Final = {cls: code for code, cls in messages.CODES.items()}
+_QUICK: Final = {code: each.quick for code, each in _READERS.items()}
 
 
 # -- bytes to messages -----------------------------------------------------------------------------
@@ -69,24 +78,51 @@ def decode(data: bytes, limit: int = MAX_FRAME) -> AnyMessage:
     out. Raises `ProtocolError`, and nothing else; it names the message and the field, what was expected and
     what came.
     """
+    # Most frames are short, have the known fields, and hold no list or map in which something could stand
+    # that is not allowed. What is not sure here, right or wrong, is left to `_careful`.
+    if len(data) <= _SURE <= limit:
+        try:
+            if data[0] >> 4 == 9:  # a list of less than 16, so that the next byte is the code
+                read = _QUICK[data[1]]
+                raw = unpackb(data)
+                message = read(raw, _LEAVES)
+                if message is None and (
+                    len(data) <= _MAX_SENT or len(data.translate(None, _PLAIN)) <= _MAX_SENT
+                ):
+                    rare = data.translate(None, _USUAL)
+                    # What packs to the same bytes has lost no key that came twice.
+                    if not rare or (not rare.strip(_MAPS) and Packer().pack(raw) == data):
+                        message = read(raw, None)
+                if message is not None:
+                    return message
+        except Exception:  # noqa: BLE001, S110  # of many classes; what is wrong, is told below
+            pass
+    return _careful(data, limit)
+
+
+def _careful(data: bytes, limit: int) -> AnyMessage:
+    """Do what `decode` does, with any frame."""
     if len(data) > limit:
         raise ProtocolError(f"a frame of {len(data)} bytes, more than {limit}")
     try:
         if len(data) > _SURE:
             # A list is reserved as long as it says it is. Within a long frame that could be gigabytes, so
             # see first, without making anything, that all that is announced is there.
-            whole = msgpack.Unpacker(read_size=len(data), max_buffer_size=limit)
+            whole = Unpacker(read_size=len(data), max_buffer_size=limit)
             whole.feed(data)
             whole.skip()
-        # Maps and binary data are rare enough that most frames need no second look.
         rare = data.translate(None, _USUAL)
-        raw = msgpack.unpackb(
-            data,
-            strict_map_key=True,
-            ext_hook=_refuse_extension,
-            max_ext_len=0,
-            object_pairs_hook=_mapping if rare else None,
-        )
+        raw: Any = None
+        sure = False
+        try:
+            raw = unpackb(data, ext_hook=_refuse_extension, max_ext_len=0)
+            # As above; it is faster than a look at each map when it is made.
+            sure = not rare or Packer().pack(raw) == data
+        except Exception:  # noqa: BLE001, S110  # which of its faults is the first, is told below
+            pass
+        if not sure:
+            hook = _mapping if rare else None
+            raw = unpackb(data, ext_hook=_refuse_extension, max_ext_len=0, object_pairs_hook=hook)
     except Exception as error:  # noqa: BLE001  # of many classes, RecursionError and MemoryError among them
         text = str(error) or type(error).__name__
         raise ProtocolError(f"a frame of {len(data)} bytes is not one valid msgpack object: {text}") from None
@@ -102,7 +138,7 @@ def decode(data: bytes, limit: int = MAX_FRAME) -> AnyMessage:
         special = data.translate(None, _PLAIN)
         if len(special) > _MAX_SENT or b"\xc4" in special or b"\xc5" in special or b"\xc6" in special:
             _check_shape(raw, MAX_DEPTH if code >= _OUTWARDS else _MAX_SENT)
-    return reader(raw)
+    return reader.explaining(raw)
 
 
 def request_id(data: bytes) -> int | None:
@@ -111,9 +147,7 @@ def request_id(data: bytes) -> int | None:
     For the node, which answers `Failure` with that id. Never raises.
     """
     try:
-        unpacker = msgpack.Unpacker(
-            read_size=64, strict_map_key=True, ext_hook=_refuse_extension, max_ext_len=0
-        )
+        unpacker = Unpacker(read_size=64, strict_map_key=True, ext_hook=_refuse_extension, max_ext_len=0)
         unpacker.feed(data[:64])  # the list's header, the code and the id need 15 bytes at most
         if unpacker.read_array_header() < 2:
             return None
@@ -162,31 +196,37 @@ def _check_shape(raw: list[Any], deepest: int) -> None:
 
 _TEXT: Final = {str}
 _CONTAINERS: Final = frozenset({list, dict, tuple})
-_CARRIED: Final = frozenset({*_CONTAINERS, str, int, float, bool, type(None), bytes})
 
 
-def _is_usual(message: Any, deepest: int) -> bool:
-    """Whether `message` has exact types only, text as keys, and at most `deepest` containers in one another.
+def _is_usual(value: Any, deepest: int, fit: frozenset[type]) -> bool:
+    """Whether `value`, a container that could be packed, can travel, as far as that is seen quickly.
 
-    If not, that is no fault yet. The numbers and texts in it are not looked at.
+    That is: its containers have exact types, hold leaves of the types `fit` or finite floats, and at most
+    `deepest` of them stand within one another, not counting empty ones.
     """
-    level: list[Any] = [message]
-    for _ in range(deepest):
-        below: list[Any] = []
-        for each in level:
-            children: Iterable[Any] = each
-            if type(each) is dict:
-                if set(map(type, each)) != _TEXT:
-                    return False
-                children = each.values()
-            kinds = set(map(type, children))
-            if not kinds <= _CARRIED:
-                return False
-            if not _CONTAINERS.isdisjoint(kinds):
-                below += [child for child in children if child and type(child) in _CONTAINERS]
-        if not below:
-            return True
-        level = below
+    level: list[Any] = [value]
+    try:
+        for _ in range(deepest):
+            below: list[Any] = []
+            for each in level:
+                children: Iterable[Any] = each
+                if type(each) is dict:
+                    "".join(each)  # a `TypeError` if one key is no text
+                    children = each.values()
+                for child in children:
+                    kind = type(child)
+                    if kind in fit:
+                        continue
+                    if kind in _CONTAINERS:
+                        if child:
+                            below.append(child)
+                    elif kind is not float or child - child != 0.0:
+                        return False
+            if not below:
+                return True
+            level = below
+    except TypeError:
+        pass
     return False
 
 
@@ -202,41 +242,42 @@ def encode(message: AnyMessage, limit: int = MAX_FRAME) -> bytes:
     frame would be longer than `limit`.
     """
     cls = type(message)
-    values = _VALUES.get(cls)
-    if values is not None and _leaves(message):
-        values = None
     try:
-        data: bytes = msgpack.packb((_CODE_OF[cls], *message))
+        code, look = _SENT[cls]
+        # A new packer each time: the collector, and so any code, may run in the middle of this and pack, too.
+        data: bytes = Packer().pack(code + message)
     except Exception as error:  # noqa: BLE001  # as many classes as there are reasons
-        if values is not None:
-            values(message)  # it says where
+        if cls in _LOOKS:
+            _LOOKS[cls](message, frozenset())  # it says where
         raise InvalidValue(f"{cls.__name__} cannot be sent: {_reason(error)}") from None
-    if len(data) > limit:
-        text = f"{cls.__name__} would be a frame of {len(data)} bytes, more than {limit}"
-        raise TooLarge(text, size=len(data), limit=limit)
-    if len(data) <= _MAX_SENT:  # it cannot be too deep either
-        if values is not None:
-            values(message)
+    size = len(data)
+    if size > limit:
+        text = f"{cls.__name__} would be a frame of {size} bytes, more than {limit}"
+        raise TooLarge(text, size=size, limit=limit)
+    if size <= _MAX_SENT:  # it cannot be too deep either
+        if look is not None:
+            look(message, _PACKED)
         return data
     deep = len(data.translate(None, _PLAIN)) > _MAX_SENT
-    if (deep or values is not None) and not _is_usual(tuple(message), _MAX_VALUE):
-        if values is not None:
-            values(message)
+    fit = _LEAVES if look is None else _PACKED
+    if (deep or look is not None) and not _is_usual(message, _MAX_VALUE, fit):
+        if look is not None:
+            look(message, _PACKED)
         if deep:
-            _check_depth(message, MAX_DEPTH if _CODE_OF[cls] >= _OUTWARDS else _MAX_SENT)
+            _check_depth(message, MAX_DEPTH if code[0] >= _OUTWARDS else _MAX_SENT)
     return data
 
 
 def encode_value(value: Any) -> bytes:
     """Return `value`, which came from a store, as msgpack."""
-    data: bytes = msgpack.packb(value)
+    data: bytes = Packer().pack(value)
     return data
 
 
 def decode_value(data: bytes) -> Any:
     """Return the value in `data`. Raises `ProtocolError`."""
     try:
-        return msgpack.unpackb(data)
+        return unpackb(data)
     except Exception as error:  # noqa: BLE001  # of many classes
         raise ProtocolError(f"{len(data)} bytes are no msgpack value: {_reason(error)}") from None
 
@@ -247,10 +288,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OverflowError):
         return "an integer beyond 64 bits"
     return str(error) or type(error).__name__
-
-
-_LEAVES: Final = frozenset({str, int, float, bool, bytes, type(None)})
-"""To see that a value is one of these is faster than to see that it holds none."""
 
 
 def _check_depth(message: AnyMessage, deepest: int) -> None:
@@ -325,50 +362,53 @@ def _invalid(what: str, where: str, above: _Above) -> InvalidValue:
     return InvalidValue(f"{place}: {what}", path=place)
 
 
-def _sure(value: Any) -> bool:
-    """Whether `value` is a leaf that can travel: most are, and this is faster than `check`."""
-    kind = type(value)
-    if kind is str:
-        return value.isascii()  # type: ignore[no-any-return]
-    if kind is float:
-        return value - value == 0.0  # type: ignore[no-any-return]
-    return kind is bool or value is None or (kind is int and -(1 << 63) <= value < 1 << 64)
+# -- the values in what sessions send --------------------------------------------------------------
+#
+# Each of these functions takes a message and the types of the values that need no look: `_PACKED` if it could
+# be packed, else none.
 
 
-def _leaves(message: Any) -> bool:
-    """Whether all values in `message` are leaves that can travel."""
-    kind = type(message)
-    if kind is messages.Write:
-        return all(_sure(op[2]) for op in message.ops)
-    if kind is messages.Call or kind is messages.CallAll:
-        return not message.kwargs and all(map(_sure, message.args))
-    return _sure(message.value)
+def _look(value: Any, where: str, fit: frozenset[type]) -> None:
+    """Do what `check` does; faster if `value` could be packed."""
+    if fit:
+        kind = type(value)
+        if kind is float:
+            if value - value == 0.0:
+                return
+        elif kind in _CONTAINERS and _is_usual(value, _MAX_VALUE - 1, fit):
+            return
+    check(value, where)
 
 
-def _check_ops(message: Any) -> None:
+def _look_at_ops(message: Any, fit: frozenset[type]) -> None:
     for at, op in enumerate(message.ops):
         value = op[2]
-        if not _sure(value):
-            check(value, f"the value of operation {at}" if len(message.ops) > 1 else "the value")
+        if type(value) not in fit:
+            _look(value, f"the value of operation {at}" if len(message.ops) > 1 else "the value", fit)
 
 
-def _check_arguments(message: Any) -> None:
-    if not all(map(_sure, message.args)):
-        check(message.args, "args")
+def _look_at_arguments(message: Any, fit: frozenset[type]) -> None:
+    for value in message.args:
+        if type(value) not in fit:
+            _look(message.args, "args", fit)
+            break
     if message.kwargs:
-        check(message.kwargs, "kwargs")
+        _look(message.kwargs, "kwargs", fit)
 
 
-def _check_value(message: Any) -> None:
-    if not _sure(message.value):
-        check(message.value)
+def _look_at_value(message: Any, fit: frozenset[type]) -> None:
+    if type(message.value) not in fit:
+        _look(message.value, "the value", fit)
 
 
-_VALUES: Final[dict[type[Any], Callable[[Any], None]]] = {
-    messages.Write: _check_ops,
-    messages.Publish: _check_value,
-    messages.Report: _check_value,
-    messages.Result: _check_value,
-    messages.Call: _check_arguments,
-    messages.CallAll: _check_arguments,
+_LOOKS: Final[dict[type[Any], Callable[[Any, frozenset[type]], None]]] = {
+    messages.Write: _look_at_ops,
+    messages.Publish: _look_at_value,
+    messages.Report: _look_at_value,
+    messages.Result: _look_at_value,
+    messages.Call: _look_at_arguments,
+    messages.CallAll: _look_at_arguments,
 }
+
+_SENT: Final = {cls: ((code,), _LOOKS.get(cls)) for code, cls in messages.CODES.items()}
+"""What stands before the fields of a message, and what looks at its values."""

@@ -1,26 +1,33 @@
 """What the fields of a message may be, derived from the annotations in `messages`.
 
-`reader` makes of a message type the function that checks and builds it. The types of all fields are compared
-at once: the tuple of their types is looked up in the set of those that are allowed. Only where that does not
-say enough (ranges, sequences) a further step runs for the field, and only when something is wrong the fault
-is located. That is several times as fast as one check a field.
+`reader` makes of a message type the functions that check and build it. As `NamedTuple` does, it writes source
+and has that compiled: so a message is read by one function, straight on, without a call for each field. That
+of `Result` is
+
+    def read(raw, leaves):
+        _, x1, x2, x3, = raw
+        if not (type(x1) is int and not x1 >> 63):
+            return None
+        if not (type(x2) is bool):
+            return None
+        if leaves and type(x3) not in leaves:
+            return None
+        return new(cls, (x1, x2, x3, ))
+
+All that it says of a message that does not fit is that it does not. Where, is found out afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 from types import NoneType
-from typing import Any, Final, NamedTuple, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 from tega_zmq.errors import ProtocolError
 from tega_zmq.wire import messages
 from tega_zmq.wire.messages import AnyMessage
 
-__all__ = ["name_of", "reader"]
-
-PLAIN_TYPES: Final = (NoneType, bool, int, float, str, bytes, list, dict)
-"""What a value is made of when it comes out of msgpack."""
+__all__ = ["Reader", "name_of", "reader"]
 
 _NAMES: Final[dict[type, str]] = {
     bool: "a boolean",
@@ -32,19 +39,30 @@ _NAMES: Final[dict[type, str]] = {
 }
 
 
-class Misfit(Exception):
-    """A message does not fit its type. Where, is found out by `Kind.fault`."""
-
-
 class Kind(NamedTuple):
     """One annotation, made ready for checking."""
 
-    types: tuple[type, ...]
-    """The types that may come out of msgpack."""
-    refine: Callable[[Any], Any] | None
-    """Makes the value of the field, or raises `Misfit`; None: the type says it all."""
+    source: Callable[[str], tuple[list[str], str]]
+    """For the name of a variable: the lines that check what is in it, and the expression for the field.
+
+    The lines return None or raise `TypeError` or `ValueError` if it does not fit.
+    """
     fault: Callable[[Any], str]
     """Says what is wrong with a value, beginning with where in it; empty if nothing is."""
+
+
+Quick: TypeAlias = Callable[[list[Any], frozenset[type] | None], AnyMessage | None]
+
+
+class Reader(NamedTuple):
+    """What makes messages of one type from lists that msgpack made, the code first."""
+
+    quick: Quick
+    """Takes a list, which stays as it is, and the types that a value may have where the message holds any;
+    None: those that msgpack makes. If the list does not fit, and it must have exactly the known fields, this
+    returns None or raises `TypeError` or `ValueError`."""
+    explaining: Callable[[list[Any]], AnyMessage]
+    """Takes any list. Raises `ProtocolError` with the first field that is missing or wrong."""
 
 
 def name_of(value: Any) -> str:
@@ -56,108 +74,141 @@ def name_of(value: Any) -> str:
     return _NAMES[type(value)]
 
 
-def _scalar(expected: str, *types: type) -> Kind:
+def _expecting(expected: str, value: Any) -> str:
+    return f": expected {expected}, got {name_of(value)}"
+
+
+# -- single values ---------------------------------------------------------------------------------
+
+
+def _plain(test: str, expected: str, *types: type, within: str = "", made: str = "{x}") -> Kind:
+    """What `test`, an expression of `{x}`, is true of.
+
+    The others are of another type, and `expected` is told, or they are not `within` the bounds.
+    """
+    fits: Callable[[Any], bool] = eval("lambda x: " + test.format(x="x"))  # noqa: S307  # written below
+
+    def source(x: str) -> tuple[list[str], str]:
+        return [f"if not ({test.format(x=x)}):", "    return None"], made.format(x=x)
+
     def fault(value: Any) -> str:
-        return "" if type(value) in types else f": expected {expected}, got {name_of(value)}"
-
-    return Kind(types, None, fault)
-
-
-def _checked(kind: Kind, expected: str, fits: Callable[[Any], bool]) -> Kind:
-    """Return `kind` narrowed to what `fits`."""
-
-    def refine(value: Any) -> Any:
+        if type(value) not in types:
+            return _expecting(expected, value)
         if fits(value):
-            return value
-        raise Misfit
+            return ""
+        return _expecting(within, value) if type(value) is int else f": expected {within}"
 
-    def fault(value: Any) -> str:
-        return kind.fault(value) or ("" if fits(value) else f": expected {expected}, got {name_of(value)}")
-
-    return Kind(kind.types, refine, fault)
+    return Kind(source, fault)
 
 
-def _float() -> Kind:
-    kind = _scalar("a finite number", float, int)
-
-    def refine(value: float) -> float:
-        if value - value == 0:
-            return float(value)
-        raise Misfit
-
-    def fault(value: Any) -> str:
-        return kind.fault(value) or ("" if value - value == 0 else ": expected a finite number")
-
-    return Kind(kind.types, refine, fault)
+def _any_source(x: str) -> tuple[list[str], str]:
+    return [f"if leaves and type({x}) not in leaves:", "    return None"], x
 
 
-def _float_or_nil() -> Kind:
-    kind = _float()
-    assert kind.refine is not None
-    number = kind.refine
-
-    def refine(value: float | None) -> float | None:
-        return None if value is None else number(value)
-
-    def fault(value: Any) -> str:
-        return "" if value is None else kind.fault(value)
-
-    return Kind((*kind.types, NoneType), refine, fault)
+def _map_source(x: str) -> tuple[list[str], str]:
+    return [f"if type({x}) is not dict or {x} and leaves:", "    return None"], x
 
 
-def _refined(kind: Kind, value: Any) -> Any:
-    """Return the value of `kind` that `value` stands for, or raise `Misfit`."""
-    if type(value) not in kind.types:
-        raise Misfit
-    return value if kind.refine is None else kind.refine(value)
+def _map_fault(value: Any) -> str:
+    return "" if type(value) is dict else _expecting("a map", value)
+
+
+def _maybe_source(x: str) -> tuple[list[str], str]:
+    lines = [
+        f"if type({x}) is not list or len({x}) > 1:",
+        "    return None",
+        f"if leaves and {x} and type({x}[0]) not in leaves:",
+        "    return None",
+    ]
+    return lines, f"tuple({x})"
+
+
+def _maybe_fault(value: Any) -> str:
+    if type(value) is list and len(value) <= 1:
+        return ""
+    got = f"one of {len(value)}" if type(value) is list else name_of(value)
+    return f": expected a list of at most one value, got {got}"
+
+
+_SIGNED: Final = f"-{1 << 63} <= {{x}} < {1 << 63}"
+_FINITE: Final = "(type({x}) is float or type({x}) is int) and {x} - {x} == 0"
+
+_ANY: Final = Kind(_any_source, lambda _: "")
+_TEXT: Final = _plain("type({x}) is str", "text", str)
+_NAMED: Final[dict[Any, Kind]] = {
+    Any: _ANY,
+    str: _TEXT,
+    bytes: _plain("type({x}) is bytes", "binary data", bytes),
+    bool: _plain("type({x}) is bool", "a boolean", bool),
+    float: _plain(_FINITE, "a finite number", float, int, within="a finite number", made="float({x})"),
+    int: _plain(
+        f"type({{x}}) is int and {_SIGNED}", "an integer", int, within="an integer from -2^63 to 2^63-1"
+    ),
+    messages.Count: _plain(
+        "type({x}) is int and not {x} >> 63", "an integer", int, within="an integer from 0 to 2^63-1"
+    ),
+    int | None: _plain(
+        f"{{x}} is None or type({{x}}) is int and {_SIGNED}",
+        "an integer or nil",
+        int,
+        NoneType,
+        within="an integer from -2^63 to 2^63-1",
+    ),
+    int | str | None: _plain(
+        f"{{x}} is None or type({{x}}) is str or type({{x}}) is int and {_SIGNED}",
+        "an integer, text or nil",
+        int,
+        str,
+        NoneType,
+        within="an integer from -2^63 to 2^63-1, text or nil",
+    ),
+    float | None: _plain(
+        f"{{x}} is None or {_FINITE}",
+        "a finite number",
+        float,
+        int,
+        NoneType,
+        within="a finite number",
+        made="None if {x} is None else float({x})",
+    ),
+    dict[str, Any]: Kind(_map_source, _map_fault),
+    messages.Maybe: Kind(_maybe_source, _maybe_fault),
+}
+
+
+# -- lists -----------------------------------------------------------------------------------------
 
 
 def _sequence(kind: Kind) -> Kind:
     """A list of `kind` of any length."""
-    if kind == _ANY:
-        refine: Callable[[Any], Any] = tuple
-    elif kind == _TEXT:
 
-        def refine(value: list[Any]) -> tuple[Any, ...]:
-            try:
-                "".join(value)  # the fastest way to see that all are text
-            except TypeError:
-                raise Misfit from None
-            return tuple(value)
-    elif kind.types == (list,) and kind.refine is not None:
-        part = kind.refine
-
-        def refine(value: list[Any]) -> tuple[Any, ...]:
-            return tuple([part(each) if type(each) is list else _misfit() for each in value])
-    else:
-
-        def refine(value: list[Any]) -> tuple[Any, ...]:
-            return tuple([_refined(kind, each) for each in value])
+    def source(x: str) -> tuple[list[str], str]:
+        lines = [f"if type({x}) is not list:", "    return None"]
+        if kind is _TEXT:
+            # The fastest way to see that all are text: of any other the join makes a `TypeError`.
+            return [*lines, f"''.join({x})"], f"tuple({x})"
+        inner, made = kind.source(f"{x}_each")
+        if kind is _ANY:
+            loop = ["if leaves:", f"    for {x}_each in {x}:", *_indented(inner, 2)]
+            return [*lines, *loop], f"tuple({x})"
+        loop = [f"{x}_made = []", f"for {x}_each in {x}:", *_indented([*inner, f"{x}_made.append({made})"])]
+        return [*lines, *loop], f"tuple({x}_made)"
 
     def fault(value: Any) -> str:
         if type(value) is not list:
-            return f": expected a list, got {name_of(value)}"
+            return _expecting("a list", value)
         return next((f"[{at}]{wrong}" for at, each in enumerate(value) if (wrong := kind.fault(each))), "")
 
-    return Kind((list,), refine, fault)
-
-
-def _misfit() -> Any:
-    raise Misfit
+    return Kind(source, fault)
 
 
 def _fixed(kinds: tuple[Kind, ...]) -> Kind:
     """A list of exactly these, in this order."""
-    allowed = frozenset(product(*(kind.types for kind in kinds)))
-    steps = tuple((at, kind.refine) for at, kind in enumerate(kinds) if kind.refine is not None)
 
-    def refine(value: list[Any]) -> tuple[Any, ...]:
-        if tuple(map(type, value)) not in allowed:
-            raise Misfit
-        made = value.copy()  # what came is kept for `fault`
-        for at, step in steps:
-            made[at] = step(made[at])
-        return tuple(made)
+    def source(x: str) -> tuple[list[str], str]:
+        lines, parts, made = _parts(kinds, f"{x}_")
+        # Another number of them makes a `ValueError`.
+        return [f"if type({x}) is not list:", "    return None", f"{parts} = {x}", *lines], f"({made})"
 
     def fault(value: Any) -> str:
         if type(value) is not list or len(value) != len(kinds):
@@ -166,54 +217,19 @@ def _fixed(kinds: tuple[Kind, ...]) -> Kind:
         faults = (kind.fault(each) for kind, each in zip(kinds, value, strict=True))
         return next((f"[{at}]{wrong}" for at, wrong in enumerate(faults) if wrong), "")
 
-    return Kind((list,), refine, fault)
+    return Kind(source, fault)
 
 
-def _zero_or_one() -> Kind:
-    def refine(value: list[Any]) -> tuple[Any, ...]:
-        return tuple(value) if len(value) <= 1 else _misfit()
-
-    def fault(value: Any) -> str:
-        if type(value) is list and len(value) <= 1:
-            return ""
-        got = f"one of {len(value)}" if type(value) is list else name_of(value)
-        return f": expected a list of at most one value, got {got}"
-
-    return Kind((list,), refine, fault)
+def _parts(kinds: tuple[Kind, ...], x: str) -> tuple[list[str], str, str]:
+    """Return the lines that check these; and the variables and the expressions, a comma behind each."""
+    names = [f"{x}{at}" for at in range(1, len(kinds) + 1)]
+    sources = [kind.source(name) for kind, name in zip(kinds, names, strict=True)]
+    lines = [line for lines, _ in sources for line in lines]
+    return lines, "".join(f"{name}, " for name in names), "".join(f"{made}, " for _, made in sources)
 
 
-_ANY: Final = _scalar("a value", *PLAIN_TYPES)
-_TEXT: Final = _scalar("text", str)
-_INT: Final = _checked(
-    _scalar("an integer", int), "an integer from -2^63 to 2^63-1", lambda value: -(1 << 63) <= value < 1 << 63
-)
-_COUNT: Final = _checked(
-    _scalar("an integer", int), "an integer from 0 to 2^63-1", lambda value: not value >> 63
-)
-_INT_OR_NIL: Final = _checked(
-    _scalar("an integer or nil", int, NoneType),
-    "an integer from -2^63 to 2^63-1",
-    lambda value: value is None or -(1 << 63) <= value < 1 << 63,
-)
-_VERSION: Final = _checked(
-    _scalar("an integer, text or nil", int, str, NoneType),
-    "an integer from -2^63 to 2^63-1, text or nil",
-    lambda value: type(value) is not int or -(1 << 63) <= value < 1 << 63,
-)
-_NAMED: Final[dict[Any, Kind]] = {
-    Any: _ANY,
-    str: _TEXT,
-    bytes: _scalar("binary data", bytes),
-    bool: _scalar("a boolean", bool),
-    float: _float(),
-    int: _INT,
-    messages.Count: _COUNT,
-    int | None: _INT_OR_NIL,
-    int | str | None: _VERSION,
-    float | None: _float_or_nil(),
-    dict[str, Any]: _scalar("a map", dict),
-    messages.Maybe: _zero_or_one(),
-}
+def _indented(lines: list[str], steps: int = 1) -> list[str]:
+    return ["    " * steps + line for line in lines]
 
 
 def _kind(annotation: Any) -> Kind:
@@ -231,47 +247,39 @@ def _kind(annotation: Any) -> Kind:
 # -- one reader a message --------------------------------------------------------------------------
 
 
-def reader(cls: type[Any]) -> Callable[[list[Any]], AnyMessage]:
-    """Return the function that makes a `cls` of what msgpack made: a list, the code first.
-
-    That function uses up the list, and raises `ProtocolError` with the first field that is missing or wrong.
-    """
+def reader(cls: type[Any]) -> Reader:
+    """Return what makes a `cls` of the lists that msgpack makes."""
     hints = get_type_hints(cls, include_extras=True)
-    names = ("code", *hints)
-    kinds = (_COUNT, *map(_kind, hints.values()))
-    size = len(kinds)
-    allowed = frozenset(product(*(kind.types for kind in kinds)))
-    is_request = cls in messages.REQUESTS
-    first = 4 if is_request else 1
-    steps = tuple(
-        (at, kind.refine) for at, kind in enumerate(kinds) if at >= first and kind.refine is not None
-    )
-    new = tuple.__new__
+    names = tuple(hints)
+    kinds = tuple(map(_kind, hints.values()))
+    size = len(kinds) + 1
+    quick: Quick = _compiled(cls, kinds)
 
-    def read(raw: list[Any]) -> AnyMessage:
-        if len(raw) > size:
-            del raw[size:]
-        # Of the three counts: negative if one is negative, and not 0 if one has more than 63 bits.
-        if tuple(map(type, raw)) not in allowed or (is_request and (raw[1] | raw[2] | raw[3]) >> 63):
-            raise explained(raw)
+    def explaining(raw: list[Any]) -> AnyMessage:
+        del raw[size:]
         try:
-            for at, step in steps:
-                raw[at] = step(raw[at])
-        except Misfit:
-            raise explained(raw) from None
-        del raw[0]
-        return cast(AnyMessage, new(cls, raw))
+            message = quick(raw, None)
+        except (TypeError, ValueError):
+            message = None
+        if message is None:
+            raise ProtocolError(fault(raw))
+        return message
 
-    def explained(raw: list[Any]) -> ProtocolError:
+    def fault(raw: list[Any]) -> str:
         if len(raw) < size:
-            text = f"{cls.__name__}: {len(raw) - 1} fields, expected {size - 1}: no {names[len(raw)]}"
-            return ProtocolError(text)
-        # What is a tuple already was made by a step before the one that failed: that is right.
-        faults = (
-            "" if type(value) is tuple else kind.fault(value) for kind, value in zip(kinds, raw, strict=True)
-        )
-        return ProtocolError(
-            next(f"{cls.__name__}.{name}{wrong}" for name, wrong in zip(names, faults, strict=True) if wrong)
+            return f"{cls.__name__}: {len(raw) - 1} fields, expected {size - 1}: no {names[len(raw) - 1]}"
+        faults = (kind.fault(value) for kind, value in zip(kinds, raw[1:], strict=True))
+        return next(
+            f"{cls.__name__}.{name}{wrong}" for name, wrong in zip(names, faults, strict=True) if wrong
         )
 
-    return read
+    return Reader(quick, explaining)
+
+
+def _compiled(cls: type[Any], kinds: tuple[Kind, ...]) -> Any:
+    """Return `Reader.quick` for `cls`, which has fields of these kinds."""
+    lines, parts, made = _parts(kinds, "x")
+    body = _indented([f"_, {parts} = raw", *lines, f"return new(cls, ({made}))"])
+    names = {"cls": cls, "new": tuple.__new__}
+    exec("\n".join(["def read(raw, leaves):", *body]), names)  # noqa: S102  # of the annotations alone
+    return names["read"]

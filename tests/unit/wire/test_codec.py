@@ -117,6 +117,39 @@ def test_a_key_that_comes_twice_is_refused(twice: bytes, around: bytes) -> None:
     assert decode(once) == Reply(5, msgpack.unpackb(once)[2])
 
 
+def test_what_is_not_written_the_shortest_way_arrives_as_well() -> None:
+    value = {"a": 1, "b": [1.5, {"c": "\u00fc", "d": None}]}
+    long = (
+        b"\xdf\x00\x00\x00\x02\xd9\x01a\xcd\x00\x01\xda\x00\x01b\xdc\x00\x02\xca\x3f\xc0\x00\x00"
+        b"\xde\x00\x02\xa1c\xd9\x02\xc3\xbc\xa1d\xc0"
+    )
+    assert same(decode(b"\x93\x3e\x05" + long), Reply(5, value))
+    assert same(decode(b"\xdc\x00\x03\xcc\x3e\x05" + long), Reply(5, value))
+    assert same(decode(b"\x94\x04\x05\xc3" + long), Result(5, True, value))
+    write = b"\x97\x16\x01\x01\x05\xdd\x00\x00\x00\x01\x95\xa3put\x91\xa1r%s\xc0\xc2\xa0\xa0" % long
+    assert same(decode(write), Write(1, 1, 5, (("put", ("r",), value, None, False),), "", ""))
+
+
+@pytest.mark.parametrize(
+    "extension", [b"\xc7\x00\x05", b"\xc7\x00\xff", b"\xd4\x05\x01", b"\xd6\xff" + bytes(4)]
+)
+@pytest.mark.parametrize(
+    "around", [b"%s", b"\x91%s", b"\x81\xa1a%s", b"\x82\xa1a%s\xa1b\x01", b"\x91\x82\xa1a\x91%s\xa1b\x01"]
+)
+def test_an_extension_is_refused_wherever_it_stands(extension: bytes, around: bytes) -> None:
+    value = around % extension
+    for message in (
+        b"\x93\x3e\x01%s",
+        b"\x94\x04\x01\xc3%s",
+        b"\x97\x24\x01\x01\x01\x91\xa1a\x91%s\x80",
+        b"\x97\x24\x01\x01\x01\x91\xa1a\x90\x81\xa1k%s",
+        b"\x97\x16\x01\x01\x01\x91\x95\xa3put\x91\xa1r%s\xc0\xc2\xa0\xa0",
+        b"\x92\x07\x91%s",
+        b"\x94\x3e\x01\xc0%s",
+    ):
+        assert "not one valid msgpack object" in refused(message % value)
+
+
 def test_an_integer_is_taken_for_a_float_field() -> None:
     fields = (1, "s", "t", False, "gw", "run", 15, 3, ":1", 4)
     welcome = decode(frame(60, *fields))
@@ -465,6 +498,10 @@ def test_a_value_that_a_session_sends_is_finite(number: float) -> None:
         Call(1, 1, 1, ("a", "f"), (number,), {}),
         CallAll(1, 1, 1, "a.f", (), {"b": number}),
         Result(1, True, [number]),
+        Publish(1, 1, 1, "c", {"a": [number], "long": "x" * 300}),
+        Publish(1, 1, 1, "c", [[], number] * 300),
+        Call(1, 1, 1, ("a", "f"), ("x" * 300, number), {}),
+        Write(1, 1, 1, (("put", ("a",), {"a": number, "long": "x" * 300}, None, False),), "", ""),
     ):
         with pytest.raises(InvalidValue, match="is not a finite number"):
             encode(message)
