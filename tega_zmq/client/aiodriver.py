@@ -16,7 +16,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import zmq
 
@@ -30,15 +30,32 @@ from tega_zmq.errors import Disconnected, TegaError
 from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
 
-__all__ = ["AsyncDriver", "Raw"]
+__all__ = ["AsyncDriver", "Raw", "Waiter"]
 
 _log = logging.getLogger("tega_zmq.client")
 
 _LINGER: Final = 500
 """Milliseconds that the last messages may take when the client is closed."""
 
+_NUMBERS: Final = frozenset({int, float})
+
+_NOW: Final = int(zmq.NOBLOCK)
+
 _BURST: Final = 500
 """Frames that are read before the loop's other tasks get their turn."""
+
+
+class Waiter(Protocol):
+    """Who is told the answer to a request: a future, or what acts on it at once.
+
+    It raises nothing but `asyncio.InvalidStateError`: it is to be told nothing more.
+    """
+
+    def set_result(self, value: Any, /) -> None:
+        """The request was answered with `value`."""
+
+    def set_exception(self, error: TegaError, /) -> None:
+        """The request failed."""
 
 
 class Raw(NamedTuple):
@@ -114,16 +131,12 @@ class AsyncDriver:
             raise
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call `function(future, *args, now)` and return what the future is told. Raises what it was told."""
-        if self.ended:
-            raise Disconnected("this client is closed", outcome="none")
+        """Call `function(future, *args, now)` and return what the future is told. Raises what it was told.
+
+        The last of `args` is for how many seconds it waits.
+        """
         future = self._loop.create_future()
-        now = time.monotonic()
-        function(future, *args, now)
-        if self.engine.alone:
-            self._turn()  # nothing else is under way that it could travel with
-        else:
-            self._turn_soon()
+        self.begin(future, function, *args)
         try:
             return await future
         except asyncio.CancelledError:
@@ -131,6 +144,27 @@ class AsyncDriver:
                 self.engine.cancel_waiter(future, time.monotonic())
                 self._turn_soon()
             raise
+
+    def begin(self, waiter: Waiter, function: Callable[..., Any], *args: Any) -> None:
+        """As `run`, for a `waiter` of the caller's own, which is told once, perhaps before this returns.
+
+        Raises `Disconnected` if the client is closed: the waiter is told nothing then.
+        """
+        if self.ended:
+            raise Disconnected("this client is closed", outcome="none")
+        now = time.monotonic()
+        function(waiter, *args, now)
+        if not self.engine.alone:
+            self._turn_soon()
+            return
+        # Nothing else is under way that it could travel with. Most often it is sent, nothing has come, and
+        # the timer is there for what is due sooner: that is all then.
+        wait = args[-1]
+        if self._timer is not None and type(wait) in _NUMBERS and self._timer_at <= now + wait:
+            link = self._link.socket
+            if self._transmit(now) and link is not None and not readable(link):
+                return
+        self._turn()
 
     async def close(self) -> None:
         """End the session in order, and everything with it. May be called twice."""
@@ -161,14 +195,16 @@ class AsyncDriver:
 
     # -- Host ---------------------------------------------------------------------------------------
 
-    def resolve(self, waiter: asyncio.Future[Any], value: Any) -> None:
+    def resolve(self, waiter: Waiter, value: Any) -> None:
         """See `Host`."""
-        if not waiter.done():
+        try:  # noqa: SIM105  # every request comes here
             waiter.set_result(value)
+        except asyncio.InvalidStateError:
+            pass
 
-    def reject(self, waiter: asyncio.Future[Any], error: TegaError) -> None:
+    def reject(self, waiter: Waiter, error: TegaError) -> None:
         """See `Host`."""
-        if not waiter.done():
+        with contextlib.suppress(asyncio.InvalidStateError):
             waiter.set_exception(error)
 
     def full(self) -> bool:
@@ -313,6 +349,24 @@ class AsyncDriver:
             self._due_to_turn = True
             self._loop.call_soon(self._turn)
 
+    def _on_readable(self) -> None:
+        """The descriptor has an event: most often one frame has come, and nothing is left to do after it."""
+        link = self._link.socket
+        frame = None if link is None else receive(link)
+        if link is None or frame is None:
+            self._turn()
+            return
+        now = time.monotonic()
+        session = self.engine.session
+        state = session.state
+        self.engine.received(frame, now)
+        if self._link.socket is not link or session.state != state:
+            self._turn()
+            return
+        # What only ends requests brings no deadline nearer, so the timer is right as it stands.
+        if self._transmit(now) or readable(link):
+            self._turn()
+
     def _turn(self) -> None:
         """Send what is to be sent, read what is there, and set the timer."""
         self._due_to_turn = False
@@ -361,8 +415,10 @@ class AsyncDriver:
     def _transmit(self, now: float) -> bool:
         """Send what there is; return whether there was anything."""
         outbox = self._outbox
-        outbox.extend(self.engine.frames(now))
-        if not outbox:
+        frames = self.engine.frames(now)
+        if frames:
+            outbox.extend(frames)
+        elif not outbox:
             return False
         link = self._link.socket
         if link is None or not self._up:
@@ -370,7 +426,7 @@ class AsyncDriver:
             return False
         try:
             while outbox:
-                link.send(outbox[0], zmq.NOBLOCK)
+                link.send(outbox[0], _NOW)
                 outbox.popleft()
         except zmq.Again:
             return False  # the node does not read; the descriptor tells when it does again
@@ -397,7 +453,7 @@ class AsyncDriver:
             _log.error("%s cannot be dialled: %s", self.url, error)
             self.engine.connection_lost(time.monotonic())
             return
-        self._loop.add_reader(self._link.fd, self._turn)
+        self._loop.add_reader(self._link.fd, self._on_readable)
         self._loop.add_reader(self._link.monitor_fd, self._on_monitor)
         self._loop.call_soon(self._on_monitor)
 

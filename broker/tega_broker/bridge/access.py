@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 __all__ = ["Access", "Rates", "host_of", "split_host"]
@@ -79,11 +78,6 @@ class Access:
         return origin.lower() in self.origins
 
 
-class _Bucket(NamedTuple):
-    left: float
-    at: float
-
-
 class Rates:
     """How many requests each address may make: a bucket each that fills up again with time."""
 
@@ -92,29 +86,30 @@ class Rates:
         self._rate = rate
         self._size = max(rate, 1.0)
         self._most = most
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, tuple[float, float]] = {}
+        """What each has left, and since when."""
 
     def take(self, address: str, now: float) -> float:
         """Take one request of `address`; return 0, or for how many seconds it should wait."""
-        left, at = self._buckets.get(address) or (self._size, now)
-        left = min(self._size, left + (now - at) * self._rate)
-        if left < 1.0:
-            return (1.0 - left) / self._rate
-        if len(self._buckets) >= self._most and address not in self._buckets:
+        bucket = self._buckets.get(address)
+        left = self._size
+        if bucket is not None:
+            left = min(left, bucket[0] + (now - bucket[1]) * self._rate)
+            if left < 1.0:
+                return (1.0 - left) / self._rate
+        elif len(self._buckets) >= self._most:
             self._forget(now)
-        self._buckets[address] = _Bucket(left - 1.0, now)
+        self._buckets[address] = (left - 1.0, now)
         return 0.0
 
     def _forget(self, now: float) -> None:
         """Forget the full buckets, which say nothing; and the oldest half if all say something."""
         size, rate = self._size, self._rate
         kept = {
-            name: bucket
-            for name, bucket in self._buckets.items()
-            if bucket.left + (now - bucket.at) * rate < size
+            name: (left, at) for name, (left, at) in self._buckets.items() if left + (now - at) * rate < size
         }
         if len(kept) >= self._most:
-            names = sorted(kept, key=lambda name: kept[name].at)
+            names = sorted(kept, key=lambda name: kept[name][1])
             for name in names[: len(names) // 2]:
                 del kept[name]
         self._buckets = kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +15,7 @@ from tega_zmq import errors
 from tega_zmq.errors import TegaError
 
 __all__ = [
+    "PACK_FROM",
     "BadRequest",
     "Refusal",
     "TooMany",
@@ -27,7 +28,7 @@ __all__ = [
     "wants_gzip",
 ]
 
-_PACK_FROM = 1024
+PACK_FROM = 1024
 """Smallest body, in bytes, that is packed."""
 
 _PACK_ASIDE = 64 * 1024
@@ -97,22 +98,38 @@ def status_of(error: TegaError) -> int:
     return _STATUSES.get(type(error), 503)
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+def _chunks(*, sort_keys: bool) -> Callable[[Any, int], Iterable[str]]:
+    """Return a function of a value and 0 that gives its JSON in pieces.
+
+    It is what `JSONEncoder.encode` makes anew for every value.
+    """
+    encoder = json.JSONEncoder(
+        ensure_ascii=False, separators=(",", ":"), check_circular=False, sort_keys=sort_keys
+    )
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return lambda value, _: encoder.iterencode(value)
+    text = json.encoder.encode_basestring
+    made: Callable[[Any, int], Iterable[str]] = make(
+        None, encoder.default, text, None, ":", ",", sort_keys, False, True
+    )
+    return made
+
+
+_encode = _chunks(sort_keys=False)
 
 
 def dump(value: Any) -> bytes:
     """Return `value` as JSON in UTF-8. Half a pair of surrogates, which has none, is escaped as JSON does."""
-    return _encode(value).encode("utf-8", "backslashreplace")
+    return "".join(_encode(value, 0)).encode("utf-8", "backslashreplace")
 
 
-_encode_sorted = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), check_circular=False, sort_keys=True
-).encode
+_encode_sorted = _chunks(sort_keys=True)
 
 
 def dump_sorted(value: Any) -> bytes:
     """Return `value` as `dump` does, always in the same bytes: an entity tag stands for it."""
-    return _encode_sorted(value).encode("utf-8", "backslashreplace")
+    return "".join(_encode_sorted(value, 0)).encode("utf-8", "backslashreplace")
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -156,7 +173,7 @@ def _gzip(body: bytes) -> bytes:
 async def pack(response: web.Response, headers: CIMultiDict[str] | Any) -> None:
     """Pack the body of `response` if the request's `headers` say so and it is worth it."""
     body = response.body
-    if not isinstance(body, bytes) or len(body) < _PACK_FROM or response.status == 304:
+    if not isinstance(body, bytes) or len(body) < PACK_FROM or response.status == 304:
         return
     response.headers.add("Vary", "Accept-Encoding")
     accept = headers.get("Accept-Encoding")

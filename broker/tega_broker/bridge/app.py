@@ -6,13 +6,13 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from tega_broker.bridge import answers, health, openapi, rest_data, rest_manage
+from tega_broker.bridge import answers, direct, health, openapi, rest_data, rest_manage
 from tega_broker.bridge.access import Access, Rates
 from tega_broker.bridge.answers import Refusal
 from tega_broker.bridge.members import Members, Transactions
@@ -20,7 +20,7 @@ from tega_broker.bridge.metrics import Metrics
 from tega_broker.bridge.reading import parse_query, split_target
 from tega_broker.bridge.table import DATA, Asked, Handler, Route
 from tega_zmq.client import requests
-from tega_zmq.errors import TegaError
+from tega_zmq.errors import TegaError, TooLarge
 from tega_zmq.paths import Path
 from tega_zmq.runtime.config import BridgeConfig
 
@@ -33,6 +33,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "POST", "OPTIONS")
 _SWEEP = 5.0
 """Seconds between two looks for peers that do not read."""
+_BODY = 0.05
+"""Seconds that a body may come later than its head for the straight way."""
 
 
 class Bridge:
@@ -63,7 +65,7 @@ class Bridge:
         self._access_log = logger.getChild("access")
         self._log_all = config.access_log == "all"
         self._log_errors = config.access_log != "none"
-        self._rates = Rates(config.limits.rate)
+        self.rates = Rates(config.limits.rate)
         self._seed = f"{time.time_ns() & 0xFFFFFFFFFF:x}"
         self._count = 0
         self._per_address: dict[str, int] = {}
@@ -218,18 +220,23 @@ class Bridge:
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever it is."""
-        began = time.monotonic()
-        given = request.headers.get("X-Request-Id")
-        if given is None or not _REQUEST_ID.fullmatch(given):
-            given = self._new_id()
         assert isinstance(request, _Request)
+        handed = request.handed
+        if handed is None:
+            began, outcome = time.monotonic(), None
+            given = self.id_of(request.headers)
+        else:
+            given, began, outcome = handed
         request.id = given
         request.target = split_target(request.raw_path)
         address = request.remote or ""
         method = request.method
         try:
-            self._check(request, address, began)
-            response = await self._find(request, method)(request)
+            if outcome is None:
+                self._check(request, address, began)
+                response = await self._find(request, method)(request)
+            else:
+                response = await self._resume(request, method, outcome)
         except (TegaError, Refusal) as error:
             response = answers.error_response(error)
         except (asyncio.CancelledError, ConnectionError):
@@ -245,15 +252,30 @@ class Bridge:
             self.finish(request, response)
             if isinstance(response, web.Response):
                 await answers.pack(response, request.headers)
-        self._tell(request, response, method, address, given, began)
+        self.tell(method, request.raw_path, response.status, address, given, began, lasts=request.lasts)
         return response
+
+    async def _resume(
+        self, request: _Request, method: str, outcome: Exception | web.Response
+    ) -> web.StreamResponse:
+        """Return the answer to what was begun on the straight way, or raise it."""
+        if isinstance(outcome, web.Response):
+            return outcome
+        if isinstance(outcome, TooLarge) and method == "GET":
+            return await rest_data.get_large(self, Asked(request, request.target[0], {}))
+        raise outcome
+
+    def id_of(self, headers: Mapping[str, str]) -> str:
+        """Return the id of a request: the one that its `headers` give it, or a new one."""
+        given = headers.get("X-Request-Id")
+        return given if given is not None and _REQUEST_ID.fullmatch(given) else self._new_id()
 
     def _new_id(self) -> str:
         self._count += 1
         return f"{self._seed}-{self._count:x}"
 
     def _check(self, request: _Request, address: str, now: float) -> None:
-        wait = self._rates.take(address, now)
+        wait = self.rates.take(address, now)
         if wait:
             raise Refusal(
                 429,
@@ -377,25 +399,22 @@ class Bridge:
                 )
                 headers["Access-Control-Max-Age"] = "600"
 
-    def _tell(
-        self,
-        request: _Request,
-        response: web.StreamResponse,
-        method: str,
-        address: str,
-        id: str,
-        began: float,
+    def tell(
+        self, method: str, path: str, status: int, address: str, id: str, began: float, *, lasts: bool = False
     ) -> None:
+        """Count a request that is answered, and say in the log what is to be said there.
+
+        `path`: the target as it came; `lasts`: how long it took says nothing of the bridge.
+        """
         seconds = time.monotonic() - began
-        status = response.status
-        self.metrics.request(method, status, None if request.lasts else seconds)
+        self.metrics.request(method, status, None if lasts else seconds)
         if self._log_all or (self._log_errors and status >= 400):
             self._access_log.info(
                 "request",
                 extra={
                     "fields": {
                         "method": method,
-                        "path": request.raw_path,
+                        "path": path,
                         "status": status,
                         "ms": round(seconds * 1000, 2),
                         "from": address,
@@ -409,10 +428,17 @@ class Bridge:
         self.metrics.count("bad_requests")
         assert isinstance(request, _Request)
         request.id = self._new_id()
-        request.lasts = True  # nobody knows since when
         response = answers.error_response(Refusal(status, "InvalidValue", message[:300], close=True))
         self.finish(request, response)
-        self._tell(request, response, request.method, request.remote or "", request.id, time.monotonic())
+        self.tell(
+            request.method,
+            request.raw_path,
+            response.status,
+            request.remote or "",
+            request.id,
+            time.monotonic(),
+            lasts=True,  # nobody knows since when
+        )
         return response
 
 
@@ -435,33 +461,155 @@ class _Request(web.BaseRequest):
     target = ("", "")
     lasts = False
     """It stays for as long as its peer likes: how long that is says nothing of the bridge."""
+    handed: direct.Handed | None = None
+    """What is known of it, if it was begun on the straight way."""
 
 
 class Connection(RequestHandler):
-    """One connection, counted; what is no HTTP is answered as all else is."""
+    """One connection, counted; what is no HTTP is answered as all else is.
 
-    __slots__ = ("_address", "_bridge")
+    `RequestHandler.start` takes one request after the other from `_messages`, and sleeps while there is none
+    until `_waiter` is done. While one goes the straight way (`direct`), that future is in `_sleeper` instead,
+    so that nothing that comes wakes it.
+    """
+
+    __slots__ = ("_bridge", "_counted", "_handed", "_patience", "_sleeper", "_unread", "address", "here")
 
     def __init__(self, bridge: Bridge, server: web.Server, address: str, **options: Any) -> None:
         super().__init__(server, **options)
         self._bridge = bridge
-        self._address: str | None = address
+        self._counted = True
+        self.address = address
+        """Of the peer."""
+        self.here = ""
+        """The address of this machine that it came to."""
+        self._sleeper: asyncio.Future[None] | None = None
+        self._unread = False
+        """The body of the request that goes the straight way has not come yet."""
+        self._patience: asyncio.TimerHandle | None = None
+        """While there is one, it sees to it that no body is waited for longer than `_BODY`."""
+        self._handed: direct.Handed | None = None
 
     def leave(self) -> None:
         """It is over, or never began: it counts no more."""
-        if self._address is not None:
-            self._bridge.disconnected(self._address)
-            self._address = None
+        if self._counted:
+            self._bridge.disconnected(self.address)
+            self._counted = False
 
     def close(self) -> None:
         """See `RequestHandler`; one that has asked for nothing yet is not waited for."""
         super().close()
+        if self._unread:
+            self._wake()
         if not self._request_in_progress and not self._messages:
             self.force_close()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        sockname = transport.get_extra_info("sockname")
+        self.here = str(sockname[0]) if isinstance(sockname, tuple) else ""
+        super().connection_made(transport)
+
     def connection_lost(self, error: BaseException | None) -> None:
         self.leave()
+        if self._patience is not None:
+            self._patience.cancel()
+        if self._unread:
+            self._unread = False
+            self._bridge.metrics.count("hang_ups")
+            self._waiter, self._sleeper = self._sleeper, None  # which this cancels
         super().connection_lost(error)
+
+    # -- the straight way --------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """See `RequestHandler`."""
+        sleeper = self._waiter
+        if sleeper is None or sleeper.done() or not direct.STRAIGHT:
+            super().data_received(data)
+            if self._unread and self._messages[0][1].is_eof():
+                self._unread = False
+                self._begin()
+            return
+        self._waiter, self._sleeper = None, sleeper
+        super().data_received(data)
+        if not self._messages:
+            self._waiter, self._sleeper = sleeper, None
+            return
+        message, body = self._messages[0]
+        if self._paused or not direct.could_go(message, body):
+            self._wake()
+        elif body.is_eof():
+            self._begin()
+        else:
+            self._unread = True
+            if self._patience is None:
+                self._patience = self._loop.call_later(_BODY, self._on_patience)
+
+    def resume_reading(self, *args: bool, **kwargs: bool) -> None:
+        """See `RequestHandler`, which has all that was not paused parsed once more after each body."""
+        if not direct.STRAIGHT or self._reading_paused or self._buffer_paused:
+            super().resume_reading(*args, **kwargs)
+
+    def _on_patience(self) -> None:
+        self._patience = None
+        if self._unread:
+            self._wake()
+
+    def _begin(self) -> None:
+        message, body = self._messages[0]
+        self._request_in_progress = True
+        if not direct.begin(self, self._bridge, message, body):  # type: ignore[arg-type]  # `could_go` said so
+            self._request_in_progress = False
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let `start` have the request."""
+        self._unread = False
+        sleeper, self._sleeper = self._sleeper, None
+        self._waiter = sleeper
+        if sleeper is not None and not sleeper.done():
+            sleeper.set_result(None)
+
+    def answered(self, answer: bytes) -> None:
+        """Write the answer to the request, which is all of it."""
+        transport = self.transport
+        if transport is not None:
+            transport.write(answer)
+            self._messages.popleft()
+            self._parser.message_consumed()  # type: ignore[union-attr]  # there as long as the transport
+        self.over()
+
+    def hand_over(self, handed: direct.Handed) -> bool:
+        """Let `start` go on with the request; return False if nobody is there any more who asked it."""
+        if self._manager is None:
+            self.over()
+            return False
+        self._handed = handed
+        self._wake()
+        return True
+
+    def take_handed(self) -> direct.Handed | None:
+        """Return what is known of the request that `start` has taken."""
+        handed, self._handed = self._handed, None
+        return handed
+
+    def over(self) -> None:
+        """What `start` does after each request."""
+        self._request_in_progress = False
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
+        if self._close or self._force_close:
+            self._waiter, self._sleeper = self._sleeper, None
+            self.force_close()  # it cancels `start`
+        elif self._messages:
+            self._wake()
+        else:
+            self._waiter, self._sleeper = self._sleeper, None
+            self._next_keepalive_close_time = at = self._loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = self._loop.call_at(at, self._process_keepalive)
+
+    # -- what is no HTTP ---------------------------------------------------------------------------
 
     def handle_error(
         self,
@@ -487,7 +635,9 @@ class _Server(web.Server):
         self._bridge = bridge
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        return _Request(message, payload, protocol, writer, task, self._loop)
+        request = _Request(message, payload, protocol, writer, task, self._loop)
+        request.handed = protocol.take_handed()
+        return request
 
     def connection(self, address: str) -> Connection:
         return Connection(self._bridge, self, address, loop=self._loop, **self._kwargs)

@@ -243,6 +243,11 @@ class Members:
                 return live
         return None
 
+    def ready(self) -> Client | None:
+        """Return the bridge's own session if it can be used without waiting."""
+        client = self._own
+        return client if client is not None and client.state == "connected" else None
+
     async def own(self) -> Client:
         """Return the bridge's own session. Raises `Disconnected` while the broker is away."""
         client = self._own

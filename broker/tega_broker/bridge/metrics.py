@@ -6,6 +6,7 @@ keeps its numbers in globals, which tests of several bridges in one process woul
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -35,11 +36,7 @@ class Metrics:
         if seconds is None:
             return
         self.seconds_sum += seconds
-        for at, bound in enumerate(BUCKETS):
-            if seconds <= bound:
-                self.seconds[at] += 1
-                return
-        self.seconds[-1] += 1
+        self.seconds[bisect_left(BUCKETS, seconds)] += 1
 
     def count(self, name: str, by: int = 1) -> None:
         """Something happened."""

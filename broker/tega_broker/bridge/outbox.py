@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import Any, Final
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "Rest"]
 
 _FLUSH: Final = 1.0
 """Seconds that the last frames may take."""
@@ -28,7 +28,7 @@ class Outbox:
         self._size = 0
         self._closed = False
         self._task: asyncio.Task[None] | None = None
-        self._rest: _Rest | None = None
+        self._rest: Rest | None = None
         """What is left of sending the first frame."""
 
     def put(self, frame: bytes) -> None:
@@ -46,7 +46,7 @@ class Outbox:
             except (ConnectionError, RuntimeError):  # as in _run
                 self._closed = True
                 return
-            self._rest = _Rest(sending, first)
+            self._rest = Rest(sending, first)
         self._frames.append(frame)
         self._size += len(frame)
         if self._size > self._limit and len(self._frames) > 1:
@@ -91,7 +91,7 @@ class Outbox:
                 await task
 
 
-class _Rest:
+class Rest:
     """What is left of a coroutine that was begun without a task, and had to wait."""
 
     def __init__(self, begun: Coroutine[Any, Any, None], waits: Any) -> None:

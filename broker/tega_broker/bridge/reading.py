@@ -18,6 +18,7 @@ from tega_zmq.errors import InvalidPath, InvalidValue
 from tega_zmq.paths import Path, check
 
 __all__ = [
+    "ASIDE",
     "MAX_MESSAGE",
     "Query",
     "flag",
@@ -72,8 +73,10 @@ def oids(path: str) -> Path:
     Raises `BadRequest`, `InvalidPath`.
     """
     parts = path.removeprefix("/").removesuffix("/").split("/")
+    if "%" in path or not path.isascii():
+        parts = [_decode(part, "the path") for part in parts]
     try:
-        return check(tuple([_decode(part, "the path") for part in parts]))
+        return check(tuple(parts))
     except InvalidPath:
         if parts == [""]:
             raise InvalidPath("the path of a node is /ROOT/OID/...; this one is empty", path="") from None
@@ -226,12 +229,12 @@ async def parse_body(body: bytes, make: Callable[[Any], Any] | None = None) -> A
     If it is large that is done in a thread, so that others get their turn. Raises as `parse_json`, and what
     `make` raises.
     """
-    if len(body) <= _ASIDE:
+    if len(body) <= ASIDE:
         return _made(body, make)
     return await asyncio.get_running_loop().run_in_executor(None, _made, body, make)
 
 
-_ASIDE = 64 * 1024
+ASIDE = 64 * 1024
 """A body above this size is parsed in a thread: 64 KiB may take 5 ms."""
 
 

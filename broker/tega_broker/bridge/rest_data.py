@@ -19,8 +19,9 @@ from tega_zmq.paths import Path, format_path
 
 if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge
+    from tega_zmq.aio import Client
 
-__all__ = ["ROUTES", "committed", "version_of"]
+__all__ = ["ROUTES", "committed", "get_large", "tag_of", "value_response", "version_of"]
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _TAG = re.compile(r'[ \t]*(?:W/)?"([\x21\x23-\x7e]*)"[ \t]*(?:,|$)')
@@ -66,7 +67,8 @@ def _tags(header: str) -> list[str]:
     return found
 
 
-def _tag(node: NodeView) -> str:
+def tag_of(node: NodeView) -> str:
+    """Return the entity tag of `node`, without quotes."""
     return f"{node.epoch}-{node.version}"
 
 
@@ -87,21 +89,37 @@ async def _get(bridge: Bridge, asked: Asked) -> web.StreamResponse:
         try:
             node = await _read(client.node(path, version=version), version)
         except TooLarge:
-            place = await client._ask(get(path, version, "place"), None)
-            number, node = as_place(place)
-            headers = _headers(node)
-            if _has(asked, node):
-                return web.Response(status=304, headers=headers)
-            return await stream(bridge, client, asked.request, path, number, headers)
+            return await _get_in_parts(bridge, client, asked, path, version)
     headers = _headers(node)
     if _has(asked, node):
         return web.Response(status=304, headers=headers)
-    return web.Response(body=dump_sorted(node.value), headers=headers, content_type=_JSON)
+    return value_response(node, dump_sorted(node.value))
+
+
+async def get_large(bridge: Bridge, asked: Asked) -> web.StreamResponse:
+    """As a GET without parameters, of what is known to be too large for one answer of the broker."""
+    async with bridge.members.use("") as client:
+        return await _get_in_parts(bridge, client, asked, oids(asked.path), None)
+
+
+async def _get_in_parts(
+    bridge: Bridge, client: Client, asked: Asked, path: Path, version: Any
+) -> web.StreamResponse:
+    number, node = as_place(await client._ask(get(path, version, "place"), None))
+    headers = _headers(node)
+    if _has(asked, node):
+        return web.Response(status=304, headers=headers)
+    return await stream(bridge, client, asked.request, path, number, headers)
+
+
+def value_response(node: NodeView, body: bytes) -> web.Response:
+    """Return the answer with the value of `node`, which is `body`."""
+    return web.Response(body=body, headers=_headers(node), content_type=_JSON)
 
 
 def _headers(node: NodeView) -> dict[str, str]:
     """The headers of an answer with the value of `node`."""
-    headers = {"ETag": f'"{_tag(node)}"', "X-Tega-Version": str(node.version), "Cache-Control": "no-cache"}
+    headers = {"ETag": f'"{tag_of(node)}"', "X-Tega-Version": str(node.version), "Cache-Control": "no-cache"}
     if node.age is not None:
         headers["Age"] = str(int(node.age))
     return headers
@@ -113,7 +131,7 @@ def _has(asked: Asked, node: NodeView) -> bool:
     if wanted is None:
         return False
     tags = _tags(wanted)
-    return _tag(node) in tags or tags == ["*"]
+    return tag_of(node) in tags or tags == ["*"]
 
 
 async def _read(reading: Any, version: Any) -> Any:
@@ -169,7 +187,7 @@ async def _expected(bridge: Bridge, path: Path, asked: Asked) -> int | str | Non
                 expected=match[:80],
                 actual="absent",
             ) from None
-    if tags == ["*"] or _tag(node) in tags or str(node.version) in tags:
+    if tags == ["*"] or tag_of(node) in tags or str(node.version) in tags:
         return node.version
     raise Collision(
         f"{where} is at version {node.version} of epoch {node.epoch}, not at {match[:80]}",

@@ -1,9 +1,10 @@
 """`/_tunnel`: carries a session's frames between a WebSocket and the broker, unchanged, both ways.
 
 Each tunnel has a DEALER of its own at the broker, which never connects again: when one side is lost, so is
-the other, at once. It has a task of its own for each way, so that a slow or dead tunnel delays no other;
-and nothing is queued here but what the sockets hold: who does not read is not read for, until the broker,
-which bounds its queue for every session, or `limits.slow` gives it up.
+the other, at once. What comes up is read by a task of its own; what comes down is sent where it is received,
+and where that would have to wait, a task waits. So a slow or dead tunnel delays no other; and nothing is
+queued here but what the sockets hold: who does not read is not read for, until the broker, which bounds its
+queue for every session, or `limits.slow` gives it up.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from aiohttp import WSMsgType, web
 
 from tega_broker.bridge.answers import Refusal
 from tega_broker.bridge.door import scarce
-from tega_zmq.client.link import Link, readable
+from tega_broker.bridge.outbox import Rest
+from tega_zmq.client.link import Link, readable, receive
 from tega_zmq.tunnel.urls import ROUTE
 from tega_zmq.wire.codec import MAX_FRAME
 
@@ -200,8 +202,10 @@ class _Tunnel:
         """Frames that went into it."""
         self._link = link
         self._pace = pace
-        self._stirred = asyncio.Event()
-        """Something may be received from the broker."""
+        self._waiting: asyncio.Task[None] | None = None
+        """Waits until the peer reads; nothing more is received from the broker meanwhile."""
+        self._deaf = True
+        """Nothing can be sent to the peer: not yet, or no more."""
         self._room = asyncio.Event()
         """Something may be sent to it."""
         self._closing: asyncio.Task[None] | None = None
@@ -218,23 +222,25 @@ class _Tunnel:
         loop.add_reader(link.fd, self._stir)
         loop.add_reader(link.monitor_fd, self._look)
         loop.call_soon(self._look)
-        downwards = loop.create_task(self._downwards())
+        self._deaf = False
         try:
             await self._upwards(pinger)
         finally:
             loop.remove_reader(link.fd)
             loop.remove_reader(link.monitor_fd)
-            downwards.cancel()
-            with suppress(asyncio.CancelledError, ConnectionError, RuntimeError):
-                await downwards
+            self._deaf = True
+            if self._waiting is not None:
+                self._waiting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._waiting
             link.hang_up(_LINGER)
             if self._closing is not None:
                 with suppress(asyncio.CancelledError):
                     await self._closing
 
     def _stir(self) -> None:
-        self._stirred.set()
         self._room.set()
+        self._downwards()
 
     def _look(self) -> None:
         """The monitor has something to tell."""
@@ -278,21 +284,36 @@ class _Tunnel:
                     async with asyncio.timeout(0.05):
                         await self._room.wait()
         if readable(dealer):  # sending may have taken the edge of the descriptor
-            self._stirred.set()
+            self._downwards()
 
-    async def _downwards(self) -> None:
-        socket, dealer, stirred = self.socket, self._link.socket, self._stirred
-        assert isinstance(dealer, zmq.Socket)
-        while True:
-            for _ in range(_BURST):
-                if not readable(dealer):
-                    stirred.clear()
-                    await stirred.wait()
-                    break
-                frame = dealer.recv(zmq.NOBLOCK)
-                while dealer.getsockopt(zmq.RCVMORE):
-                    frame = dealer.recv(zmq.NOBLOCK)
-                self.down += 1
-                await socket.send_bytes(frame)
-            else:
-                await asyncio.sleep(0)
+    def _downwards(self) -> None:
+        """Send what has come from the broker, as far as the peer reads."""
+        socket, dealer = self.socket, self._link.socket
+        if self._deaf or self._waiting is not None or not isinstance(dealer, zmq.Socket):
+            return
+        for _ in range(_BURST):
+            frame = receive(dealer) if readable(dealer) else None
+            if frame is None:
+                return
+            self.down += 1
+            # Mostly there is room, and the frame is gone at once: no task is needed.
+            sending = socket.send_bytes(frame)
+            try:
+                waits = sending.send(None)
+            except StopIteration:
+                continue
+            except (ConnectionError, RuntimeError):  # it is over; who reads from it sees that too
+                self._deaf = True
+                return
+            self._waiting = asyncio.get_running_loop().create_task(self._wait(Rest(sending, waits)))
+            return
+        asyncio.get_running_loop().call_soon(self._downwards)
+
+    async def _wait(self, rest: Rest) -> None:
+        try:
+            await rest
+        except (ConnectionError, RuntimeError):  # as above
+            self._deaf = True
+        finally:
+            self._waiting = None
+        self._downwards()
