@@ -75,8 +75,22 @@ def is_whole(got: bytes) -> bool:
     return bool(end) and length is not None and len(body) >= int(length[1])
 
 
+@pytest.fixture(autouse=True)
+def with_this_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have these tests say whether it works with the aiohttp that is installed, tried before or not."""
+    monkeypatch.setattr(direct, "STRAIGHT", direct.FITS)
+
+
 def test_this_aiohttp_has_what_it_needs() -> None:
-    assert direct.STRAIGHT
+    assert direct.FITS
+
+
+def test_a_request_that_names_no_host_is_refused(bridge: Site, root: str, straight: list[str]) -> None:
+    for method in ("GET", "PUT"):
+        with bridge.socket() as peer:
+            peer.sendall(f"{method} /{root}/a HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
+            assert read_until(peer, is_whole).split(b" ")[1] == b"400", method
+    assert straight == []
 
 
 def test_the_answers_are_the_same(bridge: Site, root: str, straight: list[str]) -> None:

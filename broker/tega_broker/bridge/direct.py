@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import aiohttp
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpRequestParser, HttpVersion11, RawRequestMessage
@@ -27,7 +28,7 @@ from tega_zmq.paths import Path, format_path
 if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge, Connection
 
-__all__ = ["STRAIGHT", "Handed", "begin", "could_go"]
+__all__ = ["FITS", "STRAIGHT", "Handed", "begin", "could_go"]
 
 _USED: Final = frozenset(
     (
@@ -36,8 +37,14 @@ _USED: Final = frozenset(
         *("_process_keepalive", "_reading_paused", "_request_in_progress", "force_close", "resume_reading"),
     )
 )
-STRAIGHT: Final = set(dir(RequestHandler)) >= _USED and hasattr(HttpRequestParser, "message_consumed")
-"""Whether this aiohttp has inside what `Connection` uses of it for the straight way; else there is none."""
+FITS: Final = set(dir(RequestHandler)) >= _USED and hasattr(HttpRequestParser, "message_consumed")
+"""Whether this aiohttp has inside what `Connection` uses of it for the straight way."""
+
+_TRIED: Final = frozenset({"3.14"})
+"""The versions of aiohttp that tests/bridge was run with. What is inside may change with any other."""
+
+STRAIGHT: Final = FITS and ".".join(aiohttp.__version__.split(".")[:2]) in _TRIED
+"""Whether there is a straight way; else each request goes the other one, which is only slower."""
 
 
 class Handed(NamedTuple):
