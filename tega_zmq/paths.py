@@ -137,6 +137,7 @@ def format_oid(oid: str) -> str:
     return '"' + oid.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+@lru_cache(maxsize=4096)
 def format_path(path: Path) -> str:
     """Return the text of `path`; `parse(format_path(path)) == path` for every valid path."""
     return ".".join(map(format_oid, path))

@@ -86,26 +86,29 @@ class Change(NamedTuple):
 
 def changes_of(changed: Changed) -> tuple[Change, ...]:
     """Return the changes of one commit, one a path, in the order in which the node gives them."""
-    return tuple(
-        Change(
-            path=format_path(path),
-            old=old[0] if old else None,
-            new=new[0] if new else None,
-            version=changed.version,
-            previous_version=changed.previous,
-            tega_id=changed.tega_id,
-            message=changed.message,
-            time=changed.time,
-            epoch=changed.epoch,
-            created=bool(not old and new) and not changed.reset,
-            deleted=not new,
-            ephemeral=bool(session),
-            reset=changed.reset,
-            backto=changed.backto,
-            oids=path,
+    _, _, epoch, previous, version, time, tega_id, message, backto, reset, changes = changed
+    found = []
+    for path, old, new, session in changes:
+        found.append(
+            Change(
+                format_path(path),
+                old[0] if old else None,
+                new[0] if new else None,
+                version,
+                previous,
+                tega_id,
+                message,
+                time,
+                epoch,
+                not old and bool(new) and not reset,
+                not new,
+                bool(session),
+                reset,
+                backto,
+                path,
+            )
         )
-        for path, old, new, session in changed.changes
-    )
+    return tuple(found)
 
 
 class MessageView(NamedTuple):
