@@ -22,7 +22,7 @@ import zmq
 
 from tega_zmq.client import requests
 from tega_zmq.client.engine import Engine
-from tega_zmq.client.link import AnyLink, Carrier, link_to, no_answer, readable, receive
+from tega_zmq.client.link import AnyLink, Carrier, link_to, no_answer, readable, receive, send
 from tega_zmq.client.notices import Notices
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.workers import Workers
@@ -38,8 +38,6 @@ _LINGER: Final = 500
 """Milliseconds that the last messages may take when the client is closed."""
 
 _NUMBERS: Final = frozenset({int, float})
-
-_NOW: Final = int(zmq.NOBLOCK)
 
 _BURST: Final = 500
 """Frames that are read before the loop's other tasks get their turn."""
@@ -426,7 +424,7 @@ class AsyncDriver:
             return False
         try:
             while outbox:
-                link.send(outbox[0], _NOW)
+                send(link, outbox[0])
                 outbox.popleft()
         except zmq.Again:
             return False  # the node does not read; the descriptor tells when it does again

@@ -28,7 +28,7 @@ import zmq
 from tega_zmq.client import requests
 from tega_zmq.client.crew import Crew, Work
 from tega_zmq.client.engine import Engine
-from tega_zmq.client.link import AnyLink, link_to, no_answer, readable, receive
+from tega_zmq.client.link import AnyLink, link_to, no_answer, readable, receive, send
 from tega_zmq.client.notices import Notices
 from tega_zmq.client.protocol import ClientSession
 from tega_zmq.client.workers import Workers
@@ -622,11 +622,11 @@ class Driver:
         return None
 
     def _transmit(self, now: float) -> None:
+        outbox = self._outbox
         frames = self.engine.frames(now)
-        if not frames and not self._outbox:
+        if not frames and not outbox:
             return
         self._dry = False
-        outbox = self._outbox
         outbox.extend(frames)
         socket = self._link.socket
         if socket is None or not self._up:
@@ -634,7 +634,7 @@ class Driver:
             return
         try:
             while outbox:
-                socket.send(outbox[0], zmq.NOBLOCK)
+                send(socket, outbox[0])
                 outbox.popleft()
         except zmq.Again:
             pass  # the node does not read; the descriptor tells when it does again

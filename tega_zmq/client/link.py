@@ -24,7 +24,17 @@ from tega_zmq.wire.codec import MAX_FRAME
 if TYPE_CHECKING:
     from tega_zmq.tunnel.link import TunnelLink
 
-__all__ = ["AnyLink", "Carrier", "ConnectionState", "Link", "link_to", "no_answer", "readable", "receive"]
+__all__ = [
+    "AnyLink",
+    "Carrier",
+    "ConnectionState",
+    "Link",
+    "link_to",
+    "no_answer",
+    "readable",
+    "receive",
+    "send",
+]
 
 Carrier: TypeAlias = zmq.Socket[bytes] | Piped
 """What carries frames: a DEALER, or the WebSocket of a tunnel."""
@@ -62,6 +72,10 @@ _EVENT: Final = struct.Struct("=H")
 _NOW: Final = int(zmq.DONTWAIT)
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
+_recv: Final[Any] = zmq.backend.Socket.recv
+_send: Final[Any] = zmq.backend.Socket.send
+"""As `Socket.send`, without what that does for tracking and serializing."""
+
 _option: Final[Any] = zmq.backend.Socket.get
 """As `Socket.getsockopt`, but without making an enum of each answer: it is asked several times a request."""
 
@@ -95,21 +109,25 @@ def readable(socket: Carrier) -> bool:
 
 
 def receive(socket: Carrier) -> bytes | None:
-    """Return the frame of the next message, or None: there is none. Never waits.
+    """Return the next frame, or None: there is none. Never waits.
 
-    Of a message of several frames, which the protocol has not, an empty one. Where there is one most likely,
-    this alone is the fastest; where there is none, `readable` says it faster.
+    The protocol has no messages of several frames; each frame of one stands for itself. Where there is one
+    most likely, this alone is the fastest; where there is none, `readable` says it faster.
     """
     try:
-        if type(socket) is not zmq.Socket and isinstance(socket, Piped):
-            return socket.recv()
-        frame = socket.recv(_NOW, copy=False)
+        if type(socket) is zmq.Socket:
+            return _recv(socket, _NOW)  # type: ignore[no-any-return]
+        return socket.recv(_NOW)
     except zmq.Again:
         return None
-    data = frame.bytes
-    while frame.more:
-        frame, data = socket.recv(_NOW, copy=False), b""
-    return data
+
+
+def send(socket: Carrier, data: bytes) -> None:
+    """Send a frame. Never waits. Raises `zmq.Again` if too much waits already."""
+    if type(socket) is zmq.Socket:
+        _send(socket, data, _NOW)
+    else:
+        socket.send(data, _NOW)
 
 
 def no_answer(url: str, timeout: float, trouble: str) -> str:
