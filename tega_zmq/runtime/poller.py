@@ -31,6 +31,8 @@ class Poller:
         self._descriptors: dict[Source, int] = {}
         self._used: dict[zmq.Socket[Any], None] = {}
         """Sockets that must be asked before their descriptors can be relied on."""
+        self.slept = False
+        """Whether `poll` found nothing at once the last time."""
 
     def register(self, source: Source) -> None:
         """Tell of what comes on `source` from now on. Raises `OSError` if it is registered already."""
@@ -72,6 +74,7 @@ class Poller:
                     ready.append(socket)
                 else:
                     del self._used[socket]
+        self.slept = not ready
         for fd, _ in self._epoll.poll(0 if ready else wait):
             source = self._sources[fd]
             if type(source) is int:
