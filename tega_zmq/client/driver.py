@@ -49,6 +49,12 @@ _JOIN: Final = 2.0
 _LEAD: Final = 0.005
 """Seconds for which a caller reads for itself before it leaves that to the helm."""
 
+_SPIN: Final = 0.0001
+"""Seconds for which it looks again and again before it sleeps, if the answer before came within `_QUICK`: to
+be woken takes longer than a node nearby takes for a read."""
+
+_QUICK: Final = 0.0002
+
 _BRIEF: Final = 0.0005
 """Seconds of work for which it does not pay to hand over the helm."""
 
@@ -65,6 +71,15 @@ def _listen(epoll: select.epoll, fd: int, events: int) -> None:
         epoll.modify(fd, events)
     except (OSError, ValueError):
         pass
+
+
+def _await(poll: select.poll, spin: float, until: float) -> None:
+    """Return when `poll` has something, or at `until`; up to `spin` without sleeping."""
+    while (now := time.monotonic()) < spin:
+        if poll.poll(0):
+            return
+        os.sched_yield()
+    poll.poll(max(1, int((until - now) * 1000)))
 
 
 class _Waiter:
@@ -117,6 +132,10 @@ class Driver:
         """The caller that reads for itself, if one does; the helm does not look at the socket meanwhile."""
         self._led_fd = -1
         """The descriptor on which that one sleeps."""
+        self._quick = False
+        """The last answer that a caller read for itself came at once."""
+        self._spins = (os.cpu_count() or 1) > 1
+        """It may look again and again: where there is one core, whoever is to answer needs it."""
         self._ended = False
         self._stop = False
         self._close_lock = threading.Lock()
@@ -207,7 +226,7 @@ class Driver:
                 finally:
                     self._turn.release()
                 if leads:
-                    lock = self._lead(waiter, now + _LEAD)
+                    lock = self._lead(waiter, now)
             else:
                 lock = waiter.sleeper()
                 self._queue(function, waiter, *args)
@@ -281,17 +300,20 @@ class Driver:
         _listen(epoll, fd, 0)
         return True
 
-    def _lead(self, waiter: _Waiter, until: float) -> threading.Lock | None:
-        """Read until the answer to `waiter` is there, or it is `until`. Returns what `_end_lead` does."""
+    def _lead(self, waiter: _Waiter, began: float) -> threading.Lock | None:
+        """Read until the answer to `waiter` is there, for a moment. Returns what `_end_lead` does."""
         fd = self._led_fd
         poll = select.poll()
         poll.register(fd, select.POLLIN)
+        spin = began + _SPIN if self._quick else began
+        until = began + _LEAD
         while True:
-            poll.poll(max(1, int((until - time.monotonic()) * 1000)))
+            _await(poll, spin, until)
             with self._turn:
                 now = time.monotonic()
                 self._read(waiter, now, woken=True)
                 if waiter.done or now >= until or self._ended or self._stop or self._link.fd != fd:
+                    self._quick = now - began < _QUICK and self._spins
                     return self._end_lead(waiter)
 
     def _read(self, waiter: _Waiter, now: float, woken: bool = False) -> None:
