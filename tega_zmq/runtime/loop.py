@@ -147,7 +147,7 @@ class Loop:
         """What the history thread was given last."""
         self._followed_number = node.durable_number
         self._follow_at = 0.0
-        self._follow_after = max(1, node.durable.kept.updates // 8)
+        self._follow_after = max(1, node.durable.kept.updates // 2)
         self._queue_limit = queue
         self._snapshot_after = snapshot_after
         self._measure_at = 0.0

@@ -117,14 +117,10 @@ def update_from_plain(plain: Any) -> Update:
 def record_to_plain(record: Record) -> Plain:
     """Return `record` as a list of plain values."""
     if type(record) is Commit:
-        return [
-            1,
-            record[0],
-            [update_to_plain(update) for update in record[1]],
-            record[2],
-            record[3],
-            record[4],
-        ]
+        revision, updates, session, request, ack = record
+        if len(updates) == 1:
+            return [1, revision, [update_to_plain(updates[0])], session, request, ack]
+        return [1, revision, [update_to_plain(update) for update in updates], session, request, ack]
     if type(record) is Replicated:
         return [2, update_to_plain(record[0])]
     return [_KINDS[type(record)], *record]
