@@ -82,7 +82,7 @@ def with_outcome(lease: Lease, request: int, ack: int, outcome: Outcome) -> Leas
         if len(old) - start >= MAX_OUTCOMES:
             start = len(old) - MAX_OUTCOMES + 1
         if old[-1][0] < request:
-            outcomes = old[start:] + ((request, outcome),)
+            outcomes = (*old[start:], (request, outcome))
         else:
             merged = dict(old[start:])
             merged[request] = outcome
