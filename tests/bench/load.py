@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgpack
@@ -471,11 +471,19 @@ def raw_web_watch(url: str, count: str) -> dict[str, float]:
         for fd, _ in poller.poll(1000):
             if fd == sys.stdin.fileno():
                 return percentiles(tally.times)
-            # By hand, as the other raw roles: one frame, or a ping.
-            data = peers[fd].recv(65536)
-            if data[0] == 0x81:
-                notified = data[2 if data[1] < 126 else 4 :]
+            for notified in texts(peers[fd].recv(65536)):
                 tally.came(json.loads(notified[7:])[0]["instance"])
+
+
+def texts(data: bytes) -> Iterator[bytes]:
+    """Yield the texts in `data`, whole WebSocket frames below 64 KiB; by hand, as the other raw roles."""
+    while data:
+        size, begin = data[1], 2
+        if size == 126:
+            size, begin = int.from_bytes(data[2:4]), 4
+        if data[0] == 0x81:
+            yield data[begin : begin + size]
+        data = data[begin + size :]
 
 
 def raw_rate(url: str, rate: str, seconds: str) -> dict[str, float]:
