@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tega_broker.bridge import app, direct
+from tega_broker.bridge import connection, direct
 from tega_zmq.client.aiodriver import AsyncDriver
 from tests.bridgekit import Site, site
 from tests.processes import until
@@ -192,7 +192,7 @@ def test_requests_that_come_together_are_answered_in_order(
 def test_a_body_may_come_after_its_head(
     bridge: Site, root: str, straight: list[str], patience: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_BODY", patience)
+    monkeypatch.setattr(connection, "_BODY", patience)
     with bridge.socket() as peer:
         for number in range(3):
             for part in (

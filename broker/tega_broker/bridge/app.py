@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
-from tega_broker.bridge import answers, direct, health, openapi, rest_data, rest_manage
+from tega_broker.bridge import answers, health, openapi, rest_data, rest_manage
 from tega_broker.bridge.access import Access, Rates
 from tega_broker.bridge.answers import Refusal
+from tega_broker.bridge.connection import Connection, Request, Server
 from tega_broker.bridge.members import Members, Transactions
 from tega_broker.bridge.metrics import Metrics
 from tega_broker.bridge.reading import parse_query, split_target
@@ -33,8 +33,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "POST", "OPTIONS")
 _SWEEP = 5.0
 """Seconds between two looks for peers that do not read."""
-_BODY = 0.05
-"""Seconds that a body may come later than its head for the straight way."""
 
 
 class Bridge:
@@ -89,7 +87,7 @@ class Bridge:
             handlers = self._data if route.path == DATA else self._named.setdefault(route.path, {})
             handlers[route.method] = self._rest(route.handler)
         self._watching: Plain | None = None
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     def add(self, routes: Iterable[web.AbstractRouteDef]) -> None:
@@ -109,7 +107,7 @@ class Bridge:
     def server(self) -> web.Server:
         """Return what makes a handler of each connection, for an aiohttp `ServerRunner`."""
         limits = self.limits
-        self._server = _Server(
+        self._server = Server(
             self,
             keepalive_timeout=limits.idle,
             max_line_size=limits.header,
@@ -212,7 +210,7 @@ class Bridge:
 
     def _rest(self, handler: Handler) -> Plain:
         def plain(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-            assert isinstance(request, _Request)
+            assert isinstance(request, Request)
             path, query = request.target
             return handler(self, Asked(request, path, parse_query(query)))
 
@@ -220,7 +218,7 @@ class Bridge:
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever it is."""
-        assert isinstance(request, _Request)
+        assert isinstance(request, Request)
         handed = request.handed
         if handed is None:
             began, outcome = time.monotonic(), None
@@ -256,7 +254,7 @@ class Bridge:
         return response
 
     async def _resume(
-        self, request: _Request, method: str, outcome: Exception | web.Response
+        self, request: Request, method: str, outcome: Exception | web.Response
     ) -> web.StreamResponse:
         """Return the answer to what was begun on the straight way, or raise it."""
         if isinstance(outcome, web.Response):
@@ -274,7 +272,7 @@ class Bridge:
         self._count += 1
         return f"{self._seed}-{self._count:x}"
 
-    def _check(self, request: _Request, address: str, now: float) -> None:
+    def _check(self, request: Request, address: str, now: float) -> None:
         wait = self.rates.take(address, now)
         if wait:
             raise Refusal(
@@ -310,7 +308,7 @@ class Bridge:
         if self.stopping:
             raise Refusal(503, "Offline", "the bridge is stopping", headers={"Retry-After": "1"}, close=True)
 
-    def _check_page(self, request: _Request, here: str) -> None:
+    def _check_page(self, request: Request, here: str) -> None:
         """Refuse what a page of another site makes a browser ask for without an Origin: an image, a link.
 
         To follow a link to something that is only read does no harm: the page does not see the answer.
@@ -339,7 +337,7 @@ class Bridge:
                 action="Referer",
             )
 
-    def _find(self, request: _Request, method: str) -> Plain:
+    def _find(self, request: Request, method: str) -> Plain:
         path, query = request.target
         head = True
         if path.startswith("/_"):
@@ -376,14 +374,14 @@ class Bridge:
 
     def lasting(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """As `finish`, for an answer that goes on for as long as its peer likes."""
-        assert isinstance(request, _Request)
+        assert isinstance(request, Request)
         request.lasts = True
         self.finish(request, response)
 
     def finish(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Add the headers that all answers have; for one that its handler itself prepares."""
         headers = response.headers
-        assert isinstance(request, _Request)
+        assert isinstance(request, Request)
         headers["X-Request-Id"] = request.id
         headers["Server"] = "tega-bridge"
         headers["X-Content-Type-Options"] = "nosniff"
@@ -426,7 +424,7 @@ class Bridge:
     def refused(self, request: web.BaseRequest, message: str, status: int) -> web.Response:
         """Return the answer to what is no HTTP; `request` stands for it."""
         self.metrics.count("bad_requests")
-        assert isinstance(request, _Request)
+        assert isinstance(request, Request)
         request.id = self._new_id()
         response = answers.error_response(Refusal(status, "InvalidValue", message[:300], close=True))
         self.finish(request, response)
@@ -452,192 +450,3 @@ def _options(allowed: str) -> Plain:
         return web.Response(status=204, headers={"Allow": allowed})
 
     return options
-
-
-class _Request(web.BaseRequest):
-    """One request, with its id, and path and query of its target."""
-
-    id = ""
-    target = ("", "")
-    lasts = False
-    """It stays for as long as its peer likes: how long that is says nothing of the bridge."""
-    handed: direct.Handed | None = None
-    """What is known of it, if it was begun on the straight way."""
-
-
-class Connection(RequestHandler):
-    """One connection, counted; what is no HTTP is answered as all else is.
-
-    `RequestHandler.start` takes one request after the other from `_messages`, and sleeps while there is none
-    until `_waiter` is done. While one goes the straight way (`direct`), that future is in `_sleeper` instead,
-    so that nothing that comes wakes it.
-    """
-
-    __slots__ = ("_bridge", "_counted", "_handed", "_patience", "_sleeper", "_unread", "address", "here")
-
-    def __init__(self, bridge: Bridge, server: web.Server, address: str, **options: Any) -> None:
-        super().__init__(server, **options)
-        self._bridge = bridge
-        self._counted = True
-        self.address = address
-        """Of the peer."""
-        self.here = ""
-        """The address of this machine that it came to."""
-        self._sleeper: asyncio.Future[None] | None = None
-        self._unread = False
-        """The body of the request that goes the straight way has not come yet."""
-        self._patience: asyncio.TimerHandle | None = None
-        """While there is one, it sees to it that no body is waited for longer than `_BODY`."""
-        self._handed: direct.Handed | None = None
-
-    def leave(self) -> None:
-        """It is over, or never began: it counts no more."""
-        if self._counted:
-            self._bridge.disconnected(self.address)
-            self._counted = False
-
-    def close(self) -> None:
-        """See `RequestHandler`; one that has asked for nothing yet is not waited for."""
-        super().close()
-        if self._unread:
-            self._wake()
-        if not self._request_in_progress and not self._messages:
-            self.force_close()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        sockname = transport.get_extra_info("sockname")
-        self.here = str(sockname[0]) if isinstance(sockname, tuple) else ""
-        super().connection_made(transport)
-
-    def connection_lost(self, error: BaseException | None) -> None:
-        self.leave()
-        if self._patience is not None:
-            self._patience.cancel()
-        if self._unread:
-            self._unread = False
-            self._bridge.metrics.count("hang_ups")
-            self._waiter, self._sleeper = self._sleeper, None  # which this cancels
-        super().connection_lost(error)
-
-    # -- the straight way --------------------------------------------------------------------------
-
-    def data_received(self, data: bytes) -> None:
-        """See `RequestHandler`."""
-        sleeper = self._waiter
-        if sleeper is None or sleeper.done() or not direct.STRAIGHT:
-            super().data_received(data)
-            if self._unread and self._messages[0][1].is_eof():
-                self._unread = False
-                self._begin()
-            return
-        self._waiter, self._sleeper = None, sleeper
-        super().data_received(data)
-        if not self._messages:
-            self._waiter, self._sleeper = sleeper, None
-            return
-        message, body = self._messages[0]
-        if self._paused or not direct.could_go(message, body):
-            self._wake()
-        elif body.is_eof():
-            self._begin()
-        else:
-            self._unread = True
-            if self._patience is None:
-                self._patience = self._loop.call_later(_BODY, self._on_patience)
-
-    def resume_reading(self, *args: bool, **kwargs: bool) -> None:
-        """See `RequestHandler`, which has all that was not paused parsed once more after each body."""
-        if not direct.STRAIGHT or self._reading_paused or self._buffer_paused:
-            super().resume_reading(*args, **kwargs)
-
-    def _on_patience(self) -> None:
-        self._patience = None
-        if self._unread:
-            self._wake()
-
-    def _begin(self) -> None:
-        message, body = self._messages[0]
-        self._request_in_progress = True
-        if not direct.begin(self, self._bridge, message, body):  # type: ignore[arg-type]  # `could_go` said so
-            self._request_in_progress = False
-            self._wake()
-
-    def _wake(self) -> None:
-        """Let `start` have the request."""
-        self._unread = False
-        sleeper, self._sleeper = self._sleeper, None
-        self._waiter = sleeper
-        if sleeper is not None and not sleeper.done():
-            sleeper.set_result(None)
-
-    def answered(self, answer: bytes) -> None:
-        """Write the answer to the request, which is all of it."""
-        transport = self.transport
-        if transport is not None:
-            transport.write(answer)
-            self._messages.popleft()
-            self._parser.message_consumed()  # type: ignore[union-attr]  # there as long as the transport
-        self.over()
-
-    def hand_over(self, handed: direct.Handed) -> bool:
-        """Let `start` go on with the request; return False if nobody is there any more who asked it."""
-        if self._manager is None:
-            self.over()
-            return False
-        self._handed = handed
-        self._wake()
-        return True
-
-    def take_handed(self) -> direct.Handed | None:
-        """Return what is known of the request that `start` has taken."""
-        handed, self._handed = self._handed, None
-        return handed
-
-    def over(self) -> None:
-        """What `start` does after each request."""
-        self._request_in_progress = False
-        if self._handler_waiter is not None and not self._handler_waiter.done():
-            self._handler_waiter.set_result(None)
-        if self._close or self._force_close:
-            self._waiter, self._sleeper = self._sleeper, None
-            self.force_close()  # it cancels `start`
-        elif self._messages:
-            self._wake()
-        else:
-            self._waiter, self._sleeper = self._sleeper, None
-            self._next_keepalive_close_time = at = self._loop.time() + self._keepalive_timeout
-            if self._keepalive_handle is None:
-                self._keepalive_handle = self._loop.call_at(at, self._process_keepalive)
-
-    # -- what is no HTTP ---------------------------------------------------------------------------
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """See `RequestHandler`; there is no 500."""
-        if status >= 500:
-            status = 503
-            if isinstance(exc, ConnectionError):  # who has gone does not read the answer
-                self._bridge.metrics.count("hang_ups")
-                return answers.error_response(Refusal(503, "Disconnected", "the peer hung up", close=True))
-            self._bridge.logger.error("a request failed", exc_info=exc)
-        text = " ".join((message or str(exc) or "no HTTP").split())
-        return self._bridge.refused(request, f"the request cannot be read: {text}", status)
-
-
-class _Server(web.Server):
-    def __init__(self, bridge: Bridge, **options: Any) -> None:
-        super().__init__(bridge.answer, request_factory=self._request, **options)
-        self._bridge = bridge
-
-    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        request = _Request(message, payload, protocol, writer, task, self._loop)
-        request.handed = protocol.take_handed()
-        return request
-
-    def connection(self, address: str) -> Connection:
-        return Connection(self._bridge, self, address, loop=self._loop, **self._kwargs)

@@ -26,7 +26,8 @@ from tega_zmq.errors import InvalidValue, TegaError
 from tega_zmq.paths import Path, format_path
 
 if TYPE_CHECKING:
-    from tega_broker.bridge.app import Bridge, Connection
+    from tega_broker.bridge.app import Bridge
+    from tega_broker.bridge.connection import Connection
 
 __all__ = ["FITS", "STRAIGHT", "Handed", "begin", "could_go"]
 
