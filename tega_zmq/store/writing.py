@@ -26,6 +26,7 @@ from tega_zmq.store.model import (
     ABSENT,
     Change,
     Commit,
+    KeptChange,
     Lease,
     Op,
     Outcome,
@@ -35,8 +36,9 @@ from tega_zmq.store.model import (
     Written,
 )
 from tega_zmq.store.reading import kept_version, resolve
-from tega_zmq.tree.changes import diff_at
+from tega_zmq.tree.changes import Difference, diff_at
 from tega_zmq.tree.node import EMPTY, Node, detach, get, is_container, plain
+from tega_zmq.tree.node import put as put_node
 from tega_zmq.values import same
 
 __all__ = ["end_session", "expect", "is_plain_put", "outcome", "put_one", "write"]
@@ -261,17 +263,28 @@ def _put_container(
     ack: int,
 ) -> Written:
     """Do what `put_one` does, where the value is a container."""
-    path, value = op[1], op[2]
-    version = root[3] + 1
-    draft = Draft(root)
-    draft.put(path, value, session, False)
-    changes = _changes(root, draft)
-    if not changes:
-        return Written(store, None, (0, ((path[0], root[3]),)))
+    path = op.path
+    name, version = path[:1], root.version + 1
+    node, differences = put_node(root.node, path[1:], op.value, version, name)
+    if not differences:
+        return Written(store, None, (0, ((root.name, root.version),)))
+    changes: list[Change] = []
+    kept: list[KeptChange] = []
+    for oids, _, new in sorted(differences, key=_first):
+        where = name + oids
+        changes.append(Change(where, False) if new is None else Change(where, True, plain(new)))
+        kept.append((where, new, ""))
     told = () if len(changes) == 1 and changes[0].path == path else (path,)
-    update = Update(path[0], root[2], root[3], version, changes, time, tega_id, message, None, told)
-    after, _ = advanced(root, update, store[0])
-    return _finish(store, store[2].insert(path[0], after), store[3], (update,), session, request, ack)
+    update = Update(
+        root.name, root.epoch, root.version, version, tuple(changes), time, tega_id, message, None, told
+    )
+    after = advance(root, store.kept, update, node, root.ephemerals, root.born, tuple(kept))
+    roots = store.roots.insert(root.name, after)
+    return _finish(store, roots, store.leases, (update,), session, request, ack)
+
+
+def _first(difference: Difference) -> Path:
+    return difference[0]
 
 
 def _finish(
