@@ -272,7 +272,7 @@ class Driver:
         engine = self.engine
         if engine.session.events:
             engine.process(now)
-        if self._jobs or self._notices:
+        if self._jobs or self._notices.count:
             self._leave_work()
         if engine.session.output or self._outbox:
             self._transmit(now)
@@ -308,7 +308,10 @@ class Driver:
         spin = began + _SPIN if self._quick else began
         until = began + _LEAD
         while True:
-            _await(poll, spin, until)
+            if began < spin:
+                _await(poll, spin, until)
+            else:
+                poll.poll(max(1, int((until - time.monotonic()) * 1000)))
             with self._turn:
                 now = time.monotonic()
                 self._read(waiter, now, woken=True)
@@ -470,14 +473,14 @@ class Driver:
         """Leave what there is for callbacks and handlers to others: this thread is a caller's."""
         while self._jobs:
             self._pool(*self._jobs.popleft())
-        if self._notices and not self._telling:
+        if self._notices.count and not self._telling:
             self._wake()
 
     def _own_work(self) -> Work | None:
         """Return what the thread at the helm should do itself; None: it stays at the helm."""
         work: Work | None = None
         with self._notices_lock:
-            if self._notices and not self._telling:
+            if self._notices.count and not self._telling:
                 self._telling = True
                 work = self._tell
         if work is None and len(self._jobs) == 1:
@@ -604,11 +607,11 @@ class Driver:
                 came = True
                 if len(self._told) > 1:
                     self._wake_waiters()
-            if (self._jobs or self._notices) and (work := self._own_work()) is not None:
+            if (self._jobs or self._notices.count) and (work := self._own_work()) is not None:
                 return work
             if came:
                 continue
-            if engine.behind and not self._telling and not self._notices:
+            if engine.behind and not self._telling and not self._notices.count:
                 engine.room(now)
                 continue
             if self._monitor_ready:

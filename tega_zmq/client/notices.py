@@ -43,20 +43,18 @@ class Notices:
     def __init__(self) -> None:
         self._slots: _Slots = deque()
         self._messages: _Slots = deque()
-        self._void = 0
-        """Slots whose message was dropped."""
-
-    def __len__(self) -> int:
-        return len(self._slots) - self._void
+        self.count = 0
+        """How many wait. To be read only."""
 
     @property
     def full(self) -> bool:
         """Whether no more changes should be pushed."""
-        return len(self._slots) - self._void - len(self._messages) >= MAX_CHANGES
+        return self.count - len(self._messages) >= MAX_CHANGES
 
     def push(self, callback: Callable[[Any], Any], arguments: tuple[Any, ...]) -> None:
         """Queue a notice."""
         self._slots.append(_Slot(Notice(callback, arguments), False))
+        self.count += 1
 
     def push_message(self, callback: Callable[[Any], Any], argument: Any) -> int:
         """Queue a message; return how many older ones (0 or 1) were dropped for it."""
@@ -64,12 +62,11 @@ class Notices:
         self._slots.append(slot)
         self._messages.append(slot)
         if len(self._messages) <= MAX_MESSAGES:
+            self.count += 1
             return 0
         self._messages.popleft().notice = None
-        self._void += 1
-        if self._void > MAX_MESSAGES:
+        if len(self._slots) - self.count > MAX_MESSAGES:
             self._slots = deque(each for each in self._slots if each.notice is not None)
-            self._void = 0
         return 1
 
     def pop(self) -> Notice | None:
@@ -77,14 +74,14 @@ class Notices:
         while self._slots:
             slot = self._slots.popleft()
             if slot.notice is not None:
+                self.count -= 1
                 if slot.is_message:
                     self._messages.popleft()
                 return slot.notice
-            self._void -= 1
         return None
 
     def clear(self) -> None:
         """Forget all that waits."""
         self._slots.clear()
         self._messages.clear()
-        self._void = 0
+        self.count = 0

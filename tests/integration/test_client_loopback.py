@@ -323,7 +323,7 @@ def test_a_callback_that_blocks_costs_bounded_memory(
     for number in range(60):
         node.do(lambda number=number: node.commit(("a", "b"), number))
     tega.publish("c", "last")
-    assert len(tega._driver._notices) <= 25
+    assert tega._driver._notices.count <= 25
     blocked.set()
     last, reset = versions.get(timeout=20)
     while last != 60:

@@ -23,7 +23,7 @@ def test_order() -> None:
     notices = Notices()
     notices.push(print, (1, 2))
     assert notices.push_message(repr, 3) == 0
-    assert len(notices) == 2
+    assert notices.count == 2
     assert notices.pop() == Notice(print, (1, 2))
     assert notices.pop() == Notice(repr, (3,))
     assert notices.pop() is None
@@ -47,7 +47,7 @@ def test_the_oldest_messages_go_and_nothing_else(steps: list[str]) -> None:
             else:
                 notice = notices.pop()
                 assert (notice.arguments[0] if notice else None) == (model.pop(0)[1] if model else None)
-            assert len(notices) == len(model)
+            assert notices.count == len(model)
             assert len(notices._slots) <= len(model) + 4
         assert drain(notices) == [number for _, number in model]
 
