@@ -16,11 +16,13 @@ import logging
 import os
 import random
 import select
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any, Final
 
 import zmq
@@ -212,31 +214,34 @@ class Driver:
         Raises what it is told.
         """
         waiter = _Waiter()
+        lock = None
+        now = 0.0
+        taken = leads = False
         try:
-            if self._take_turn():
-                try:
-                    now = time.monotonic()
-                    leads = self._begin_lead(waiter)  # before the answer can come, which would wake the helm
-                    function(waiter, *args, now)
-                    self._settle(now)
-                    if leads:
-                        self._read(waiter, now)
-                        leads = not waiter.done
-                    lock = None if leads else self._end_lead(waiter)
-                finally:
-                    self._turn.release()
-                if leads:
-                    lock = self._lead(waiter, now)
-            else:
+            # `with` takes the turn in one step: an interrupt finds it taken and given back, or not taken.
+            if self._asleep and not self._turn.locked() and self._pid == os.getpid():
+                with self._turn:
+                    if self._is_free():
+                        taken = True
+                        now = time.monotonic()
+                        leads = self._begin_lead(waiter)  # before the answer can come: it would wake the helm
+                        function(waiter, *args, now)
+                        self._settle(now)
+                        if leads:
+                            self._read(waiter, now)
+                            leads = not waiter.done
+                        if not leads:
+                            lock = self._end_lead(waiter)
+            if leads:
+                lock = self._lead(waiter, now)
+            elif not taken:
+                self._check_interrupted()
                 lock = waiter.sleeper()
                 self._queue(function, waiter, *args)
             if lock is not None:
                 lock.acquire()
         except BaseException:  # Ctrl-C: nobody waits any more
-            if self._led is waiter:
-                with self._turn:
-                    self._end_lead(waiter)
-            self.post(self.engine.cancel_waiter, waiter)
+            self.post(self._give_up, waiter)
             raise
         if waiter.error is not None:
             raise waiter.error
@@ -247,25 +252,40 @@ class Driver:
 
         After the end, waiters are rejected.
         """
-        if not self._take_turn():
-            self._queue(function, *args)
-            return
-        try:
-            now = time.monotonic()
-            function(*args, now)
-            self._settle(now)
-            self._remind()
-        finally:
-            self._turn.release()
+        if self._asleep and not self._turn.locked() and self._pid == os.getpid():
+            with self._turn:
+                if self._is_free():
+                    now = time.monotonic()
+                    function(*args, now)
+                    self._settle(now)
+                    self._remind()
+                    return
+        self._queue(function, *args)
 
-    def _take_turn(self) -> bool:
-        """Take the turn, if it is free and the helm sleeps; return whether."""
-        if not self._asleep or self._pid != os.getpid() or not self._turn.acquire(blocking=False):
-            return False
-        if self._ended or self._stop or self._inbox or not self._asleep:
-            self._turn.release()
-            return False
-        return True
+    def _is_free(self) -> bool:
+        """Whether a caller that has the turn may act: the helm sleeps, and nothing waits for it."""
+        return self._asleep and not (self._ended or self._stop or self._inbox)
+
+    def _give_up(self, waiter: _Waiter, now: float) -> None:
+        """The caller that `waiter` stands for was interrupted, maybe while it read for itself."""
+        if self._led is waiter:
+            self._end_lead(waiter)
+        self.engine.cancel_waiter(waiter, now)
+        self.engine.interrupted(now)
+
+    def _check_interrupted(self) -> None:
+        """Raise `RuntimeError` where the turn would be waited for by who has it: in a signal handler."""
+        if self._turn.locked() and self._interrupted(3):
+            raise RuntimeError("this signal handler has interrupted a call of the same client")
+
+    def _interrupted(self, depth: int) -> bool:
+        """Whether a call of this client stands at `depth` or beneath: what calls this is a signal handler."""
+        frame: FrameType | None = sys._getframe(depth)
+        while frame is not None:
+            if frame.f_code in _CALLS and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
 
     def _settle(self, now: float) -> None:
         """Do what follows from what was just done, as a caller: tell, leave work to others, send."""
@@ -334,10 +354,10 @@ class Driver:
     def _end_lead(self, waiter: _Waiter) -> threading.Lock | None:
         """Give the socket back to the helm, if this caller led. Returns what to wait on, if anything."""
         if self._led is waiter:
-            self._led = None
             epoll = self._epoll
             if epoll is not None and self._link.fd == self._led_fd and not self._ended:
                 _listen(epoll, self._led_fd, select.EPOLLIN)
+            self._led = None  # last: if it is interrupted before, it is done again
         lock = None if waiter.done else waiter.sleeper()
         if lock is not None or not self._dry:
             self._remind()
@@ -371,15 +391,24 @@ class Driver:
                 return
             if args and type(args[0]) is _Waiter:
                 waiter = args[0]
+                if waiter.done:  # it gave up
+                    continue
                 waiter.error = error
                 waiter.done = True
                 if waiter.lock is not None:
                     waiter.lock.release()
 
     def close(self) -> None:
-        """End the session in order and everything with it. May be called from anywhere, and twice."""
+        """End the session in order and everything with it. May be called from anywhere, and twice.
+
+        A signal handler that has interrupted a call of this client cannot wait for that: there it is begun.
+        """
         if self._pid != os.getpid():
             return
+        if self._interrupted(2):
+            self._stop = True
+            self._wake()
+            return  # it ends when the call goes on that this signal handler has interrupted
         with self._close_lock:
             self._stop = True
             self._wake()
@@ -410,7 +439,8 @@ class Driver:
 
     def _wake_waiters(self) -> None:
         for lock in self._told:
-            lock.release()
+            with contextlib.suppress(RuntimeError):  # it was released before, by one that was interrupted
+                lock.release()
         self._told.clear()
 
     def full(self) -> bool:
@@ -449,9 +479,13 @@ class Driver:
         """See `Host`."""
         self._hang_up()
         self._dial_at = time.monotonic() + delay
+        if self._asleep:  # a caller read that: the helm does not know when to dial
+            self._wake()
 
     def welcomed(self, _welcome: messages.Welcome) -> None:
         """See `Host`."""
+        if self._asleep:  # nor when the next heartbeat is due
+            self._wake()
         if self._first is not None:
             self.resolve(self._first, None)
             self._first = None
@@ -714,3 +748,9 @@ class Driver:
         self._outbox.clear()
         self._up = self._dry = False
         self._monitor_ready = False
+
+
+_CALLS: Final = frozenset(
+    function.__code__ for function in (Driver.run, Driver.post, Driver._lead, Driver.close)
+)
+"""What a signal handler may interrupt."""

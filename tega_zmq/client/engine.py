@@ -204,6 +204,13 @@ class Engine:
                 self.cancel(id, now)
                 return
 
+    def interrupted(self, now: float) -> None:
+        """Somebody was interrupted, maybe while answers were handed out: end the requests that lost one."""
+        self.process(now)
+        for id in [id for id in self._waiters if not self.session.awaits(id)]:
+            error = Disconnected("the answer was lost when the program was interrupted", outcome="unknown")
+            self._failed(id, error)
+
     def subscribe(self, waiter: Any, add: Callable[[], Subscribed], timeout: float, now: float) -> None:
         """Add a subscription, by calling `add`, and ask for it; `waiter` is told its number."""
         try:
@@ -366,16 +373,19 @@ class Engine:
             elif type(event) is protocol.Notified:
                 self._notified(event.changed, now)
             elif type(event) is protocol.Failed:
-                self._instead.pop(event.id, None)
-                if (after := self._after.pop(event.id, None)) is not None:
-                    after(None, event.error)
-                waiter = self._waiters.pop(event.id, None)
-                if waiter is not None:
-                    self._host.reject(waiter, event.error)
+                self._failed(event.id, event.error)
             elif type(event) is protocol.Invoked:
                 self._invoked(event.invoke, now)
             else:
                 self._other(event, now)
+
+    def _failed(self, id: int, error: TegaError) -> None:
+        self._instead.pop(id, None)
+        if (after := self._after.pop(id, None)) is not None:
+            after(None, error)
+        waiter = self._waiters.pop(id, None)
+        if waiter is not None:
+            self._host.reject(waiter, error)
 
     def _other(self, event: protocol.Event, now: float) -> None:
         match event:

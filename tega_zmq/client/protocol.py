@@ -375,6 +375,10 @@ class ClientSession:
         """How many requests have no answer yet."""
         return len(self._pending)
 
+    def awaits(self, id: int) -> bool:
+        """Whether request `id` has no answer yet."""
+        return id in self._pending
+
     # -- what the owner asks ------------------------------------------------------------------------
 
     def request(self, cls: type[Any], *fields: Any, timeout: float, now: float) -> int:

@@ -230,8 +230,10 @@ class Loop:
         wait = due - now
         if wait <= 0 or self._gone:
             wait = 0.0
-        elif wait > _LONGEST or self._stopping:
-            wait = _STOPPING if self._stopping else _LONGEST
+        else:
+            longest = _STOPPING if self._stopping else _LONGEST
+            if wait > longest:
+                wait = longest
         if self._records:
             self._hand_over()
         ready = self._poller.poll(wait)

@@ -115,14 +115,9 @@ class Connection(RequestHandler):
             if self._patience is None:
                 self._patience = self._loop.call_later(_BODY, self._on_patience)
 
-    def resume_reading(self, *args: bool, **kwargs: bool) -> None:
-        """See `RequestHandler`, which has all that was not paused parsed once more after each body."""
-        if not direct.STRAIGHT or self._reading_paused or self._buffer_paused:
-            super().resume_reading(*args, **kwargs)
-
     def _on_patience(self) -> None:
         self._patience = None
-        if self._unread:
+        if self._unread and not self._ends():
             self._wake()
 
     def _begin(self) -> None:
@@ -131,6 +126,10 @@ class Connection(RequestHandler):
         if not direct.begin(self, self._bridge, message, body):  # type: ignore[arg-type]  # `could_go` said so
             self._request_in_progress = False
             self._wake()
+
+    def _ends(self) -> bool:
+        """Whether the connection is lost, or about to be told of as lost: `start` must not be woken then."""
+        return self.transport is None or self.transport.is_closing()
 
     def _wake(self) -> None:
         """Let `start` have the request."""
@@ -151,7 +150,7 @@ class Connection(RequestHandler):
 
     def hand_over(self, handed: direct.Handed) -> bool:
         """Let `start` go on with the request; return False if nobody is there any more who asked it."""
-        if self._manager is None:
+        if self._manager is None or self._ends():
             self.over()
             return False
         self._handed = handed
@@ -165,6 +164,8 @@ class Connection(RequestHandler):
 
     def over(self) -> None:
         """What `start` does after each request."""
+        if self._ends():
+            self._force_close = True
         self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)

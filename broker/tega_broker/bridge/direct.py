@@ -34,8 +34,8 @@ __all__ = ["FITS", "STRAIGHT", "Handed", "begin", "could_go"]
 _USED: Final = frozenset(
     (
         *("_close", "_force_close", "_handler_waiter", "_keepalive_handle", "_keepalive_timeout", "_manager"),
-        *("_buffer_paused", "_messages", "_next_keepalive_close_time", "_parser", "_paused", "_waiter"),
-        *("_process_keepalive", "_reading_paused", "_request_in_progress", "force_close", "resume_reading"),
+        *("_messages", "_next_keepalive_close_time", "_parser", "_paused", "_process_keepalive"),
+        *("_request_in_progress", "_waiter", "force_close"),
     )
 )
 FITS: Final = set(dir(RequestHandler)) >= _USED and hasattr(HttpRequestParser, "message_consumed")

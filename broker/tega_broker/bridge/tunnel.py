@@ -204,6 +204,8 @@ class _Tunnel:
         self._pace = pace
         self._waiting: asyncio.Task[None] | None = None
         """Waits until the peer reads; nothing more is received from the broker meanwhile."""
+        self._goes_on = False
+        """More is received in the loop's next turn."""
         self._deaf = True
         """Nothing can be sent to the peer: not yet, or no more."""
         self._room = asyncio.Event()
@@ -289,7 +291,7 @@ class _Tunnel:
     def _downwards(self) -> None:
         """Send what has come from the broker, as far as the peer reads."""
         socket, dealer = self.socket, self._link.socket
-        if self._deaf or self._waiting is not None or not isinstance(dealer, zmq.Socket):
+        if self._deaf or self._goes_on or self._waiting is not None or not isinstance(dealer, zmq.Socket):
             return
         for _ in range(_BURST):
             frame = receive(dealer) if readable(dealer) else None
@@ -307,7 +309,12 @@ class _Tunnel:
                 return
             self._waiting = asyncio.get_running_loop().create_task(self._wait(Rest(sending, waits)))
             return
-        asyncio.get_running_loop().call_soon(self._downwards)
+        self._goes_on = True
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self._downwards()
 
     async def _wait(self, rest: Rest) -> None:
         try:
