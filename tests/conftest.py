@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.processes import release_ports
+
 MACHINE = "machine: "
 """A skip whose reason begins so is accepted everywhere: it names what this machine cannot do."""
 
@@ -20,6 +22,13 @@ _skipped: list[str] = []
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background so, and programs that the tests start would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _ports() -> Iterator[None]:
+    """The ports that a test reserves are its own until it ends."""
+    yield
+    release_ports()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

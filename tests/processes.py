@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,13 +43,31 @@ def until(condition: Callable[[], T], what: str = "", patience: float = PATIENCE
         pause = min(pause * 1.5, 0.1)
 
 
+_held: list[socket.socket] = []
+"""What keeps the ports of the test that runs."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Return TCP ports of loopback that nobody uses now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Return TCP ports of loopback that are free, and that the system gives to nobody else in this test.
+
+    A port that was only looked up could be given out again before its program listens there, to a proxy of
+    the same test, say. So a socket stays bound to it. It is made to share the port after it has been bound:
+    a server that asks for this port by its number may listen there, but nobody who asks for any is given it.
+    """
+    ports = []
+    for _ in range(count):
+        holder = socket.socket()
+        _held.append(holder)
+        holder.bind(("127.0.0.1", 0))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ports.append(holder.getsockname()[1])
+    return ports
+
+
+def release_ports() -> None:
+    """Let go of the ports that `free_ports` gave."""
+    while _held:
+        _held.pop().close()
 
 
 class Program:

@@ -184,7 +184,9 @@ def test_alone_it_says_when_it_is_ready_and_stops_in_order(fleet: Fleet) -> None
     assert sessions["joe"] == "delegate"
     assert "bridge" in sessions.values()
     assert bridge.stop() == 0
-    lines = [json.loads(line) for line in bridge.log.read_text().splitlines()]
+    told = [json.loads(line) for line in bridge.log.read_text().splitlines()]
+    # Asked before it has reached the broker, /_health is 503, and so one of the errors.
+    lines = [line for line in told if line.get("path") != "/_health"]
     assert [line["event"] for line in lines] == ["ready", "request", "stopped"]
     assert lines[1].items() >= {"method": "GET", "path": "/a/c", "status": 404, "from": "127.0.0.1"}.items()
     until(lambda: len(fleet.client("other").inspect("sessions")) == 2, "its sessions ended with it")
