@@ -2,7 +2,8 @@
 
 While nobody asks anything, that is the thread at the helm, which gives the turn away only to sleep. A caller
 that finds the turn free sends its request itself, and then reads for a moment: so a quick answer costs no
-change of threads. Otherwise it puts what it wants into a queue, wakes the helm and waits on a lock.
+change of threads. While callers do that one after another, the helm dozes: it looks at the socket only now and
+then. Otherwise a caller puts what it wants into a queue, wakes the helm and waits on a lock.
 
 When there is something for a callback or a handler, the thread at the helm hands that over (`crew`) and calls
 it itself. Callbacks are called by one thread at a time, in order; further handlers by a pool. Nothing of the
@@ -57,6 +58,11 @@ be woken takes longer than a node nearby takes for a read."""
 
 _QUICK: Final = 0.0002
 
+_DOZE: Final = 0.05
+"""Seconds that the helm leaves the socket alone while callers read for themselves, one after another, and
+nothing else comes that anybody waits for. To have the system tell of the socket again after each request
+costs more than all else that is done at its end."""
+
 _BRIEF: Final = 0.0005
 """Seconds of work for which it does not pay to hand over the helm."""
 
@@ -67,12 +73,11 @@ _OWN: Final = 4
 """Most handlers that are run by threads that came from the helm; the pool runs the others."""
 
 
-def _listen(epoll: select.epoll, fd: int, events: int) -> None:
-    """Have `epoll` tell of `events` of `fd`, which may be closed by now."""
-    try:  # noqa: SIM105  # twice a request
-        epoll.modify(fd, events)
-    except (OSError, ValueError):
-        pass
+def _watch(fd: int) -> select.poll:
+    """Return what waits until `fd` is readable."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return poll
 
 
 def _await(poll: select.poll, spin: float, until: float) -> None:
@@ -129,11 +134,17 @@ class Driver:
         """Held by the thread that uses link, engine and outbox."""
         self._asleep = False
         self._due = float("inf")
-        """When the thread at the helm wakes by itself."""
+        """When the thread at the helm wakes by itself, or before: it is awake, or was woken."""
         self._led: _Waiter | None = None
         """The caller that reads for itself, if one does; the helm does not look at the socket meanwhile."""
-        self._led_fd = -1
-        """The descriptor on which that one sleeps."""
+        self._led_at = 0.0
+        """When a caller last read its own answer."""
+        self._poll: select.poll | None = None
+        """On which such a caller sleeps; another one for each connection."""
+        self._listens = False
+        """The helm is woken by what comes on the socket: neither does a caller read, nor is there a doze."""
+        self._dozes = False
+        """A caller has read for itself since the helm last looked, and expects more of the kind."""
         self._quick = False
         """The last answer that a caller read for itself came at once."""
         self._spins = (os.cpu_count() or 1) > 1
@@ -214,9 +225,9 @@ class Driver:
         Raises what it is told.
         """
         waiter = _Waiter()
-        lock = None
+        lock = poll = None
         now = 0.0
-        taken = leads = False
+        taken = False
         try:
             # `with` takes the turn in one step: an interrupt finds it taken and given back, or not taken.
             if self._asleep and not self._turn.locked() and self._pid == os.getpid():
@@ -224,16 +235,16 @@ class Driver:
                     if self._is_free():
                         taken = True
                         now = time.monotonic()
-                        leads = self._begin_lead(waiter)  # before the answer can come: it would wake the helm
+                        poll = self._begin_lead(waiter)  # before the answer can come: it would wake the helm
                         function(waiter, *args, now)
                         self._settle(now)
-                        if leads:
+                        if poll is not None:
                             self._read(waiter, now)
-                            leads = not waiter.done
-                        if not leads:
-                            lock = self._end_lead(waiter)
-            if leads:
-                lock = self._lead(waiter, now)
+                        if poll is None or waiter.done:
+                            poll = None
+                            lock = self._end_lead(waiter, now)
+            if poll is not None:
+                lock = self._lead(waiter, poll, now)
             elif not taken:
                 self._check_interrupted()
                 lock = waiter.sleeper()
@@ -269,7 +280,7 @@ class Driver:
     def _give_up(self, waiter: _Waiter, now: float) -> None:
         """The caller that `waiter` stands for was interrupted, maybe while it read for itself."""
         if self._led is waiter:
-            self._end_lead(waiter)
+            self._end_lead(waiter, now)
         self.engine.cancel_waiter(waiter, now)
         self.engine.interrupted(now)
 
@@ -306,25 +317,34 @@ class Driver:
         due = self.engine.session.next_deadline()
         socket = self._link.socket
         if (due is not None and due < self._due) or (
-            self._led is None and not self._dry and socket is not None and readable(socket)
+            self._led is None
+            and socket is not None
+            and (readable(socket) if self._listens and not self._dry else not self._listens)
         ):
             self._wake()
 
-    def _begin_lead(self, waiter: _Waiter) -> bool:
-        """Whether the caller is to read for itself, until `_end_lead`; the helm leaves the socket alone."""
-        fd, epoll = self._link.fd, self._epoll
-        if fd < 0 or epoll is None or self._led is not None:
-            return False
-        self._led = waiter
-        self._led_fd = fd
-        _listen(epoll, fd, 0)
-        return True
+    def _begin_lead(self, waiter: _Waiter) -> select.poll | None:
+        """Have the caller read for itself, until `_end_lead`; the helm leaves the socket alone.
 
-    def _lead(self, waiter: _Waiter, began: float) -> threading.Lock | None:
+        Returns what it may sleep on; None: it does not lead.
+        """
+        if self._poll is None or self._led is not None:
+            return None
+        self._led = waiter
+        self._listen(False)
+        return self._poll
+
+    def _listen(self, on: bool) -> None:
+        """Have the helm woken, or not, by what comes on the socket, if there is one."""
+        fd, epoll = self._link.fd, self._epoll
+        if self._listens is on or fd < 0 or epoll is None:
+            return
+        self._listens = False  # if it is interrupted here, it is done again
+        epoll.modify(fd, select.EPOLLIN if on else 0)
+        self._listens = on
+
+    def _lead(self, waiter: _Waiter, poll: select.poll, began: float) -> threading.Lock | None:
         """Read until the answer to `waiter` is there, for a moment. Returns what `_end_lead` does."""
-        fd = self._led_fd
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
         spin = began + _SPIN if self._quick else began
         until = began + _LEAD
         while True:
@@ -335,9 +355,9 @@ class Driver:
             with self._turn:
                 now = time.monotonic()
                 self._read(waiter, now, woken=True)
-                if waiter.done or now >= until or self._ended or self._stop or self._link.fd != fd:
+                if waiter.done or now >= until or self._ended or self._stop or self._poll is not poll:
                     self._quick = now - began < _QUICK and self._spins
-                    return self._end_lead(waiter)
+                    return self._end_lead(waiter, now)
 
     def _read(self, waiter: _Waiter, now: float, woken: bool = False) -> None:
         """Take what is there, until `waiter` has its answer. `woken`: the descriptor told."""
@@ -348,16 +368,22 @@ class Driver:
                 self._dry = True
                 return
             woken = False
-            self._receive(now)
+            self._receive(now, 1 if self.engine.alone else _BURST)
             self._settle(now)
 
-    def _end_lead(self, waiter: _Waiter) -> threading.Lock | None:
+    def _end_lead(self, waiter: _Waiter, now: float) -> threading.Lock | None:
         """Give the socket back to the helm, if this caller led. Returns what to wait on, if anything."""
         if self._led is waiter:
-            epoll = self._epoll
-            if epoll is not None and self._link.fd == self._led_fd and not self._ended:
-                _listen(epoll, self._led_fd, select.EPOLLIN)
-            self._led = None  # last: if it is interrupted before, it is done again
+            before, self._led_at = self._led_at, now
+            if waiter.done and now - before < _DOZE and self.engine.quiet:
+                self._dozes = True
+                if self._due > now + _DOZE and self._helmsman is not None:
+                    self._due = 0.0  # once is enough
+                    self._wake()
+                self._led = None  # last: if it is interrupted before, it is done again
+                return None
+            self._listen(True)
+            self._led = None
         lock = None if waiter.done else waiter.sleeper()
         if lock is not None or not self._dry:
             self._remind()
@@ -666,6 +692,12 @@ class Driver:
             if inbox or self._stop:
                 self._asleep = False
                 continue
+            if not self._listens and self._led is None:
+                if self._dozes and engine.quiet:
+                    due = now + _DOZE if due is None else min(due, now + _DOZE)
+                else:
+                    self._listen(True)
+                self._dozes = False
             self._due = float("inf") if due is None else due
             self._turn.release()
             try:
@@ -682,37 +714,34 @@ class Driver:
 
     def _transmit(self, now: float) -> None:
         outbox = self._outbox
-        frames = self.engine.frames(now)
-        if not frames and not outbox:
-            return
-        self._dry = False
-        outbox.extend(frames)
+        outbox += self.engine.frames(now)
         socket = self._link.socket
         if socket is None or not self._up:
             outbox.clear()
             return
         try:
             while outbox:
+                self._dry = False
                 send(socket, outbox[0])
-                outbox.popleft()
+                del outbox[0]
         except zmq.Again:
             pass  # the node does not read; the descriptor tells when it does again
 
-    def _receive(self, now: float) -> bool:
-        """Take what came. Returns whether that was anything."""
+    def _receive(self, now: float, most: int = _BURST) -> bool:
+        """Take what came, `most` frames of it. Returns whether that was anything."""
         socket = self._link.socket
         assert socket is not None
         engine = self.engine
-        for _ in range(_BURST):
+        for count in range(most):
+            if count and not readable(socket):
+                self._dry = True
+                break
             frame = receive(socket)
             if frame is None:
                 self._dry = True
                 return False
             engine.received(frame, now)
             if socket is not self._link.socket:
-                break
-            if not readable(socket):
-                self._dry = True
                 break
         return True
 
@@ -735,8 +764,10 @@ class Driver:
             return
         epoll = self._epoll
         assert epoll is not None
-        epoll.register(self._link.fd, select.EPOLLIN)
+        self._listens = self._led is None
+        epoll.register(self._link.fd, select.EPOLLIN if self._listens else 0)
         epoll.register(self._link.monitor_fd, select.EPOLLIN)
+        self._poll = _watch(self._link.fd)
         self._monitor_ready = True
 
     def _hang_up(self) -> None:
@@ -745,8 +776,9 @@ class Driver:
             epoll.unregister(self._link.fd)
             epoll.unregister(self._link.monitor_fd)
         self._link.hang_up()
+        self._poll = None
         self._outbox.clear()
-        self._up = self._dry = False
+        self._up = self._dry = self._listens = self._dozes = False
         self._monitor_ready = False
 
 

@@ -144,6 +144,11 @@ class Engine:
         """Whether no more than one request waits for its answer."""
         return len(self._waiters) < 2
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is to come that somebody waits for: neither answers nor changes nor calls."""
+        return not (self._waiters or self._running or self.belongings.handlers or len(self.subscriptions))
+
     # -- what the client asks -----------------------------------------------------------------------
 
     def ask(self, waiter: Any, ask: Ask, timeout: float, now: float) -> int | None:

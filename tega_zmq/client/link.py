@@ -103,9 +103,9 @@ def link_to(url: str, context: zmq.Context[Any] | None, tls: Tls | None = None) 
 
 def readable(socket: Carrier) -> bool:
     """Whether a message can be received now."""
-    if type(socket) is not zmq.Socket and isinstance(socket, Piped):
-        return socket.readable()
-    return _option(socket, _EVENTS) & _POLLIN != 0  # type: ignore[no-any-return]
+    if isinstance(socket, zmq.Socket):
+        return _option(socket, _EVENTS) & _POLLIN != 0  # type: ignore[no-any-return]
+    return socket.readable()
 
 
 def receive(socket: Carrier) -> bytes | None:

@@ -207,13 +207,19 @@ class _WebSocket(Piped):
             return True
         if self._out:
             self._flush()
-        self._fill()
+        # Mostly there is nothing, and to be told so by `recv` costs several times as much.
+        if self._socket is not None and not self.lost and self._poller.poll(0):
+            self._fill()
         return bool(self._frames)
 
     def recv(self, flags: int = 0) -> bytes:  # noqa: ARG002  # as zmq.Socket has it
         """See `Piped`."""
-        if not self._frames and not self.readable():
-            raise zmq.Again
+        if not self._frames:
+            if self._out:
+                self._flush()
+            self._fill()
+            if not self._frames:
+                raise zmq.Again
         return self._frames.popleft()
 
     def send(self, data: bytes, flags: int = 0) -> None:  # noqa: ARG002  # as zmq.Socket has it

@@ -15,6 +15,7 @@ from tega_zmq.client.blocking import Client
 from tega_zmq.wire import bundle, encode
 from tega_zmq.wire import messages as m
 from tests.fake_node import FakeNode
+from tests.processes import until
 
 
 @pytest.fixture
@@ -89,6 +90,20 @@ def test_the_client_works_on_after_an_interrupt(
     tega.put("a.b", 2)
     assert heard.wait(20)
     assert tega.get("a.b") == 2
+
+
+@pytest.mark.parametrize("place", ["_transmit", "_begin_lead", "_listen", "_receive", "_settle", "_end_lead"])
+def test_the_helm_listens_again_after_an_interrupt_in_a_doze(
+    tega: Client, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    driver = tega._driver
+    until(lambda: tega.get("a.b") and not driver._listens, "it dozes")
+    once(monkeypatch, driver, place, ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        tega.get("a.b")
+    assert driver._led is None
+    until(lambda: driver._listens)
+    assert tega.get("a.b") == 1
 
 
 def test_who_waits_hears_of_an_answer_that_was_lost_with_an_interrupt(

@@ -20,7 +20,7 @@ from aiohttp import WSMsgType, web
 from tega_broker.bridge.answers import Refusal
 from tega_broker.bridge.door import scarce
 from tega_broker.bridge.outbox import Rest
-from tega_zmq.client.link import Link, readable, receive
+from tega_zmq.client.link import Link, readable, receive, send
 from tega_zmq.tunnel.urls import ROUTE
 from tega_zmq.wire.codec import MAX_FRAME
 
@@ -277,7 +277,7 @@ class _Tunnel:
     async def _send(self, dealer: zmq.Socket[bytes], frame: bytes) -> None:
         while True:
             try:
-                dealer.send(frame, zmq.NOBLOCK)
+                send(dealer, frame)
                 break
             except zmq.Again:
                 # The broker does not read. Its descriptor tells, unless that was taken with another event.
