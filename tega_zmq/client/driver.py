@@ -2,12 +2,11 @@
 
 While nobody asks anything, that is the thread at the helm, which gives the turn away only to sleep. A caller
 that finds the turn free sends its request itself, and then reads for a moment: so a quick answer costs no
-change of threads. While callers do that one after another, the helm dozes: it looks at the socket only now and
-then. Otherwise a caller puts what it wants into a queue, wakes the helm and waits on a lock.
+change of threads. While callers do that one after another, the helm dozes: it looks at the socket only now
+and then. Otherwise a caller puts what it wants into a queue, wakes the helm and waits on a lock.
 
-When there is something for a callback or a handler, the thread at the helm hands that over (`crew`) and calls
-it itself. Callbacks are called by one thread at a time, in order; further handlers by a pool. Nothing of the
-user's runs with the turn.
+When there is something to do for a callback or a handler (`errands`), the thread at the helm hands that over
+(`crew`) and does it itself. Nothing of the user's runs with the turn.
 """
 
 from __future__ import annotations
@@ -22,19 +21,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
 from typing import Any, Final
 
 import zmq
 
-from tega_zmq.client import requests
 from tega_zmq.client.crew import Crew, Work
 from tega_zmq.client.engine import Engine
+from tega_zmq.client.errands import Errands
 from tega_zmq.client.link import AnyLink, link_to, no_answer, readable, receive, send
-from tega_zmq.client.notices import Notices
 from tega_zmq.client.protocol import ClientSession
-from tega_zmq.client.workers import Workers
 from tega_zmq.errors import Disconnected, TegaError
 from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
@@ -63,14 +59,8 @@ _DOZE: Final = 0.05
 nothing else comes that anybody waits for. To have the system tell of the socket again after each request
 costs more than all else that is done at its end."""
 
-_BRIEF: Final = 0.0005
-"""Seconds of work for which it does not pay to hand over the helm."""
-
 _BURST: Final = 500
 """Frames that are read before callers get their turn again."""
-
-_OWN: Final = 4
-"""Most handlers that are run by threads that came from the helm; the pool runs the others."""
 
 
 def _watch(fd: int) -> select.poll:
@@ -165,25 +155,14 @@ class Driver:
         self._monitor_ready = False
         self._first: _Waiter | None = _Waiter()
         """Who waits for the first session."""
+        self._errands = Errands(f"tega-{tega_id}-handler", self.engine, self.post)
+        self._jobs, self._notices = self._errands.jobs, self._errands.notices
+        """Here too, since several times a request it is asked whether they hold anything."""
         self._crew = Crew(f"tega-{tega_id}", self._steer)
         self._helmsman: threading.Thread | None = None
         self._at_end = threading.Event()
         """Set while there is no thread at the helm for good."""
         self._at_end.set()
-        self._workers = Workers(f"tega-{tega_id}-handler")
-        self._jobs: deque[tuple[messages.Invoke, Work]] = deque()
-        """Handlers that are to be run."""
-        self._took = float("inf")
-        """Seconds that the last work of the crew took: the next is thought to be alike."""
-        self._own = 0
-        """How many of them run in the crew."""
-        self._own_lock = threading.Lock()
-        self._notices = Notices()
-        self._notices_lock = threading.Lock()
-        self._telling = False
-        """Whether a thread is telling notices; it goes on until there are none."""
-        self._muted = False
-        """No more notices are told: the client is closed."""
 
     # -- from any thread ----------------------------------------------------------------------------
 
@@ -303,8 +282,8 @@ class Driver:
         engine = self.engine
         if engine.session.events:
             engine.process(now)
-        if self._jobs or self._notices.count:
-            self._leave_work()
+        if (self._jobs or self._notices.count) and self._errands.leave():
+            self._wake()
         if engine.session.output or self._outbox:
             self._transmit(now)
         if self._told:
@@ -441,11 +420,9 @@ class Driver:
             if self._helmsman is threading.current_thread():
                 return  # it ends by itself, soon
             self._at_end.wait()
-            with self._notices_lock:
-                self._muted = True
-                self._notices.clear()
+            self._errands.mute()
             self._crew.join(_JOIN)
-            self._workers.close(_JOIN)
+            self._errands.close(_JOIN)
 
     # -- Host, with the turn ------------------------------------------------------------------------
 
@@ -475,28 +452,15 @@ class Driver:
 
     def notify(self, callback: Callable[[Any], Any], arguments: tuple[Any, ...]) -> None:
         """See `Host`."""
-        with self._notices_lock:
-            self._notices.push(callback, arguments)
+        self._errands.notify(callback, arguments)
 
     def notify_message(self, callback: Callable[[Any], Any], argument: Any) -> int:
         """See `Host`."""
-        with self._notices_lock:
-            return self._notices.push_message(callback, argument)
+        return self._errands.notify_message(callback, argument)
 
     def invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
         """See `Host`."""
-
-        def job() -> None:
-            if not self.engine.wanted(call, time.monotonic()):
-                self.post(self.engine.result, call, None)
-                return
-            try:
-                result = requests.result_of(call.call, function(*call.args, **call.kwargs))
-            except BaseException as error:  # noqa: BLE001  # whatever a handler raises is its caller's
-                result = requests.error_of(call.call, error)
-            self.post(self.engine.result, call, result)
-
-        self._jobs.append((call, job))
+        self._errands.invoke(function, call)
 
     def abandon(self, call: messages.Invoke) -> None:
         """See `Host`. A thread cannot be stopped: the handler goes on, and its result is dropped."""
@@ -526,65 +490,6 @@ class Driver:
         """See `Host`."""
         self._hang_up()
         self._dial_at = None
-
-    # -- work for the user's functions --------------------------------------------------------------
-
-    def _leave_work(self) -> None:
-        """Leave what there is for callbacks and handlers to others: this thread is a caller's."""
-        while self._jobs:
-            self._pool(*self._jobs.popleft())
-        if self._notices.count and not self._telling:
-            self._wake()
-
-    def _own_work(self) -> Work | None:
-        """Return what the thread at the helm should do itself; None: it stays at the helm."""
-        work: Work | None = None
-        with self._notices_lock:
-            if self._notices.count and not self._telling:
-                self._telling = True
-                work = self._tell
-        if work is None and len(self._jobs) == 1:
-            with self._own_lock:
-                if self._own < _OWN:
-                    self._own += 1
-                    work = partial(self._run, self._jobs.popleft()[1])
-        while self._jobs:
-            self._pool(*self._jobs.popleft())
-        return work
-
-    def _pool(self, call: messages.Invoke, job: Work) -> None:
-        if not self._workers.run(job):
-            error = ["Busy", "too many calls wait for this client's handlers"]
-            self.engine.result(call, messages.Result(call.call, False, error), time.monotonic())
-
-    def _run(self, job: Work) -> None:
-        begun = time.monotonic()
-        try:
-            job()
-        finally:
-            self._took = time.monotonic() - begun
-            with self._own_lock:
-                self._own -= 1
-
-    def _tell(self) -> None:
-        """Call the callbacks, in order, until nothing is left to tell."""
-        begun = time.monotonic()
-        while True:
-            with self._notices_lock:
-                notice = None if self._muted else self._notices.pop()
-                if notice is None:
-                    self._telling = False
-                    break
-            callback = notice.callback
-            for argument in notice.arguments:
-                try:
-                    callback(argument)
-                except BaseException:  # noqa: BLE001  # nothing of the user's ends this thread
-                    _log.exception("a callback raised; it goes on with the next")
-            del notice, callback
-        self._took = time.monotonic() - begun
-        if self.engine.behind:
-            self.post(self.engine.room)
 
     # -- at the helm --------------------------------------------------------------------------------
 
@@ -616,7 +521,7 @@ class Driver:
         self._due = 0.0
         self._asleep = True
         self._helmsman = None
-        self._crew.relieve(brief=self._took < _BRIEF)
+        self._crew.relieve(brief=self._errands.brief)
 
     def _release(self) -> None:
         """Give everything back, and leave nobody waiting."""
@@ -667,11 +572,11 @@ class Driver:
                 came = True
                 if len(self._told) > 1:
                     self._wake_waiters()
-            if (self._jobs or self._notices.count) and (work := self._own_work()) is not None:
+            if (self._jobs or self._notices.count) and (work := self._errands.own()) is not None:
                 return work
             if came:
                 continue
-            if engine.behind and not self._telling and not self._notices.count:
+            if engine.behind and not self._errands.telling and not self._notices.count:
                 engine.room(now)
                 continue
             if self._monitor_ready:
