@@ -24,11 +24,14 @@ run: $(READY)  ## a broker with its bridge and two agents on loopback; Ctrl-C st
 demo: $(READY)  ## the same fleet, a scripted story, a few seconds
 	@exec $(BIN)/python -m tega_broker.story $(ARGS)
 
-# The tests come last, so that their closing line is the last one that is printed. Those that cut the log at every
-# byte are run apart: to be traced for the coverage of the core, of which they say nothing, doubles their time.
+# What needs nothing but the processor runs on all cores: tests/unit and tests/sim, which are to cover the core; and
+# tests/knife, which cuts the log at every byte, untraced, since to be traced doubles its time. What starts programs
+# and waits for them comes last, one test at a time. 5 is the status when ARGS leaves no test.
+PURE := tests/unit tests/sim
 test: lint demo lab  ## every check that CI makes
-	$(BIN)/python -m pytest --no-skips tests/knife $(ARGS) || test $$? -eq 5  # 5: ARGS leaves none of them
-	$(BIN)/python -m pytest --no-skips --cov --cov-report=term --ignore=tests/knife $(ARGS)
+	$(BIN)/python -m pytest --no-skips -n auto tests/knife $(ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest --no-skips -n auto --cov --cov-report=term $(PURE) $(ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest --no-skips $(addprefix --ignore=,tests/knife $(PURE)) $(ARGS)
 
 lint: $(READY)  ## style, format and types
 	$(BIN)/ruff check .

@@ -217,7 +217,7 @@ class Driver:
                         poll = self._begin_lead(waiter)  # before the answer can come: it would wake the helm
                         function(waiter, *args, now)
                         self._settle(now)
-                        if poll is not None:
+                        if poll is not None and not self._is_dry():
                             self._read(waiter, now)
                         if poll is None or waiter.done:
                             poll = None
@@ -333,21 +333,27 @@ class Driver:
                 poll.poll(max(1, int((until - time.monotonic()) * 1000)))
             with self._turn:
                 now = time.monotonic()
-                self._read(waiter, now, woken=True)
+                if self._link.socket is not None:
+                    self._dry = False
+                    self._receive(now, 1 if self.engine.alone else _BURST)
+                    self._settle(now)
+                    if not waiter.done:
+                        self._read(waiter, now)
                 if waiter.done or now >= until or self._ended or self._stop or self._poll is not poll:
                     self._quick = now - began < _QUICK and self._spins
                     return self._end_lead(waiter, now)
 
-    def _read(self, waiter: _Waiter, now: float, woken: bool = False) -> None:
-        """Take what is there, until `waiter` has its answer. `woken`: the descriptor told."""
-        if woken:
-            self._dry = False
-        while not waiter.done and not self._dry and (socket := self._link.socket) is not None:
-            if not woken and not readable(socket):
-                self._dry = True
-                return
-            woken = False
-            self._receive(now, 1 if self.engine.alone else _BURST)
+    def _is_dry(self) -> bool:
+        """Whether there is nothing to receive; the descriptor tells when there is."""
+        socket = self._link.socket
+        if not self._dry and socket is not None and not readable(socket):
+            self._dry = True
+        return self._dry or socket is None
+
+    def _read(self, waiter: _Waiter, now: float) -> None:
+        """Take what is there, until `waiter` has its answer."""
+        while not waiter.done and not self._is_dry():
+            self._receive(now)
             self._settle(now)
 
     def _end_lead(self, waiter: _Waiter, now: float) -> threading.Lock | None:

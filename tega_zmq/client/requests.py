@@ -384,7 +384,7 @@ def find(regex: str, txid: str = "") -> Ask:
 
 def write(ops: tuple[OpField, ...], message: str = "", txid: str = "") -> Ask:
     """Change the tree."""
-    return messages.Write, (ops, to_text(message, "a message"), txid)
+    return messages.Write, (ops, "" if message == "" else to_text(message, "a message"), txid)
 
 
 def put(path: PathLike | Cont, value: Any, version: Expected, ephemeral: bool) -> OpField:
@@ -394,7 +394,13 @@ def put(path: PathLike | Cont, value: Any, version: Expected, ephemeral: bool) -
             raise InvalidValue("put needs a path and a value, or a Cont that is both")
         value = value_of(path)
     oids = to_path(path)
-    return ("put", oids, to_value(value, oids), to_expected(version), bool(ephemeral))
+    return (
+        "put",
+        oids,
+        to_value(value, oids),
+        None if version is None else to_expected(version),
+        bool(ephemeral),
+    )
 
 
 def patch(path: PathLike | Cont, value: Any, version: Expected) -> OpField:
