@@ -127,6 +127,8 @@ class Driver:
         """When the thread at the helm wakes by itself, or before: it is awake, or was woken."""
         self._led: _Waiter | None = None
         """The caller that reads for itself, if one does; the helm does not look at the socket meanwhile."""
+        self._led_by = 0
+        """Its thread."""
         self._led_at = 0.0
         """When a caller last read its own answer."""
         self._poll: select.poll | None = None
@@ -307,9 +309,15 @@ class Driver:
 
         Returns what it may sleep on; None: it does not lead.
         """
+        if self._led is not None and self._led_by == threading.get_ident():
+            # This is a signal handler, and who leads stands beneath it, maybe asleep: the helm reads for both.
+            self._listen(True)
+            self._poll = _watch(self._link.fd) if self._poll is not None else None
+            self._led = None
+            return None
         if self._poll is None or self._led is not None:
             return None
-        self._led = waiter
+        self._led, self._led_by = waiter, threading.get_ident()
         self._listen(False)
         return self._poll
 

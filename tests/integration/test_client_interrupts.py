@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +58,36 @@ def test_close_in_a_signal_handler_does_not_wait_for_the_call_beneath(
         tega.get("a.b")
     tega.close()
     assert tega.state == "closed"
+
+
+def test_a_request_in_a_signal_handler_that_interrupts_a_wait(node: FakeNode, tega: Client) -> None:
+    driver, me = tega._driver, threading.main_thread().ident
+    assert me == threading.get_ident()
+    asked: list[tuple[bytes, int]] = []
+    values: list[Any] = []
+
+    def get(peer: bytes, message: m.Get) -> Any:
+        asked.append((peer, message.id))
+        if len(asked) == 1:
+            while driver._led is None or driver._turn.locked():
+                time.sleep(0.0001)
+            signal.pthread_kill(me, signal.SIGUSR1)
+            return None
+        for peer, id in reversed(asked):
+            node.socket.send_multipart([peer, encode(m.Reply(id, [id, None]))])
+        node.script.pop(m.Get)
+        return None
+
+    node.script[m.Get] = get
+    before = signal.signal(signal.SIGUSR1, lambda *_: values.append(tega.get("a.b")))
+    try:
+        values.append(tega.get("a.b"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert values == [asked[1][1], asked[0][1]]
+    assert driver._led is None
+    until(lambda: driver._listens)
+    assert [tega.get("a.b") for _ in range(10)] == [1] * 10
 
 
 def test_a_request_in_a_signal_handler_is_refused_where_it_could_not_be_answered(
