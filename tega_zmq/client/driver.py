@@ -310,7 +310,7 @@ class Driver:
         Returns what it may sleep on; None: it does not lead.
         """
         if self._led is not None and self._led_by == threading.get_ident():
-            # This is a signal handler, and who leads stands beneath it, maybe asleep: the helm reads for both.
+            # In a signal handler: who leads stands beneath it, asleep maybe. The helm reads for both.
             self._listen(True)
             self._poll = _watch(self._link.fd) if self._poll is not None else None
             self._led = None

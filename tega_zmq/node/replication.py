@@ -24,6 +24,9 @@ MAX_SERVING = 16
 BEACON_DELAY = 0.02
 """Seconds for which subscriptions to a topic gather before one beacon answers them all."""
 
+TOPIC = 16
+"""Bytes of a topic."""
+
 _new = tuple.__new__
 """Makes a named tuple in half the time that its class takes, where every commit comes by."""
 
@@ -258,7 +261,7 @@ def _demand(node: Node, name: str) -> None:
 def _topic(node: Node, name: str) -> bytes:
     topic = node.topics.get(name)
     if topic is None:
-        topic = node.topics[name] = bytes.fromhex(node.fresh())[:16]
+        topic = node.topics[name] = bytes.fromhex(node.fresh())[:TOPIC]
         node.topic_roots[topic] = name
     return topic
 

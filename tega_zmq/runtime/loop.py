@@ -37,6 +37,7 @@ from tega_zmq.node.effects import (
     Snapshot,
     Topics,
 )
+from tega_zmq.node.replication import TOPIC
 from tega_zmq.node.state import Node
 from tega_zmq.runtime.historian import Historian
 from tega_zmq.runtime.poller import Poller
@@ -428,6 +429,11 @@ class Loop:
             topic = data[1:]
             if data[:1] != b"\x01":
                 self._strange.discard(topic)
+            elif len(topic) != TOPIC:
+                # A shorter one stands for all topics that begin so. They are random, and each is told only to
+                # who may hear it.
+                cut(frame)
+                self._say("connection cut: a subscription to no topic", now, size=len(topic), expected=TOPIC)
             elif not machine.topic_subscribed(self.node, topic, now):
                 if len(self._strange) < _STRANGE:
                     self._strange.add(topic)

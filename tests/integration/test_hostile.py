@@ -232,6 +232,23 @@ def test_a_message_of_very_many_frames_is_dropped_bit_by_bit(fleet: Fleet) -> No
     context.term()
 
 
+@pytest.mark.parametrize("topic", [b"", b"\x00", b"x" * 15, b"x" * 17])
+def test_who_subscribes_to_what_is_no_topic_is_cut_off(fleet: Fleet, topic: bytes) -> None:
+    """Above all to the empty one, which would hear every root."""
+    context = zmq.Context()
+    peer = context.socket(zmq.SUB)
+    peer.linger, peer.reconnect_ivl = 0, 3_600_000
+    lost = peer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    peer.connect(f"tcp://127.0.0.1:{fleet.changes_port}")
+    peer.subscribe(topic)
+    assert lost.poll(20_000), "its connection is cut"
+    peer.disable_monitor()
+    lost.close()
+    peer.close()
+    context.term()
+    until(lambda: fleet.broker.lines("subscription to no topic") == 1)
+
+
 def test_subscriptions_to_unknown_topics_are_bounded(fleet: Fleet) -> None:
     """Devices hear of changes all the same: of what they lack they hear from heartbeats."""
     client = fleet.client("c")
@@ -249,7 +266,7 @@ def test_subscriptions_to_unknown_topics_are_bounded(fleet: Fleet) -> None:
         lost = peer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         peer.connect(f"tcp://127.0.0.1:{fleet.changes_port}")
         for _ in range(30_000):
-            peer.send(b"\x01" + os.urandom(60))
+            peer.send(b"\x01" + os.urandom(16))
         assert lost.poll(20_000), "its connection is cut"
         peer.disable_monitor()
         lost.close()
