@@ -157,7 +157,7 @@ class Driver:
         self._monitor_ready = False
         self._first: _Waiter | None = _Waiter()
         """Who waits for the first session."""
-        self._errands = Errands(f"tega-{tega_id}-handler", self.engine, self.post, self.bring)
+        self._errands = Errands(f"tega-{tega_id}-handler", self.engine, self.post)
         self._jobs, self._notices = self._errands.jobs, self._errands.notices
         """Here too, since several times a request it is asked whether they hold anything."""
         self._crew = Crew(f"tega-{tega_id}", self._steer)
@@ -253,15 +253,6 @@ class Driver:
                     self._remind()
                     return
         self._queue(function, *args)
-
-    def bring(self, function: Callable[..., Any], *args: Any) -> None:
-        """As `post`, by a thread that comes from the helm and goes back there: it will be done there.
-
-        Whoever is at the helm by then does it, and is woken for it.
-        """
-        self._inbox.append((function, args))
-        if self._helmsman is not None or self._ended:
-            self._stir()
 
     def _is_free(self) -> bool:
         """Whether a caller that has the turn may act: the helm sleeps, and nothing waits for it."""
@@ -393,10 +384,6 @@ class Driver:
 
     def _queue(self, function: Callable[..., Any], *args: Any) -> None:
         self._inbox.append((function, args))
-        self._stir()
-
-    def _stir(self) -> None:
-        """Have somebody look into the inbox."""
         if self._asleep:
             self._wake()
         elif self._ended or self._pid != os.getpid():

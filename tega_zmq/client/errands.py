@@ -33,22 +33,18 @@ _OWN: Final = 4
 """Most handlers that are run by threads that came from the helm; the pool runs the others."""
 
 Post: TypeAlias = Callable[..., None]
-"""Has a function called with the turn, with the arguments that follow it."""
-
-Job: TypeAlias = Callable[[], messages.Result | None]
-"""Runs a handler; returns what is to be given to `Engine.result`."""
+"""`Driver.post`: have a function called with the turn."""
 
 
 class Errands:
     """The work of one client. `note_job` and what takes work are for who has the driver's turn."""
 
-    def __init__(self, name: str, engine: Engine, post: Post, bring: Post) -> None:
-        """`name` is what the pool's threads are named after; `post` and `bring` are those of the driver."""
+    def __init__(self, name: str, engine: Engine, post: Post) -> None:
+        """`name` is what the pool's threads are named after."""
         self._engine = engine
         self._post = post
-        self._bring = bring
         self._workers = Workers(name)
-        self.jobs: deque[tuple[messages.Invoke, Job]] = deque()
+        self.jobs: deque[tuple[messages.Invoke, Work]] = deque()
         """Handlers that are to be run. To be read only, as `notices` and `telling` are."""
         self.notices = Notices()
         self._lock = threading.Lock()
@@ -81,15 +77,17 @@ class Errands:
 
     def invoke(self, function: Callable[..., Any], call: messages.Invoke) -> None:
         """Note that the handler `function` is to answer `call`."""
-        engine = self._engine
+        engine, post = self._engine, self._post
 
-        def job() -> messages.Result | None:
+        def job() -> None:
             if not engine.wanted(call, time.monotonic()):
-                return None
+                post(engine.result, call, None)
+                return
             try:
-                return requests.result_of(call.call, function(*call.args, **call.kwargs))
+                result = requests.result_of(call.call, function(*call.args, **call.kwargs))
             except BaseException as error:  # noqa: BLE001  # whatever a handler raises is its caller's
-                return requests.error_of(call.call, error)
+                result = requests.error_of(call.call, error)
+            post(engine.result, call, result)
 
         self.jobs.append((call, job))
 
@@ -104,7 +102,7 @@ class Errands:
                 work = self._tell
             elif len(self.jobs) == 1 and self._own < _OWN:
                 self._own += 1
-                work = partial(self._run, *self.jobs.popleft())
+                work = partial(self._run, self.jobs.popleft()[1])
         self._pool()
         return work
 
@@ -116,17 +114,14 @@ class Errands:
     def _pool(self) -> None:
         while self.jobs:
             call, job = self.jobs.popleft()
-            if not self._workers.run(partial(self._run_in_pool, call, job)):
+            if not self._workers.run(job):
                 error = ["Busy", "too many calls wait for this client's handlers"]
                 self._engine.result(call, messages.Result(call.call, False, error), time.monotonic())
 
-    def _run_in_pool(self, call: messages.Invoke, job: Job) -> None:
-        self._post(self._engine.result, call, job())
-
-    def _run(self, call: messages.Invoke, job: Job) -> None:
+    def _run(self, job: Work) -> None:
         begun = time.monotonic()
         try:
-            self._bring(self._engine.result, call, job())
+            job()
         finally:
             self._took = time.monotonic() - begun
             with self._lock:
