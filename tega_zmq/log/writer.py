@@ -66,8 +66,8 @@ _LAST_TRIES: Final = 100
 _new = tuple.__new__
 
 _WORK: Final = 0.001
-_PAUSE: Final = 0.001
-"""The snapshot thread works and pauses in turn, in seconds: it takes no more than half of the time."""
+_PAUSE: Final = 0.003
+"""The snapshot thread works and pauses in turn, in seconds: it takes no more than a quarter of the time."""
 
 
 class Durable(NamedTuple):

@@ -28,6 +28,9 @@ _SYNC: Final = 10.0
 """Seconds after which what was written is synced."""
 _TIDY: Final = 600.0
 """Seconds between two looks for what need not be kept any more; the first is at the start."""
+_PAUSE: Final = 0.004
+"""Seconds of rest after each part of a checkpoint, which takes some 1 to 2 ms to write: most of the time is the
+loop's, however large the tree."""
 _LOOK: Final = 0.5
 """Seconds between two looks of who waits whether the thread is still there."""
 
@@ -76,6 +79,10 @@ class Historian:
         self._newest: Store | None = None
         """The newest store that was taken in whole."""
         self._failed = ""
+        self._awaited = 0
+        """How many wait for the thread: who reads, or who cannot go on without it. Then it does not rest."""
+        self._lock = threading.Lock()
+        """Held while that is changed."""
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
 
     @property
@@ -103,7 +110,7 @@ class Historian:
         return self._wait(_Awaited(store, False))
 
     def _wait(self, awaited: _Awaited) -> str:
-        self._queue.put(awaited)
+        self._put(awaited)
         while not awaited.done.wait(_LOOK):
             if not self._thread.is_alive():
                 return "the program stops"
@@ -115,7 +122,7 @@ class Historian:
 
     def read(self, number: int, want: Want, store: Store) -> None:
         """Read `want`; `poll` gives the result under `number`. `store`: the durable one."""
-        self._queue.put(_Read(number, want, store))
+        self._put(_Read(number, want, store))
 
     def poll(self) -> list[tuple[int, Any]]:
         """Return (number, result or error) of what was read since the last time."""
@@ -126,8 +133,13 @@ class Historian:
 
     def close(self) -> None:
         """Write and sync all that was followed, and end. Waits for it."""
-        self._queue.put(None)
+        self._put(None)
         self._thread.join()
+
+    def _put(self, item: _Read | _Awaited | None) -> None:
+        with self._lock:
+            self._awaited += 1
+        self._queue.put(item)
 
     # -- the thread ------------------------------------------------------------------------------------
 
@@ -159,6 +171,7 @@ class Historian:
                 return
             if isinstance(item, _Awaited):
                 self._take(item)
+                self._served()
                 if not item.replayed:
                     last = item.store if item.problem else None
                 continue
@@ -171,12 +184,21 @@ class Historian:
                 last = store
             if isinstance(item, _Read):
                 self._results.append((item.number, self._read(item.want)))
+                self._served()
                 self._wake()
             elif self._history is not None and now - synced >= _SYNC:
                 synced = now
                 self._guard(self._sync)
             if not isinstance(item, _Read) and self._queue.empty():
                 time.sleep(_REST)
+
+    def _served(self) -> None:
+        with self._lock:
+            self._awaited -= 1
+
+    def _rest(self) -> None:
+        if not self._awaited:
+            time.sleep(_PAUSE)
 
     def _take(self, awaited: _Awaited) -> None:
         """Take in what somebody waits for, and let them go on."""
@@ -190,7 +212,10 @@ class Historian:
     def _opened(self) -> History:
         if self._history is None:
             self._history = open_history(
-                self._disk, self._folder, lambda text: self._note("error", "history", {"what": text})
+                self._disk,
+                self._folder,
+                lambda text: self._note("error", "history", {"what": text}),
+                self._rest,
             )
             self._history.policy = self._policy
             self._history.archive = self._archive

@@ -593,7 +593,7 @@ def raw_snapshots(url: str) -> dict[str, float]:
         if now() > due and not stop and not raw.pending:
             raw.send(messages.Manage, "snapshot", "")
             due = now() + 1.0
-        raw.socket.poll(100)
+        raw.poll(100)
         raw.answers()
     return {}
 

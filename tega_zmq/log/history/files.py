@@ -66,11 +66,14 @@ class Series:
 class Files:
     """The files in the history of a data folder. For one thread."""
 
-    def __init__(self, disk: Disk, folder: str, note: Callable[[str], None]) -> None:
-        """`note` is told once which versions of which root are missing for good."""
+    def __init__(
+        self, disk: Disk, folder: str, note: Callable[[str], None], rest: Callable[[], None]
+    ) -> None:
+        """`note` is told once which versions of a root are missing for good; of `rest` see `open_history`."""
         self.disk = disk
         self.folder = folder
         self.note = note
+        self.rest = rest
         self.series: dict[str, Series] = {}
         """By the name of the root."""
         self.seen: dict[str, Root] = {}

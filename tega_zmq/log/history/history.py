@@ -17,14 +17,20 @@ from tega_zmq.tree.node import pairs
 __all__ = ["History", "open_history"]
 
 
-def open_history(disk: Disk, folder: str, note: Callable[[str], None] = lambda _: None) -> History:
+def open_history(
+    disk: Disk,
+    folder: str,
+    note: Callable[[str], None] = lambda _: None,
+    rest: Callable[[], None] = lambda: None,
+) -> History:
     """Open the history in the data folder, which is made if it is not there.
 
     `note` is told what was cut off at the end of a file, which files cannot be used, and later which versions
-    are missing for good. Raises `OSError`.
+    are missing for good. `rest` is called between the parts of a checkpoint, each of some milliseconds of
+    work: it may sleep. Raises `OSError`.
     """
     disk.make_folder(f"{folder}/{FOLDER}")
-    files = Files(disk, folder, note)
+    files = Files(disk, folder, note, rest)
     for file in disk.list(f"{folder}/{FOLDER}"):
         if file.endswith(".tmp"):
             disk.remove(files.path(file))

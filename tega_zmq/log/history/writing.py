@@ -29,7 +29,11 @@ __all__ = ["begin", "catch_up", "follow", "is_last"]
 _PART: Final = 500
 """Most entries of a tree in one frame."""
 _COMMITS: Final = 4_000
-"""Updates after which a file ends; a version is never further than that from its checkpoint."""
+"""Updates after which a file ends, if its checkpoint is a small one."""
+_WEIGHT: Final = 1_000
+"""For each so many bytes of a checkpoint the file has room for one update, if these are more: to read a version
+takes at most about twice as long as to read its checkpoint, and to write checkpoints no more than to write updates
+takes many times over, however large the tree."""
 _BYTES: Final = 4 << 20
 """Bytes of updates after which a file ends, if its checkpoint is not larger."""
 _OPEN: Final = 16
@@ -93,13 +97,20 @@ def _follow(files: Files, root: Root, unsynced: int, ended: Callable[[Root], Non
             )
     while at < root.version:
         at = _add_updates(files, series, root, at + 1)
-        full = series.commits >= _COMMITS or series.size - series.checkpoint >= max(_BYTES, series.checkpoint)
+        full = series.commits >= _most(series) or series.size - series.checkpoint >= max(
+            _BYTES, series.checkpoint
+        )
         if full and at in root.trees:  # else a later version begins the new file
             begin(files, series, root, at, True)
             ended(root)
     files.flush(series)
     if series.unsynced >= unsynced:
         files.sync(series)
+
+
+def _most(series: Series) -> int:
+    """Return how many updates its newest file has room for."""
+    return max(_COMMITS, series.checkpoint // _WEIGHT)
 
 
 def _goes_on(series: Series, root: Root) -> bool:
@@ -147,7 +158,9 @@ def begin(files: Files, series: Series, root: Root, version: int, same: bool) ->
         files.add(
             fresh, [BEGIN, FORMAT, root.name, line, stamp[0], version, tree is not None, *stamp[1:], message]
         )
-        for part in _parts(entries(tree, root.name) if tree is not None else iter(())):
+        for at, part in enumerate(_parts(entries(tree, root.name) if tree is not None else iter(()))):
+            if at:
+                files.rest()
             files.add(fresh, [TREE, part])
         for part in _parts(iter([*pairs(ephemerals), *((each, "") for each, _ in pairs(born))])):
             files.add(fresh, [MARKS, part])
@@ -175,7 +188,7 @@ def begin(files: Files, series: Series, root: Root, version: int, same: bool) ->
 def _add_updates(files: Files, series: Series, root: Root, version: int) -> int:
     """Add a frame of updates from the one to `version` on; return the last version in it."""
     parts, size, plain = [_HEAD], 0, None
-    most = min(_TOGETHER, max(1, _COMMITS - series.commits), root.version - version + 1)
+    most = min(_TOGETHER, max(1, _most(series) - series.commits), root.version - version + 1)
     while len(parts) <= most and size < READ:
         plain = plain_update_at(root, version + len(parts) - 1)
         part = encode_chunk(plain)

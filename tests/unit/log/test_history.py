@@ -113,6 +113,34 @@ def files(disk: FakeDisk) -> list[str]:
     return [name for name in disk.list("d/history") if name.endswith(".hist")]
 
 
+def test_a_large_tree_is_not_written_anew_all_the_time() -> None:
+    disk, state, rests = FakeDisk(), store.empty(KEPT), [0]
+
+    def rest() -> None:
+        rests[0] += 1
+
+    history = open_history(disk, "d", rest=rest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "_COMMITS", 8)
+        patch.setattr(writing, "_WEIGHT", 100)
+        state = write(state, put("a", {f"leaf{n:04}": n for n in range(1000)}), time=0.0)
+        for n in range(1, 10):  # so that the next file begins with a checkpoint of it
+            state = write(state, put("a.leaf0000", n), time=float(n))
+            history.follow(state)
+        assert len(files(disk)) == 2
+        assert rests == [2], "it rests between the three parts of a checkpoint of a thousand leaves"
+        size = len(disk.names[f"d/history/{files(disk)[1]}"].seen)
+        for n in range(10, 10 + size // 100 - 8):
+            state = write(state, put("a.leaf0000", n), time=float(n))
+            history.follow(state)
+        assert len(files(disk)) == 2
+        for n in range(8 + size // 100, 28 + size // 100):
+            state = write(state, put("a.leaf0000", n), time=float(n))
+            history.follow(state)
+        assert len(files(disk)) == 3
+    assert shown(history.tree("a", 100))["leaf0000"] == 100
+
+
 def test_times_and_commits() -> None:
     _, history, _, _ = filled()
     assert [history.version_at("a", time, 30) for time in (0.0, 7.5, 8.0, 12.3, 99.0)] == [0, 7, 8, 12, 29]

@@ -64,6 +64,37 @@ class Bench:
         return result
 
 
+def test_it_rests_within_a_checkpoint_but_not_while_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests = threading.Semaphore(0)
+    going = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        if seconds == historian._PAUSE:
+            rests.release()
+            assert going.wait(20)
+
+    monkeypatch.setattr(historian.time, "sleep", sleep)
+    bench = Bench(FakeDisk())
+    state = store.write(
+        store.empty(Kept(5, 100)),
+        [Op("put", ("a",), {f"n{n}": n for n in range(5000)})],
+        time=0.0,
+        tega_id="noc",
+        message="",
+        fresh=lambda: "e",
+        max_value=1 << 20,
+    ).store
+    state = filled(120, state)  # the first commit is not kept any more: the file begins with a tree
+    bench.historian.start()
+    bench.historian.follow(state)
+    assert rests.acquire(timeout=20)
+    bench.historian.read(1, VersionAt("a", "e", 2.5, 40), state)
+    going.set()
+    assert bench.woken.wait(20)
+    assert not rests.acquire(blocking=False), "the rest of the checkpoint is written at one go"
+    bench.historian.close()
+
+
 def test_it_follows_and_reads() -> None:
     disk = FakeDisk()
     bench, state = Bench(disk), filled(50)
