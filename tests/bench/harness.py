@@ -64,6 +64,7 @@ def environment() -> dict[str, str]:
     paths = [str(ROOT), str(ROOT / "broker"), str(ROOT / "agents")]
     # Variables that begin with TEGA_ are configuration: those of the caller are not to be measured.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TEGA_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
     return {**kept, "PYTHONPATH": os.pathsep.join(paths)}
 
 

@@ -31,9 +31,9 @@ _PART: Final = 500
 _COMMITS: Final = 4_000
 """Updates after which a file ends, if its checkpoint is a small one."""
 _WEIGHT: Final = 1_000
-"""For each so many bytes of a checkpoint the file has room for one update, if these are more. So to read
-a version takes at most about twice as long as to read its checkpoint, and what is written stays in proportion to
-the updates, however large the tree."""
+"""For each so many bytes of a checkpoint the file has room for one update, if these are more. So to read a
+version takes at most about twice as long as to read its checkpoint, and what is written stays in proportion
+to the updates, however large the tree."""
 _BYTES: Final = 4 << 20
 """Bytes of updates after which a file ends, if its checkpoint is not larger."""
 _OPEN: Final = 16
