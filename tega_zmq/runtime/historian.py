@@ -29,8 +29,8 @@ _SYNC: Final = 10.0
 _TIDY: Final = 600.0
 """Seconds between two looks for what need not be kept any more; the first is at the start."""
 _PAUSE: Final = 0.004
-"""Seconds of rest after each part of a checkpoint, which takes some 1 to 2 ms to write: most of the time is the
-loop's, however large the tree."""
+"""Seconds of rest after each part of a checkpoint, which is some 1 to 2 ms of work: however large the tree,
+most of the time is left to the loop."""
 _LOOK: Final = 0.5
 """Seconds between two looks of who waits whether the thread is still there."""
 
