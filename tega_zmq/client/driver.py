@@ -371,8 +371,8 @@ class Driver:
             if waiter.done and now - before < _DOZE and self.engine.quiet:
                 self._dozes = True
                 if self._due > now + _DOZE and self._helmsman is not None:
-                    self._due = 0.0  # once is enough
                     self._wake()
+                    self._due = 0.0  # once is enough
                 self._led = None  # last: if it is interrupted before, it is done again
                 return None
             self._listen(True)

@@ -147,7 +147,7 @@ class Engine:
     @property
     def quiet(self) -> bool:
         """Whether nothing is to come that somebody waits for: neither answers nor changes nor calls."""
-        return not (self._waiters or self._running or self.belongings.handlers or len(self.subscriptions))
+        return not (self._waiters or self._running or self.belongings.handlers or self.subscriptions)
 
     # -- what the client asks -----------------------------------------------------------------------
 

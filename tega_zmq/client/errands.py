@@ -37,7 +37,7 @@ Post: TypeAlias = Callable[..., None]
 
 
 class Errands:
-    """The work of one client. `note_job` and what takes work are for who has the driver's turn."""
+    """The work of one client. `invoke`, `own` and `leave` are for who has the driver's turn."""
 
     def __init__(self, name: str, engine: Engine, post: Post) -> None:
         """`name` is what the pool's threads are named after."""

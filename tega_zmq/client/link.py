@@ -115,7 +115,7 @@ def receive(socket: Carrier) -> bytes | None:
     most likely, this alone is the fastest; where there is none, `readable` says it faster.
     """
     try:
-        if type(socket) is zmq.Socket:
+        if isinstance(socket, zmq.Socket):
             return _recv(socket, _NOW)  # type: ignore[no-any-return]
         return socket.recv(_NOW)
     except zmq.Again:
@@ -124,7 +124,7 @@ def receive(socket: Carrier) -> bytes | None:
 
 def send(socket: Carrier, data: bytes) -> None:
     """Send a frame. Never waits. Raises `zmq.Again` if too much waits already."""
-    if type(socket) is zmq.Socket:
+    if isinstance(socket, zmq.Socket):
         _send(socket, data, _NOW)
     else:
         socket.send(data, _NOW)

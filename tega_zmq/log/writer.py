@@ -502,7 +502,7 @@ class LogThread:
             if sync is not None:
                 sync.done.wait()
             elif self._clock() - since >= _WORK:
-                self._sleep(_PAUSE)
+                self._sleep(_WORK if self._restarting else _PAUSE)  # writes wait for a restart
                 since = self._clock()
 
     def _snapshot(self, job: _Job, lsn: int, chunks: Callable[[], Iterable[bytes]]) -> Iterator[_Sync | None]:

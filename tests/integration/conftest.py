@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tega_zmq import connect
+from tega_zmq.client.blocking import Client
+from tests.fake_node import FakeNode
 from tests.processes import Fleet
 from tests.processes import fleet as make_fleet
 
@@ -20,3 +23,18 @@ def fleet() -> Iterator[Fleet]:
         yield made
         for log in sorted(Path(folder).glob("*.log")):
             print(f"--- {log.name}\n{log.read_text()}")  # shown where a test failed
+
+
+@pytest.fixture
+def node() -> Iterator[FakeNode]:
+    """A small node in a thread, for what only a client does."""
+    with FakeNode() as node:
+        yield node
+
+
+@pytest.fixture
+def tega(node: FakeNode) -> Iterator[Client]:
+    """A client of it, which has put 1 at a.b."""
+    with connect(node.url, "noc-1", timeout=10) as client:
+        client.put("a.b", 1)
+        yield client

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -16,12 +16,6 @@ from tega_zmq import Cont, errors
 from tega_zmq.aio import Client, connect
 from tega_zmq.wire import messages as m
 from tests.fake_node import FakeNode
-
-
-@pytest.fixture
-def node() -> Iterator[FakeNode]:
-    with FakeNode() as node:
-        yield node
 
 
 def run(story: Callable[[Client], Awaitable[None]], node: FakeNode) -> None:

@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
-import pytest
-
-from tega_zmq import connect
 from tega_zmq.client.blocking import Client
 from tega_zmq.client.driver import Driver
 from tests.fake_node import FakeNode
 from tests.processes import until
-
-
-@pytest.fixture
-def node() -> Iterator[FakeNode]:
-    with FakeNode() as node:
-        yield node
-
-
-@pytest.fixture
-def tega(node: FakeNode) -> Iterator[Client]:
-    with connect(node.url, "noc-1", timeout=10) as client:
-        client.put("a.b", 1)
-        yield client
 
 
 def doze(client: Client) -> Driver:

@@ -6,30 +6,17 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tega_zmq import connect, errors
+from tega_zmq import errors
 from tega_zmq.client.blocking import Client
 from tega_zmq.wire import bundle, encode
 from tega_zmq.wire import messages as m
 from tests.fake_node import FakeNode
 from tests.processes import until
-
-
-@pytest.fixture
-def node() -> Iterator[FakeNode]:
-    with FakeNode() as node:
-        yield node
-
-
-@pytest.fixture
-def tega(node: FakeNode) -> Iterator[Client]:
-    with connect(node.url, "noc-1", timeout=10) as client:
-        client.put("a.b", 1)
-        yield client
 
 
 def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, act: Callable[[], None]) -> None:

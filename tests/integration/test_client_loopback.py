@@ -26,12 +26,6 @@ from tests.fake_node import FakeNode
 
 
 @pytest.fixture
-def node() -> Iterator[FakeNode]:
-    with FakeNode() as node:
-        yield node
-
-
-@pytest.fixture
 def tega(node: FakeNode) -> Iterator[Client]:
     with connect(node.url, "noc-1") as client:
         quicken(client)
