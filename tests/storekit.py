@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from itertools import count
 from typing import Any
 
@@ -57,3 +58,12 @@ def stored(*ops: Op, sessions: tuple[str, ...] = ("s1", "s2"), kept: Kept | None
 
 def value(store: Store, path: str, version: int | None = None) -> Any:
     return plain(core.lookup(store, parse(path), version))
+
+
+def walked(steps: Generator[int, None, Any]) -> Any:
+    """Return the value of what yields its costs."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

@@ -62,7 +62,7 @@ def get_request(node: Node, session: Session, request: Get) -> None:
         shown = _form(node, shown_of, request, path, version, SHORT)
     except _Long as error:
         steps = _long_form(node, shown_of, request, path, version, error.found)
-        walking.begin(node, session, id, _number(node, state), steps, "read parts of it")
+        walking.begin(node, session, request, _number(node, state), steps, "read parts of it")
         return
     except TegaError as error:
         # That something is not there may be a delete that is not durable yet.
@@ -103,7 +103,7 @@ def find_request(node: Node, session: Session, request: Find) -> None:
     else:
         state = _state(node, session)
     steps = _found(state, pattern, request.regex)
-    walking.begin(node, session, request.id, _number(node, state), steps, "make the regex narrower")
+    walking.begin(node, session, request, _number(node, state), steps, "make the regex narrower")
 
 
 def _found(state: Store, pattern: OidPattern, regex: str) -> Steps:
@@ -204,7 +204,7 @@ def diff_request(node: Node, session: Session, request: Diff) -> None:
     else:
         state = past.recalled(node, state, other[0], other_version)
     steps = _differences(store.diff(state, path, version, other, other_version))
-    walking.begin(node, session, request.id, 0, steps, "compare parts")
+    walking.begin(node, session, request, 0, steps, "compare parts")
 
 
 def _differences(differences: Iterator[tuple[Path, TreeNode | None, TreeNode | None]]) -> Steps:
@@ -235,20 +235,48 @@ def blame_request(node: Node, session: Session, request: Blame) -> None:
         return
     version = past.reference(node, node.durable, path[0], request.version)
     state = past.recalled(node, node.durable, path[0], version)
-    leaves = store.blame(state, path, version)
-    made = past.commits(node, state.roots[path[0]], {each for _, each in leaves})
+    steps = _blamed(node, state, path, version)
+    walking.begin(node, session, request, 0, steps, "ask for parts of it")
+
+
+def _blamed(node: Node, state: Store, path: Path, version: int | None) -> Steps:
+    root = state.roots[path[0]]
+    noted = ("blame", path, root.epoch, version)
+    if noted not in node.known:
+        # What follows may have to wait for the disk, and is begun anew then: this is not.
+        leaves: list[tuple[Path, int]] = []
+        left = MAX_ANSWER
+        for leaf in store.blame(state, path, version):
+            if isinstance(leaf, int):
+                yield leaf
+                continue
+            left -= 32 + sum(map(len, leaf[0]))
+            if left < 0:
+                raise _too_many(path)
+            leaves.append(leaf)
+            if len(leaves) % 250 == 0:
+                yield 1000
+        node.known[noted] = leaves, (yield from past.commits(root, leaves))
+    leaves, (made, want) = node.known[noted]
+    if want is not None:
+        made = made | past.older_commits(node, root, want)
     found: list[list[Any]] = []
     left = MAX_ANSWER
     for at, each in leaves:
         time, tega_id, message = made.get(each, (None, "", ""))
         left -= 32 + sum(map(len, at)) + len(tega_id) + 4 * len(message)
         if left < 0:
-            raise TooLarge(
-                f"{format_path(path)} has more leaves than fit into one answer; ask for parts",
-                limit=MAX_ANSWER,
-            )
+            raise _too_many(path)
         found.append([at, each, time, tega_id, message])
-    node.reply(session, request.id, found)
+        if len(found) % 250 == 0:
+            yield 1000
+    return found
+
+
+def _too_many(path: Path) -> TooLarge:
+    return TooLarge(
+        f"{format_path(path)} has more leaves than fit into one answer; ask for parts", limit=MAX_ANSWER
+    )
 
 
 # -- where to read ---------------------------------------------------------------------------------
@@ -297,7 +325,7 @@ def _form(
     version: int | None = None,
     most: int | None = None,
 ) -> Any:
-    """Return what a form shows. Raises `_Long` if it is the value of more than `most` nodes."""
+    """Return what a form shows. Raises `_Long` if that takes more than `most` nodes."""
     form = request.form
     if form == "edges":
         return [[list(edge) for edge in store.edges(state, path, version)], age(node, path[0])]
@@ -318,12 +346,12 @@ def _form(
             # The usual case: such a leaf is no place for handlers, and fits into any answer.
             return [value, age(node, path[0]) if path[0] in node.followers else None]
     if form == "attributes":
-        tree_value(found)
-        return [store.attributes(state, path, version), age(node, path[0])]
+        tree_value(found, most=most)
+        return walking.at_once(_attributes(node, state, path, version))
     if form == "oids":
-        if not tree.is_container(found):
-            return []
-        return [[oid, tree.is_container(child)] for oid, child in found[1].items()]
+        if most is not None and tree.is_container(found) and len(found[1]) > most:
+            raise _Long(found)
+        return walking.at_once(_oids(found))
     if form == "place":
         root = state.roots[path[0]]
         return [root.version if version is None else version, found[0], root.epoch, age(node, path[0])]
@@ -372,12 +400,30 @@ def _with_handlers(node: Node, path: Path, value: Any) -> Any:
 def _long_form(
     node: Node, state: Store, request: Get, path: Path, version: int | None, found: TreeNode
 ) -> Steps:
+    if request.form == "attributes":
+        return (yield from _attributes(node, state, path, version))
+    if request.form == "oids":
+        return (yield from _oids(found))
     value, _ = yield from _value(found, MAX_ANSWER)
     return _shown(node, state, request, path, version, found, value)
 
 
+def _attributes(node: Node, state: Store, path: Path, version: int | None) -> Steps:
+    return [(yield from store.attributes(state, path, version)), age(node, path[0])]
+
+
+def _oids(found: TreeNode) -> Steps:
+    listed: list[list[Any]] = []
+    if tree.is_container(found):
+        for oid, child in pairs(found[1]):
+            listed.append([oid, tree.is_container(child)])
+            if len(listed) % 1000 == 0:
+                yield 1000
+    return listed
+
+
 class _Long(Exception):
-    """The value of `found` is not to be made at one go."""
+    """What is shown of `found` is not to be made at one go."""
 
     def __init__(self, found: TreeNode) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeAlias
 from rpds import HashTrieMap
 
 from tega_zmq import tree
-from tega_zmq.errors import Compacted, NotFound
+from tega_zmq.errors import Compacted, NotFound, TooLarge
 from tega_zmq.paths import Path, format_path
 from tega_zmq.patterns import OidPattern
 from tega_zmq.store.history import changed_between, update_at
@@ -125,38 +125,54 @@ def _is_marked(ephemerals: HashTrieMap[Path, str], path: Path) -> bool:
     return False
 
 
-def attributes(store: Store, path: Path, version: int | None = None) -> dict[str, Any]:
+MAX_ATTRIBUTES = 100_000
+"""Most nodes whose attributes are told at a time."""
+
+
+def attributes(store: Store, path: Path, version: int | None = None) -> Generator[int, None, dict[str, Any]]:
     """Return `_oid _parent _version _ephemeral _value` of a node; `_value` of a container maps oids to such.
 
     `_parent` is the text of the parent's path, empty for a root. `_ephemeral` is true as well for a container
-    that an ephemeral node brought into being: it holds nothing else, and goes with it. Raises as `lookup`.
+    that an ephemeral node brought into being: it holds nothing else, and goes with it. Yields what it costs,
+    as `find`. Raises as `lookup`, and `TooLarge` beyond `MAX_ATTRIBUTES` nodes.
     """
     node = lookup(store, path, version)
     _, ephemerals, born = _at(store, path, version)
-    return _attributes(node, path, ephemerals, born, _is_marked(ephemerals, path[:-1]))
-
-
-def _attributes(
-    node: Node,
-    path: Path,
-    ephemerals: HashTrieMap[Path, str],
-    born: HashTrieMap[Path, bool],
-    ephemeral: bool,
-) -> dict[str, Any]:
-    ephemeral = ephemeral or path in ephemerals
-    value = node[1]
-    if is_container(node):
-        value = {
-            oid: _attributes(child, (*path, oid), ephemerals, born, ephemeral)
-            for oid, child in pairs(node[1])
+    top: dict[str, dict[str, Any]] = {}
+    # A parent's path comes with its text, which all its children tell.
+    waiting = [(path[:-1], format_path(path[:-1]), path[-1], node, top, _is_marked(ephemerals, path[:-1]))]
+    count = 1
+    cost = 0
+    while waiting:
+        above, parent, oid, node, place, ephemeral = waiting.pop()
+        at = (*above, oid)
+        ephemeral = ephemeral or at in ephemerals
+        value = node[1]
+        if is_container(node):
+            value = {}
+            children = pairs(node[1])
+            count += len(children)
+            if count > MAX_ATTRIBUTES:
+                raise TooLarge(
+                    f"{format_path(path)} has more than {MAX_ATTRIBUTES} nodes; read parts of it",
+                    limit=MAX_ATTRIBUTES,
+                )
+            text = format_path(at)
+            waiting += [(at, text, below, child, value, ephemeral) for below, child in children]
+            cost += len(children)
+        place[oid] = {
+            "_oid": oid,
+            "_parent": parent,
+            "_version": node[0],
+            "_ephemeral": ephemeral or at in born,
+            "_value": value,
         }
-    return {
-        "_oid": path[-1],
-        "_parent": format_path(path[:-1]),
-        "_version": node[0],
-        "_ephemeral": ephemeral or path in born,
-        "_value": value,
-    }
+        cost += 6
+        if cost >= _PIECE:
+            yield cost
+            cost = 0
+    yield cost
+    return top[path[-1]]
 
 
 Found: TypeAlias = tuple[Path, list[list["str | None"]], Node]
@@ -220,21 +236,38 @@ def _first_of_three(match: tuple[str, Any, Any]) -> str:
     return match[0]
 
 
-def blame(store: Store, path: Path, version: int | None = None) -> list[tuple[Path, int]]:
-    """Return (path, version of the root that changed it last) of each leaf at and below `path`, in order.
+Leaf: TypeAlias = tuple[Path, int]
+"""(path, version of the root that changed it last)."""
+
+
+def blame(store: Store, path: Path, version: int | None = None) -> Iterator[int | Leaf]:
+    """Yield each leaf at and below `path`, in order of path; between them what it has cost since, as `find`.
 
     An empty container counts as a leaf. Raises as `lookup`.
     """
-    found: list[tuple[Path, int]] = []
     waiting = [(path, lookup(store, path, version))]
+    runs: list[list[Leaf]] = []
+    run: list[Leaf] = []
+    cost = 4
     while waiting:
         at, node = waiting.pop()
-        if is_container(node) and len(node[1]):
-            below = sorted(pairs(node[1]), key=_first, reverse=True)
-            waiting.extend([((*at, oid), child) for oid, child in below])
-        else:
-            found.append((at, node[0]))
-    return found
+        if not is_container(node) or not len(node[1]):
+            run.append((at, node[0]))
+            continue
+        for oid, child in pairs(node[1]):
+            if is_container(child):
+                waiting.append(((*at, oid), child))
+            else:
+                run.append(((*at, oid), child[0]))
+            cost += 4
+            if cost >= _PIECE:
+                runs.append(sorted(run))
+                run = []
+                yield cost
+                cost = 0
+    run.sort()
+    yield cost
+    yield from merge(*runs, run)
 
 
 def log(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tega_zmq import errors, store
-from tega_zmq.node import Settings, machine, watching
+from tega_zmq.node import Settings, machine, past, watching
 from tega_zmq.node.effects import CommitsAt, ReadHistory, SpansOf, TreeAt, UpdatesAt, VersionAt
 from tega_zmq.store import Gap, Kept
 from tega_zmq.wire import messages as m
@@ -147,6 +147,46 @@ def test_versions_on_the_disk_are_compared_and_blamed(lab: Deep, peer: Peer) -> 
     assert first[:2] == [["a", "m"], 13] and second[:2] == [["a", "n"], 9]
     assert second[3:] == ["noc", ""] and second[2] == EPOCH + lab.now
     assert ask(lab, peer, m.Blame, ("a", "n"), 4)[0][1] == 4
+
+
+def test_a_long_blame_waits_for_the_disk_and_looks_at_the_leaves_once(
+    lab: Deep, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer.put("a.wide", {f"k{n:04}": n for n in range(3000)})
+    for n in range(20):
+        peer.put("a.n", n)
+    walks: list[Any] = []
+    blame = store.blame
+    monkeypatch.setattr(store, "blame", lambda *asked: walks.append(asked) or blame(*asked))
+    id = peer.start(m.Blame, ("a",), None)
+    assert lab.node.walks
+    while lab.node.walks:
+        machine.tick(lab.node, lab.now)
+        peer.put("a.n", -1)  # what is told is what was asked for, and not what came since
+    assert lab.read() == 1
+    assert not peer.answered(id)
+    while lab.node.walks:
+        machine.tick(lab.node, lab.now)
+        peer.put("a.n", -2)
+    told = peer.answer(id)
+    assert len(walks) == 1
+    assert told[0][:2] == [["a", "n"], 30]
+    assert [each[:2] for each in told[1:]] == [[["a", "wide", f"k{n:04}"], 10] for n in range(3000)]
+    assert {each[3] for each in told} == {"noc"}
+
+    id = peer.start(m.Blame, ("a",), None)
+    while lab.node.walks:
+        machine.tick(lab.node, lab.now)
+    monkeypatch.setattr(past, "MAX_ASKED", 0)
+    ids = [id, peer.start(m.Blame, ("a",), None)]
+    lab.read(errors.StorageError("the disk is broken"))
+    while lab.node.walks:
+        machine.tick(lab.node, lab.now)
+    lab.run()
+    with pytest.raises(errors.StorageError, match="broken"):
+        peer.answer(ids[0])
+    with pytest.raises(errors.TooLarge, match="wait for history"):
+        peer.answer(ids[1])
 
 
 def test_the_log_goes_on_on_the_disk(lab: Deep, peer: Peer) -> None:

@@ -215,6 +215,38 @@ def test_long_values_and_differences_too(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert changes[7] == [["k0007", "v"], [7], [8]]
 
 
+def test_long_listings_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walking, "SLICE", 1000)
+    peer = lab.join("noc")
+    oids = peer.start(m.Get, ("wide",), None, "oids", "")
+    attributes = peer.start(m.Get, ("wide",), None, "attributes", "")
+    blamed = peer.start(m.Blame, ("wide",), None)
+    assert len(lab.node.walks) == 3
+    assert peer.ask(m.Get, ("wide", "k0001"), None, "oids", "") == [["v", False]]
+    assert finish(lab) > 20
+    assert sorted(peer.answer(oids)) == [[oid, True] for oid in WIDE]
+    shown = peer.answer(attributes)[0]
+    assert shown["_value"].keys() == WIDE.keys()
+    assert shown["_value"]["k0007"]["_value"]["v"]["_parent"] == "wide.k0007"
+    told = peer.answer(blamed)
+    assert [each[:2] for each in told] == [[["wide", oid, "v"], 0] for oid in WIDE]
+    assert {(tega_id, message) for _, _, _, tega_id, message in told} == {("maker", "")}
+
+
+def test_a_long_blame_is_as_large_as_an_answer_can_be(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = lab.join("noc")
+    monkeypatch.setattr(reading, "MAX_ANSWER", 3000 * 50)
+    id = peer.start(m.Blame, ("wide",), None)
+    finish(lab)
+    assert len(peer.answer(id)) == 3000
+    for limit in (3000 * 40, 3000 * 45):  # the leaves alone are too many; only with who made them
+        monkeypatch.setattr(reading, "MAX_ANSWER", limit)
+        id = peer.start(m.Blame, ("wide",), None)
+        finish(lab)
+        with pytest.raises(TooLarge, match="ask for parts"):
+            peer.answer(id)
+
+
 def test_a_long_value_is_as_large_as_an_answer_can_be(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_ANSWER", 10_000)
     peer = lab.join("noc")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tega_zmq import store as core
-from tega_zmq.errors import Compacted, NotFound
+from tega_zmq.errors import Compacted, NotFound, TooLarge
 from tega_zmq.paths import parse
 from tega_zmq.patterns import compile_oids
-from tega_zmq.store import Kept, Owned
+from tega_zmq.store import Kept, Owned, reading
 from tega_zmq.tree import plain
-from tests.storekit import delete, put, stored, value, write
+from tests.storekit import delete, put, stored, value, walked, write
 
 
 def test_lookup_now_and_then() -> None:
@@ -63,9 +63,13 @@ def test_resolve() -> None:
     assert [core.resolve(root, version) for version in (None, 0, 1, -1)] == [1, 0, 1, 0]
 
 
+def attributes(*asked: Any) -> Any:
+    return walked(core.attributes(*asked))
+
+
 def test_attributes() -> None:
     store = stored(put("a", {"b.c": {"d": 1}}), put('a."b.c".e', 2, ephemeral=True))
-    assert core.attributes(store, ("a", "b.c")) == {
+    assert attributes(store, ("a", "b.c")) == {
         "_oid": "b.c",
         "_parent": "a",
         "_version": 1,
@@ -75,12 +79,38 @@ def test_attributes() -> None:
             "e": {"_oid": "e", "_parent": 'a."b.c"', "_version": 1, "_ephemeral": True, "_value": 2},
         },
     }
-    assert core.attributes(store, ("a",), 0)["_parent"] == ""
-    assert "e" not in core.attributes(store, ("a", "b.c"), 0)["_value"]
+    assert attributes(store, ("a",), 0)["_parent"] == ""
+    assert "e" not in attributes(store, ("a", "b.c"), 0)["_value"]
     store = write(store, put("a.p", {"q": {"r": 1}}, ephemeral=True), session="s1").store
-    assert core.attributes(store, parse("a.p.q.r"))["_ephemeral"]
+    assert attributes(store, parse("a.p.q.r"))["_ephemeral"]
     with pytest.raises(NotFound):
-        core.attributes(store, ("a", "x"))
+        attributes(store, ("a", "x"))
+
+
+def test_attributes_are_told_of_so_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stored(put("a", {"b": {"c": 1}, "d": 2}))
+    monkeypatch.setattr(reading, "MAX_ATTRIBUTES", 4)
+    assert set(attributes(store, ("a",))["_value"]) == {"b", "d"}
+    monkeypatch.setattr(reading, "MAX_ATTRIBUTES", 3)
+    with pytest.raises(TooLarge, match="a has more than 3 nodes"):
+        attributes(store, ("a",))
+
+
+def test_blame_lists_the_leaves_in_order() -> None:
+    wide = {f"k{n:04}": n for n in range(3000)}
+    store = stored(put("a", {"z": 1, "e": {}, "b": {"d": 2, "c": [1]}, "w": wide}), put("a.b.d", 3))
+    steps = list(core.blame(store, ("a",)))
+    costs = [each for each in steps if isinstance(each, int)]
+    leaves = [each for each in steps if not isinstance(each, int)]
+    assert leaves[:3] == [(("a", "b", "c"), 0), (("a", "b", "d"), 1), (("a", "e"), 0)]
+    assert leaves[3:-1] == [(("a", "w", oid), 0) for oid in wide]
+    assert leaves[-1] == (("a", "z"), 0)
+    assert len(costs) >= 10 and max(costs) < 1100
+    assert list(core.blame(store, ("a", "z")))[1:] == [(("a", "z"), 0)]
+    assert list(core.blame(store, ("a", "e")))[1:] == [(("a", "e"), 0)]
+    assert list(core.blame(store, ("a", "b", "d"), 0))[1:] == [(("a", "b", "d"), 0)]
+    with pytest.raises(NotFound):
+        next(core.blame(store, ("a", "x")))
 
 
 def test_find() -> None:
