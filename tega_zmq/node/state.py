@@ -130,6 +130,8 @@ class Node:
         """Why the log takes no writes."""
         self.effects: list[Effect] = []
         self.steps: deque[Step] = deque()
+        self.spent: list[Store | Step] = []
+        """What became durable last, and the store from before; who holds them last frees what they hold."""
         self.gated: deque[Gated] = deque()
         self.sessions = Sessions(settings.max_sessions, settings.max_direct)
         self.above = Session("", "", "", "above", None, settings.lease, now)

@@ -257,6 +257,7 @@ class Loop:
         if self._retry_at <= now:
             self._flush(now)
         self._run_effects(now)
+        machine.let_go(self.node)
         if self._historian is not None and self.node.durable is not self._followed:
             self._follow(now)
         if self._measure_at <= now:
