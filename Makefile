@@ -26,12 +26,13 @@ demo: $(READY)  ## the same fleet, a scripted story, a few seconds
 
 # What needs nothing but the processor runs on all cores: tests/unit and tests/sim, which are to cover the core; and
 # tests/knife, which cuts the log at every byte, untraced, since to be traced doubles its time. What starts programs
-# and waits for them comes last, one test at a time. 5 is the status when ARGS leaves no test.
+# and waits for them comes last, two files at a time: it waits more than it works. 5 is the status when ARGS
+# leaves no test.
 PURE := tests/unit tests/sim
 test: lint demo lab  ## every check that CI makes
 	$(BIN)/python -m pytest --no-skips -n auto tests/knife $(ARGS) || test $$? -eq 5
 	$(BIN)/python -m pytest --no-skips -n auto --cov --cov-report=term $(PURE) $(ARGS) || test $$? -eq 5
-	$(BIN)/python -m pytest --no-skips $(addprefix --ignore=,tests/knife $(PURE)) $(ARGS)
+	$(BIN)/python -m pytest --no-skips -n 2 --dist loadfile $(addprefix --ignore=,tests/knife $(PURE)) $(ARGS)
 
 lint: $(READY)  ## style, format and types
 	$(BIN)/ruff check .

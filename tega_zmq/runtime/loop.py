@@ -100,6 +100,9 @@ class Hooks:
     def reload(self) -> None:
         """Load the plugins anew."""
 
+    def hang_up(self) -> None:
+        """`Loop.hang_up` was called: read anew what can be."""
+
     def remember_uplink(self, session: str, token: str) -> None:
         """Keep the uplink's session for the next start."""
 
@@ -188,7 +191,7 @@ class Loop:
         self._snapshotting = False
         self._mending = False
         """Whether the snapshot that is being written begins a new log after a failure."""
-        self._stopping = False
+        self._stopping = self._hung_up = False
         node.numbers = self._numbers
 
     def _numbers(self) -> dict[str, Any]:
@@ -205,6 +208,11 @@ class Loop:
     def stop(self) -> None:
         """End `run` soon. May be called from a signal handler or another thread."""
         self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def hang_up(self) -> None:
+        """Call the hook of that name soon. May be called from a signal handler or another thread."""
+        self._hung_up = True
         os.eventfd_write(self._wake, 1)
 
     def run(self, *, before_closing: Callable[[Callable[[], None]], None]) -> None:
@@ -445,6 +453,9 @@ class Loop:
 
     def _woken(self, now: float) -> None:
         os.eventfd_read(self._wake)
+        if self._hung_up:
+            self._hung_up = False
+            self._hooks.hang_up()
         if self._historian is not None:
             for number, result in self._historian.poll():
                 machine.history_read(self.node, number, result, now)

@@ -266,7 +266,7 @@ class _Program(Hooks):
         uplinks = self._config.uplink if isinstance(self._config, AgentConfig) else ()
         for number in SIGNALS:
             signal.signal(number, lambda *_: loop.stop())
-        signal.signal(signal.SIGHUP, lambda *_: self._hangup())
+        signal.signal(signal.SIGHUP, lambda *_: loop.hang_up())
         calm_collector(_COLLECT_AFTER)
         self._start_plugins(loop.requests[0])
         self._logger.info(
@@ -323,15 +323,15 @@ class _Program(Hooks):
         self._closing(tick)
         self._stop_plugins(tick)
 
-    def _hangup(self) -> None:
-        self._reload_more()
-        self.reload()
-
     # -- hooks of the loop -------------------------------------------------------------------------
 
     def reload(self) -> None:
         if self._plugins is not None:
             self._plugins.reload()
+
+    def hang_up(self) -> None:
+        self._reload_more()
+        self.reload()
 
     def remember_uplink(self, session: str, token: str) -> None:
         path = os.path.join(self._config.data_dir, "uplink.json")

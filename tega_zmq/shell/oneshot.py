@@ -181,7 +181,8 @@ def _follow(session: Session, command: Command, args: Any, stop: threading.Event
     session.around = session.around._replace(show=show)
     session.on_ended = ended
     session.client.on_state(state_changed)
-    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # Not `stop.set`: a signal may come while this thread is in `wait`, and has the lock that it takes.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         execute(session, command, args)
         while not stop.wait(3600):

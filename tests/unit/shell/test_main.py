@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -282,3 +285,19 @@ def test_a_one_shot_imports_nothing_that_is_heavy() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.endswith("HEAVY []\n")
+
+
+class Signalled(threading.Event):
+    """One that is waited for when the signal comes: by a thread that has its lock."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with self._cond:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+
+def test_a_follower_ends_whenever_the_signal_comes(tega: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(threading, "Event", Signalled)
+    assert tega("sub", "a.b")[0] == 0
+    assert signal.getsignal(signal.SIGTERM) is before
