@@ -392,7 +392,7 @@ def readable(node: Node, root: Root, name: str = "", since: int = 0) -> list[lis
 
 
 def check_whole(node: Node, root: Root, version: int) -> None:
-    """Check that `version` of `root` can be read, and every commit after it.
+    """Check that `version` of `root` can be read, and every commit after it; `ABSENT`: every commit there is.
 
     Raises `Compacted`, which names the oldest version for which that is so, `Deep`, `Elsewhere` and
     `StorageError`.
@@ -402,7 +402,7 @@ def check_whole(node: Node, root: Root, version: int) -> None:
     if not node.settings.history or (root.owner and node.uplink is not None):
         _lacking(node, root, version, SpansOf(version, root.name, root.epoch))
     oldest = readable(node, root, root.name, version)[-1][0]
-    if version < oldest:
+    if max(version, 0) < oldest:
         raise Compacted(
             f"not all commits of {format_path((root.name,))} after version {version} can be read any more;"
             f" from version {oldest} on all are there",

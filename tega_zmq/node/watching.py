@@ -69,7 +69,7 @@ def subscribe(node: Node, session: Session, request: Subscribe | SubscribeRegex)
     node.reply(session, request.id, positions)
     for update, before, after in steps:
         _tell_one(node, subscription, update, before, after, {})
-    if since and not subscription.partial:
+    if since and not steps:  # they tell all that came since, or the subscriber asks again
         catch_up(node, subscription)
 
 
@@ -104,7 +104,7 @@ def _from_past(
         assert root is not None
         assert meant is not None
         version = meant
-    elif root is None or epoch != root.epoch or not 0 <= version < root.oldest:
+    elif root is None or epoch != root.epoch or version < ABSENT or _trees_kept(root, version):
         return since, []
     settled = ((name, root.epoch, version),)
     try:
@@ -134,7 +134,8 @@ def _steps(node: Node, root: Root, version: int) -> list[Step]:
     steps: list[Step] = []
     end = min(root.version, version + PIECE)
     if version < root.oldest:
-        at = past.at_version(node, root, version)
+        nothing = new_root(root.name, "", root.epoch)
+        at = nothing if version == ABSENT else past.at_version(node, root, version)
         for update in past.updates(node, root, version, min(end, root.oldest)):
             after, _ = advanced(at, update, Kept(1, 1))
             steps.append((update._replace(epoch=root.epoch), at.node, after.node))
@@ -309,7 +310,7 @@ def catch_up(node: Node, subscription: ChangeSubscription) -> None:
 
 
 def _trees_kept(root: Root, version: int) -> bool:
-    return version >= root.oldest or (version == -1 and root.oldest == 0)
+    return version >= root.oldest or (version == ABSENT and root.oldest == 0)
 
 
 def _known(root: Root, epoch: str, version: int) -> Any:

@@ -210,14 +210,69 @@ def test_kept_alive_cut_and_stopped(tmp_path: Path) -> None:
 
 
 def test_who_does_not_read_is_given_up(tmp_path: Path) -> None:
-    with site(tmp_path, limits__queue="65536") as bridge:
+    with site(tmp_path, limits__queue="65536", limits__slow="0.5") as bridge:
         noc = bridge.client("noc")
         noc.put("big.x", "")
         with bridge.socket() as slow:
             slow.sendall(b"GET /big/x?watch=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             until(lambda: bridge.serving.bridge.gauges["event_streams"][1]() == 1)
-            for number in range(1000):
+            for number in range(30):
                 noc.put("big.x", f"{number}" + "x" * 300_000)
-                if bridge.serving.bridge.metrics.counts.get("slow_subscribers"):
-                    break
             until(lambda: bridge.serving.bridge.gauges["event_streams"][1]() == 0)
+            assert bridge.serving.bridge.metrics.counts["slow_peers"] == 1
+
+
+def test_who_falls_behind_is_told_all(tmp_path: Path) -> None:
+    with site(tmp_path, limits__queue="65536") as bridge:
+        noc = bridge.client("noc")
+        sizes = [f"{number}-" + "x" * (400_000 if number % 4 else 10) for number in range(40)]
+        for value in sizes[:20]:
+            noc.put("big.x", value)
+        with follow(bridge, "/big/x?watch=1&from_version=-1000") as it:
+            assert [it.told()[0] for _ in range(10)] == [
+                (number, "PUT", "big.x", value) for number, value in enumerate(sizes[:10])
+            ]
+            for value in sizes[20:]:
+                noc.put("big.y", value[:100])  # of which it hears nothing
+                noc.put("big.x", value)
+            heard = [it.told()[0][3] for _ in range(30)]
+            assert heard == sizes[10:]
+            noc.delete("big.x")
+            assert it.told() == [(60, "DELETE", "big.x", sizes[-1])]
+
+
+def test_what_is_quiet_can_be_followed_from_any_version(tmp_path: Path) -> None:
+    with site(tmp_path) as bridge:
+        noc = bridge.client("noc")
+        noc.put("a.quiet", 1)
+        for number in range(150):
+            noc.put("a.loud", number)
+        with follow(bridge, "/a/quiet?watch=1&from_version=0") as it:
+            noc.put("a.quiet", 2)
+            assert it.told() == [(151, "PUT", "a.quiet", 2)]
+        with follow(bridge, "/a/quiet?watch=1", f"{noc.node('a').epoch}-0") as it:
+            noc.put("a.quiet", 3)
+            assert [it.told()[0][3] for _ in range(2)] == [2, 3]
+        with follow(bridge, "/a/quiet?watch=1&from_version=-1000") as it:
+            assert [it.told()[0] for _ in range(3)] == [
+                (0, "PUT", "a.quiet", 1),
+                (151, "PUT", "a.quiet", 2),
+                (152, "PUT", "a.quiet", 3),
+            ]
+
+
+def test_a_root_of_any_size_can_be_followed_and_written(tmp_path: Path) -> None:
+    with site(tmp_path) as bridge:
+        noc = bridge.client("noc")
+        for number in range(16):
+            noc.put(f"large.k{number}", {f"n{each}": "v" * 2000 for each in range(250)})
+        with follow(bridge, "/large/k1/n1?watch=1&from_version=-1") as it:
+            noc.put("large.k1.n1", 2)
+            last = it.told() and it.last
+        with follow(bridge, "/large/k1/n1?watch=1", last) as it:
+            noc.put("large.k1.n1", 3)
+            assert it.told()[0][3] == 3
+        tag = bridge.ask("HEAD", "/large").headers["etag"]
+        assert bridge.ask("PATCH", "/large", {"k0": None}, headers={"If-Match": tag}).status == 200
+        assert bridge.ask("DELETE", "/large", headers={"If-Match": tag}).status == 409
+        assert bridge.ask("DELETE", "/large", headers={"If-Match": "*"}).status == 200

@@ -2,6 +2,8 @@
 
 One event a commit; its id names epoch and version, so that who comes back with `Last-Event-ID` goes on where
 he was, without a gap: the broker sends what lies between, or the answer is 410 if that is not kept any more.
+A stream whose peer reads more slowly than changes come does the same itself: what waits here is bounded, and
+the rest stays at the broker until the peer has it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from aiohttp import web
 from tega_broker.bridge.answers import BadRequest, dump
 from tega_broker.bridge.outbox import Outbox
 from tega_broker.bridge.reading import flag, oids, parse_query, split_target, tega_id_of
+from tega_broker.bridge.rest_data import place
 from tega_broker.bridge.textprotocol import entry
 from tega_zmq.client.results import Change
 from tega_zmq.errors import Compacted, NotFound, TegaError
@@ -23,7 +26,7 @@ from tega_zmq.paths import Path
 
 if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge
-    from tega_zmq.aio import Client
+    from tega_zmq.aio import Client, Subscription
 
 __all__ = ["Streams"]
 
@@ -90,7 +93,7 @@ async def _since(client: Client, path: Path, version: str | None, last: str) -> 
     else:
         return None
     try:
-        node = await client.node(root)
+        _, node = await place(client, root)
         present = node.epoch, node.version
     except NotFound:
         deleted = await _deleted(client, path[0])
@@ -149,10 +152,17 @@ class _Stream:
             "X-Accel-Buffering": "no",
         }
         self.response = web.StreamResponse(headers=headers)
-        self._outbox = Outbox(self.response.write, bridge.limits.queue, self._give_up)
-        self._over = asyncio.Event()
+        self._outbox = Outbox(self.response.write)
+        self._over = False
+        self._behind = False
+        """More waits than may: nothing is taken in until the peer has it."""
+        self._stirred = asyncio.Event()
+        """One of these two came to be true."""
+        self._last: tuple[str, int] | None = None
+        """Epoch and version of the last commit that was told."""
         self._held: list[bytes] | None = []
         """What is to be sent when the answer has begun."""
+        self._held_size = 0
         self._gap = False
         """What lies between is not kept."""
         self._told: list[Change] = []
@@ -163,29 +173,19 @@ class _Stream:
     def end(self, reason: str) -> None:
         """End the stream; the peer is told `reason` in a comment, and comes back by itself."""
         self._outbox.put(f": {reason}\n\n".encode())
-        self._over.set()
+        self._finish()
 
     def _ended(self, error: TegaError) -> None:
         self.end(" ".join(f"{error.code}: {error.message}".split()))
 
-    def _give_up(self, _reason: str) -> None:
-        self._bridge.metrics.count("slow_subscribers")
-        self._over.set()
-        if self._request.transport is not None:
-            self._request.transport.abort()
+    def _finish(self) -> None:
+        self._over = True
+        self._stirred.set()
 
     async def serve(self, client: Client, path: Path, since: tuple[str, int] | None) -> None:
         """Follow `path` from `since` on until it is over. Raises before anything is sent, or not at all."""
         self._from_nothing = since == _NOTHING
-        subscriptions = client._driver.engine.subscriptions
-
-        def add() -> Any:
-            subscribed = subscriptions.to_path(path, "local", self._on_change, on_end=self._ended)
-            if since is not None:
-                subscribed.seen[path[0]] = since
-            return subscribed
-
-        subscription = await client._subscribe(add, None)
+        subscription = await self._follow(client, path, since)
         try:
             if since is not None:
                 await self._look_for_gap(client, path[0], since)
@@ -195,7 +195,14 @@ class _Stream:
             held, self._held = self._held, None
             for frame in held or ():
                 self._outbox.put(frame)
-            await self._wait(client)
+            try:
+                while await self._wait(client):
+                    await subscription.cancel()
+                    if not await self._emptied(client):
+                        break
+                    subscription = await self._follow(client, path, self._last)
+            except TegaError as error:
+                self._ended(error)
             await self._outbox.flush()
             with suppress(ConnectionError, RuntimeError):
                 await self.response.write_eof()
@@ -206,6 +213,18 @@ class _Stream:
             if client.state != "closed":
                 with suppress(NotFound):
                     await subscription.cancel()
+
+    async def _follow(self, client: Client, path: Path, since: tuple[str, int] | None) -> Subscription:
+        subscriptions = client._driver.engine.subscriptions
+
+        def add() -> Any:
+            self._behind = False
+            subscribed = subscriptions.to_path(path, "local", self._on_change, on_end=self._ended)
+            if since is not None:
+                subscribed.seen[path[0]] = since
+            return subscribed
+
+        return await client._subscribe(add, None)
 
     async def _look_for_gap(self, client: Client, root: str, since: tuple[str, int]) -> None:
         """Raise `Compacted` if the broker does not send what lies between.
@@ -225,22 +244,36 @@ class _Stream:
                 oldest=oldest,
             )
 
-    async def _wait(self, client: Client) -> None:
+    async def _wait(self, client: Client) -> bool:
+        """Wait until the peer is behind; false: it is over."""
         loop = asyncio.get_running_loop()
         interval = self._bridge.config.ping
         spoken = loop.time()
-        while not self._over.is_set():
+        while not self._over and not self._is_gone(client):
+            if self._behind:
+                return True
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(_LOOK, interval)):
-                    await self._over.wait()
-            transport = self._request.transport
-            if transport is None or transport.is_closing() or client.state in ("closed", "taken over"):
-                return
+                    await self._stirred.wait()
+            self._stirred.clear()
             if loop.time() - spoken >= interval:
                 spoken = loop.time()
                 self._outbox.put(b": still here\n\n")
+        return False
+
+    async def _emptied(self, client: Client) -> bool:
+        """Wait until the peer has what waits for it; false: it is over. `Bridge` gives up who reads none."""
+        while self._outbox.size and not self._over and not self._is_gone(client):
+            await self._outbox.flush()
+        return not self._over and not self._is_gone(client)
+
+    def _is_gone(self, client: Client) -> bool:
+        transport = self._request.transport
+        return transport is None or transport.is_closing() or client.state in ("closed", "taken over")
 
     def _on_change(self, change: Change) -> None:
+        if self._behind:
+            return
         if change.reset and change.version < 0 and self._from_nothing:
             return  # the root does not exist yet
         if change.reset and not self._from_nothing:
@@ -249,7 +282,7 @@ class _Stream:
                 self._gap = True
                 return
             self._outbox.put(b"event: compacted\ndata: " + dump({"version": change.version}) + b"\n\n")
-            self._over.set()
+            self._finish()
             return
         self._from_nothing = False
         told = self._told
@@ -264,10 +297,21 @@ class _Stream:
             first = told[at]
             same = [change for change in told[at:] if change.version == first.version]
             at += len(same)
+            frame = _event(same)
             if self._held is None:
-                self._outbox.put(_event(same))
+                self._outbox.put(frame)
+                waiting = self._outbox.size
             else:
-                self._held.append(_event(same))
+                self._held.append(frame)
+                waiting = self._held_size = self._held_size + len(frame)
+            last = same[-1]
+            if last.version == last.previous_version:
+                continue  # the rest of the commit is on its way
+            self._last = (last.epoch, last.version)
+            if waiting > self._bridge.limits.queue:
+                self._behind = True
+                self._stirred.set()
+                return
 
 
 def _event(changes: list[Change]) -> bytes:

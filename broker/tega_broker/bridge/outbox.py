@@ -13,19 +13,35 @@ __all__ = ["Outbox", "Rest"]
 _FLUSH: Final = 1.0
 """Seconds that the last frames may take."""
 
+_PATIENCE: Final = 2.0
+"""Seconds that one frame may take while more than the limit waits behind it."""
+
+_AT_ONCE: Final = 16
+"""So many times the limit may wait for a peer that reads: a large commit comes all at once."""
+
 
 class Outbox:
     """Sends frames one after the other; who reads too slowly is given up, and nobody waits for him."""
 
     def __init__(
-        self, send: Callable[[bytes], Coroutine[Any, Any, None]], limit: int, too_slow: Callable[[str], None]
+        self,
+        send: Callable[[bytes], Coroutine[Any, Any, None]],
+        limit: int = 0,
+        too_slow: Callable[[str], None] | None = None,
     ) -> None:
-        """`send` may wait for the peer. `too_slow` is called, once, when more than `limit` bytes wait."""
+        """`send` may wait for the peer.
+
+        `too_slow` is called, once, when more than `limit` bytes wait and the peer has not taken a frame for a
+        while; or many times as many. None: who puts frames looks at `size`.
+        """
         self._send = send
         self._limit = limit
         self._too_slow = too_slow
         self._frames: deque[bytes] = deque()
-        self._size = 0
+        self.size = 0
+        """Bytes that wait."""
+        self._since = 0.0
+        """When the first frame that waits came to be the first."""
         self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._rest: Rest | None = None
@@ -47,14 +63,22 @@ class Outbox:
                 self._closed = True
                 return
             self._rest = Rest(sending, first)
+        loop = asyncio.get_running_loop()
+        if not self._frames:
+            self._since = loop.time()
         self._frames.append(frame)
-        self._size += len(frame)
-        if self._size > self._limit and len(self._frames) > 1:
+        self.size += len(frame)
+        if self._too_slow is not None and self._is_too_slow(loop.time()):
             self._closed = True
             self._frames.clear()
-            self._too_slow(f"too slow: more than {self._limit} bytes wait to be read")
+            self._too_slow(f"too slow: {self.size} bytes wait to be read, more than {self._limit}")
         elif self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = loop.create_task(self._run())
+
+    def _is_too_slow(self, now: float) -> bool:
+        if self.size <= self._limit or len(self._frames) == 1:
+            return False
+        return now - self._since >= _PATIENCE or self.size > self._limit * _AT_ONCE
 
     async def _run(self) -> None:
         frames = self._frames
@@ -67,15 +91,17 @@ class Outbox:
                 if not frames:
                     return
                 frames.popleft()
-                self._size -= len(frame)
+                self.size -= len(frame)
+                self._since = asyncio.get_running_loop().time()
         except (ConnectionError, RuntimeError):  # the connection is gone; who reads from it sees that too
             self._closed = True
             frames.clear()
+            self.size = 0
         finally:
             self._task = None
 
     async def flush(self) -> None:
-        """Wait until everything is sent, or cannot be."""
+        """Wait until everything is sent, or cannot be, but not long."""
         task = self._task
         if task is not None:
             await asyncio.wait((task,), timeout=_FLUSH)

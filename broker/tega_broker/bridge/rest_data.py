@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge
     from tega_zmq.aio import Client
 
-__all__ = ["ROUTES", "committed", "get_large", "tag_of", "value_response", "version_of"]
+__all__ = ["ROUTES", "committed", "get_large", "place", "tag_of", "value_response", "version_of"]
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _TAG = re.compile(r'[ \t]*(?:W/)?"([\x21\x23-\x7e]*)"[ \t]*(?:,|$)')
@@ -105,11 +105,19 @@ async def get_large(bridge: Bridge, asked: Asked) -> web.StreamResponse:
 async def _get_in_parts(
     bridge: Bridge, client: Client, asked: Asked, path: Path, version: Any
 ) -> web.StreamResponse:
-    number, node = as_place(await client._ask(get(path, version, "place"), None))
+    number, node = await place(client, path, version)
     headers = _headers(node)
     if _has(asked, node):
         return web.Response(status=304, headers=headers)
     return await stream(bridge, client, asked.request, path, number, headers)
+
+
+async def place(client: Client, path: Path, version: Any = None) -> tuple[int, NodeView]:
+    """Return which version of its root `version` is, and the node at `path` without its value, however large.
+
+    Raises `NotFound` where nothing is, or handlers alone.
+    """
+    return as_place(await client._ask(get(path, version, "place"), None))
 
 
 def value_response(node: NodeView, body: bytes) -> web.Response:
@@ -179,7 +187,7 @@ async def _expected(bridge: Bridge, path: Path, asked: Asked) -> int | str | Non
     where = format_path(path)
     async with bridge.members.use(asked.tega_id) as client:
         try:
-            node = await client.node(path)
+            _, node = await place(client, path)
         except NotFound:
             raise Collision(
                 f"{where} is not there, and If-Match expects it",

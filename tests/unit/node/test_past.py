@@ -412,6 +412,29 @@ def test_who_comes_back_is_told_from_the_disk_each_commit(lab: Deep, peer: Peer)
     assert told(peer) == [("reset", 9)]
 
 
+@pytest.mark.parametrize("first", ["@", ""])
+def test_who_follows_what_is_quiet_is_told_nothing(lab: Deep, peer: Peer, first: str) -> None:
+    for n in range(10):
+        peer.put("a.m", n)
+    number = peer.start(m.Subscribe, 1, ("a", "n"), "local", (("a", first or epoch(lab), 9),))
+    lab.read()
+    assert peer.answer(number) == [["a", epoch(lab), 9]]
+    assert told(peer) == []
+    peer.put("a.n", 10)
+    assert told(peer) == [(9, 20, 9, 10)]
+
+
+def test_who_follows_from_before_the_first_is_told_all(lab: Deep, peer: Peer) -> None:
+    assert begin(lab, peer, ("a", epoch(lab), -1)) == [["a", epoch(lab), -1]]
+    assert told(peer) == [(-1, 0, 0)] + [(n - 1, n, n - 1, n) for n in range(1, 10)]
+    lab.lost = {0}
+    begin(lab, peer, ("a", epoch(lab), -1))
+    assert told(peer) == [("reset", 9)]
+    peer.put("b.n", 1)
+    peer.ask(m.Subscribe, 2, ("b", "n"), "local", (("b", lab.node.durable.roots["b"].epoch, -1),))
+    assert [each.version for each in peer.take(m.Changed)] == [0]
+
+
 def test_without_a_history_on_the_disk_the_oldest_version_in_memory_is_named() -> None:
     lab = Lab(state=store.empty(Kept(3, 3)))
     peer = lab.join("noc")
