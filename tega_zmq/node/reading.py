@@ -235,6 +235,7 @@ def blame_request(node: Node, session: Session, request: Blame) -> None:
         return
     version = past.reference(node, node.durable, path[0], request.version)
     state = past.recalled(node, node.durable, path[0], version)
+    lookup(state, path, version)
     steps = _blamed(node, state, path, version)
     walking.begin(node, session, request, 0, steps, "ask for parts of it")
 

@@ -63,6 +63,20 @@ def test_the_forms_of_a_read(peer: Peer) -> None:
     assert "form" in str(refused(peer, errors.InvalidValue, m.Get, ("a",), None, "shape", ""))
 
 
+@pytest.mark.parametrize(
+    ("path", "version"), [(("x",), None), (("x",), 0), (("a", "x"), None), (("a", "x"), 0)]
+)
+def test_a_read_of_what_is_not_there_says_so(peer: Peer, path: tuple[str, ...], version: int | None) -> None:
+    peer.put("a", {"b": 1})
+    for form in ("value", "node", "place", "attributes", "oids", "edges"):
+        refused(peer, errors.NotFound, m.Get, path, version, form, "")
+    refused(peer, errors.NotFound, m.Blame, path, version)
+    refused(peer, errors.NotFound, m.Diff, path, version, path, version)
+    if path[0] == "x":
+        refused(peer, errors.NotFound, m.Log, path, 10, None, None, "")
+    assert peer.ask(m.Find, "x", "") == []
+
+
 def test_versions_are_read_by_number_and_from_the_end(peer: Peer) -> None:
     for n in range(3):
         peer.put("a.n", n)
