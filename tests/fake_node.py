@@ -178,7 +178,7 @@ class FakeNode:
             return m.Failure(message.id, "NotFound", f"{text}: nothing stands there", {"path": text})
         value = self.tree[message.path]
         if message.form == "node":
-            return [[value, self.version, False, "e", None]]
+            return [[value, self.version, False, "e", None, False]]
         return [[value, None]]
 
     def on_write(self, _peer: bytes, message: m.Write) -> Any:

@@ -577,10 +577,10 @@ def as_edges(reply: Any) -> Edges:
 def as_node(reply: Any) -> NodeView:
     """Return the reply to a `get` with `form="node"`."""
     try:
-        value, version, ephemeral, epoch, age = reply
+        value, version, ephemeral, epoch, age, handlers = reply
     except (TypeError, ValueError):
         raise _broken("a read", reply) from None
-    return NodeView(value, version, ephemeral, epoch, age)
+    return NodeView(value, version, ephemeral, epoch, age, handlers)
 
 
 def as_place(reply: Any) -> tuple[int, NodeView]:

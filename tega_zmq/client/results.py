@@ -127,9 +127,12 @@ class NodeView(NamedTuple):
     version: int
     """Of its root, at the last change at or below it."""
     ephemeral: bool
+    """An ephemeral node, or part of one; what one brought into being above it is none, and goes with it."""
     epoch: str
     age: float | None
     """Seconds since the replica last heard from the root's owner; None: read at the owner."""
+    handlers: bool = False
+    """Handlers are shown in it, which are not of the tree: they come and go without a new version."""
 
     def _repr_html_(self) -> str:
         from tega_zmq.client import html

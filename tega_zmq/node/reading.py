@@ -34,6 +34,9 @@ SHORT = 2000
 _new = tuple.__new__
 """Makes a named tuple in half the time that its class takes, where every request comes by."""
 
+_AGE = 4
+"""Where the age stands in the form "node"."""
+
 _FORMS = frozenset({"value", "node", "place", "attributes", "oids", "edges"})
 
 
@@ -333,13 +336,14 @@ def _form(
     try:
         found = lookup(state, path, version)
     except NotFound:
-        offered = _with_handlers(node, path, None) if version is None else None
+        offered = _with_handlers(node.handlers.below(path), path, None) if version is None else None
         if not offered or form in ("attributes", "place"):
             raise
         if form == "oids":
             below = offered if type(offered) is dict else {}
             return [[oid, type(each) is dict] for oid, each in below.items()]
-        return [offered, *([store.ABSENT, False, ""] if form == "node" else []), age(node, path[0])]
+        since = age(node, path[0])
+        return [offered, since] if form == "value" else [offered, store.ABSENT, False, "", since, True]
     if form == "value":
         value = found[1]
         kind = type(value)
@@ -368,17 +372,18 @@ def _shown(
     found: TreeNode,
     value: Any,
 ) -> list[Any]:
-    if version is None:
-        value = _with_handlers(node, path, value)
+    offered = node.handlers.below(path) if version is None else []
+    if offered:
+        value = _with_handlers(offered, path, value)
+    since = age(node, path[0])
     if request.form == "value":
-        return [value, age(node, path[0])]
-    root = state.roots[path[0]]
-    return [value, found[0], store.is_ephemeral(state, path, version), root.epoch, age(node, path[0])]
+        return [value, since]
+    is_ephemeral = store.is_ephemeral(state, path, version)
+    return [value, found[0], is_ephemeral, state.roots[path[0]].epoch, since, bool(offered)]
 
 
-def _with_handlers(node: Node, path: Path, value: Any) -> Any:
-    """Return `value` of `path` with the handlers that are offered at and below it."""
-    offered = node.handlers.below(path)
+def _with_handlers(offered: list[tuple[Path, list[Session]]], path: Path, value: Any) -> Any:
+    """Return `value` of `path` with the handlers that are `offered` at and below it."""
     for at, sessions in offered:
         names = [f"%{session.tega_id}.{at[-1]}" for session in sessions]
         shown: Any = names[0] if len(names) == 1 else names
@@ -562,7 +567,7 @@ def _overlaid(node: Node, session: Session, request: Get, answer: Reply | Failur
     except TegaError as error:
         return _failure(request.id, error)
     if request.form != "oids":
-        shown[-1] = root_age
+        shown[_AGE if request.form == "node" else -1] = root_age
     return Reply(request.id, shown)
 
 

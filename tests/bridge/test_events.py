@@ -75,7 +75,22 @@ def test_from_a_version_on_and_then_live(bridge: Site, root: str) -> None:
             "tega_id": "noc-e",
             "backto": 0,
         }
-    with follow(bridge, f"/{root}/n?watch=1&from_version=-2") as it:
+        noc.put(f"{root}.m", 1)
+        noc.rollback(root, 1)
+        it.event()
+    with follow(bridge, f"/{root}/?watch=1&from_version=6") as it:
+        assert it.event()["changes"] == [
+            {
+                "ope": "ROLLBACK",
+                "path": f"{root}.m",
+                "instance": 1,
+                "tega_id": "noc-e",
+                "backto": 1,
+                "deleted": True,
+            },
+            {"ope": "ROLLBACK", "path": f"{root}.n", "instance": 1, "tega_id": "noc-e", "backto": 1},
+        ]
+    with follow(bridge, f"/{root}/n?watch=1&from_version=3") as it:
         assert [it.told()[0][0], it.told()[0][0]] == [4, 5]
 
 

@@ -143,6 +143,63 @@ def test_an_etag_saves_the_body_and_guards_a_write(bridge: Site, root: str) -> N
     assert bridge.ask("PUT", f"/{root}/n", 3, headers={"If-Match": "nonsense"}).status == 400
 
 
+def test_the_etag_stands_for_the_handlers_too(bridge: Site, root: str) -> None:
+    put(bridge, f"/{root}", {"x": 1})
+    bare = bridge.ask("GET", f"/{root}").headers["etag"]
+    one, other = bridge.client(f"{root}-1"), bridge.client(f"{root}-2")
+    one.register(f"{root}.add", lambda: 1)
+    one.register(f"{root}x.add", lambda: 1)
+    shown = bridge.ask("GET", f"/{root}", headers={"If-None-Match": bare})
+    assert (shown.status, shown.json) == (200, {"x": 1, "add": f"%{root}-1.add"})
+    tag = shown.headers["etag"]
+    assert bridge.ask("HEAD", f"/{root}").headers["etag"] == tag
+    assert bridge.ask("GET", f"/{root}", headers={"If-None-Match": tag}).status == 304
+    alone = bridge.ask("GET", f"/{root}x")
+    assert (alone.json, "x-tega-version" in alone.headers) == ({"add": f"%{root}-1.add"}, False)
+    assert bridge.ask("PUT", f"/{root}x", 1, headers={"If-Match": alone.headers["etag"]}).status == 409
+    assert bridge.ask("PUT", f"/{root}x", 1, headers={"If-Match": "*"}).status == 409
+    other.register(f"{root}.add", lambda: 1)
+    assert bridge.ask("GET", f"/{root}", headers={"If-None-Match": tag}).status == 200
+    assert bridge.ask("PUT", f"/{root}/x", 2, headers={"If-Match": "*"}).status == 200
+    assert bridge.ask("PUT", f"/{root}", {"x": 3}, headers={"If-Match": tag}).status == 409
+    tag = bridge.ask("GET", f"/{root}").headers["etag"]
+    assert bridge.ask("PUT", f"/{root}", {"x": 3}, headers={"If-Match": tag}).status == 200
+
+
+def test_guards_that_do_not_agree_are_a_collision(bridge: Site, root: str) -> None:
+    put(bridge, f"/{root}/x", 1)
+    tag = bridge.ask("GET", f"/{root}/x").headers["etag"]
+    for query, headers in (
+        ("?version=0", {"If-Match": '"zzz-7"'}),
+        ("?version=1", {"If-Match": tag}),
+        ("?version=absent", {"If-Match": tag}),
+        ("?version=7", {"If-None-Match": "*"}),
+        ("", {"If-None-Match": "*", "If-Match": tag}),
+    ):
+        answer = bridge.ask("PUT", f"/{root}/x{query}", 2, headers=headers)
+        assert (answer.status, answer.error) == (409, "Collision"), (query, headers)
+    assert bridge.ask("PUT", f"/{root}/x?version=0", 2, headers={"If-Match": tag}).status == 200
+    assert bridge.ask("PUT", f"/{root}/y?version=absent", 2, headers={"If-None-Match": "*"}).status == 200
+
+
+def test_a_message_may_come_with_any_part_of_a_transaction(bridge: Site, root: str) -> None:
+    for number, (begin, write, commit, made) in enumerate(
+        [("", "write", "", "write"), ("begin", "write", "", "begin"), ("", "write", "commit", "commit")]
+    ):
+        txid = bridge.ask("POST", f"/_begin?message={begin}").json["txid"]
+        for method in ("PUT", "PATCH"):
+            assert bridge.ask(method, f"/{root}?txid={txid}&message={write}", {"x": number}).status == 200
+        more = f"&message={commit}" if commit else ""
+        assert bridge.ask("POST", f"/_commit?txid={txid}{more}").status == 200
+        assert bridge.client().log(root, 1)[0].message == made
+
+
+def test_a_patch_makes_nothing_ephemeral(bridge: Site, root: str) -> None:
+    answer = bridge.ask("PATCH", f"/{root}?ephemeral=True&tega_id=nobody", {"x": 1})
+    assert answer.status == 400
+    assert bridge.ask("GET", f"/{root}").status == 404
+
+
 def test_internal_shows_attributes(bridge: Site, root: str) -> None:
     put(bridge, f"/{root}", {"a": 1})
     for flag in ("True", "true", "1"):

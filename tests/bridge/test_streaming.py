@@ -57,6 +57,27 @@ def test_it_comes_in_parts_and_is_whole(large: tuple[Site, Any]) -> None:
     assert bridge.ask("GET", "/big/wide/n7").json == 7, "the connection goes on"
 
 
+def test_handlers_are_shown_in_it(large: tuple[Site, Any]) -> None:
+    bridge, value = large
+    bare = bridge.ask("HEAD", "/big").headers["etag"]
+    device = bridge.client("dev-1")
+    device.register("big.wide.restart", lambda: 1)
+    device.register("big.tools.net.up", lambda: 1)
+    device.register("big.wide.n7", lambda: 1)  # where the tree has something, that is shown
+    shown = bridge.ask("GET", "/big")
+    assert shown.json == value | {
+        "wide": value["wide"] | {"restart": "%dev-1.restart"},
+        "tools": {"net": {"up": "%dev-1.up"}},
+    }
+    tag = shown.headers["etag"]
+    assert tag != bare
+    assert bridge.ask("GET", "/big", headers={"If-None-Match": tag}).status == 304
+    assert bridge.ask("GET", "/big", headers={"If-None-Match": bare}).status == 200
+    assert bridge.ask("GET", "/big?version=0").json.get("tools") is None
+    device.close()
+    assert bridge.ask("GET", "/big").json == value
+
+
 def test_it_is_all_of_one_version(large: tuple[Site, Any]) -> None:
     bridge, value = large
     before = bridge.client().node("big.empty").version
@@ -78,7 +99,7 @@ def test_a_version_that_is_a_name_is_the_same_one_to_the_end(
     whole = streaming._object
 
     async def moving(*arguments: Any) -> Any:
-        asked.append(arguments[-1])
+        asked.append(arguments[3])
         async for part in whole(*arguments):
             yield part
 

@@ -187,7 +187,7 @@ class _Read(_Asking):
         try:
             node = as_node(reply)
             body = dump_sorted(node.value)
-            if len(body) >= PACK_FROM:
+            if len(body) >= PACK_FROM or node.handlers:
                 self.hand_over(value_response(node, body))
                 return
         except Exception as error:  # noqa: BLE001  # as in `begin`

@@ -413,9 +413,12 @@ class Transactions:
         self._open[txid] = (found[0], self._now())
         return found[0]
 
-    async def run(self, txid: str, what: Callable[[Any], Awaitable[Any]], *, ends: bool = False) -> Any:
+    async def run(
+        self, txid: str, what: Callable[[Any], Awaitable[Any]], message: str = "", *, ends: bool = False
+    ) -> Any:
         """Return `await what(transaction)`. Raises `TransactionExpired`, also when the broker says so.
 
+        `message` is that of the commit, if neither the begin, nor a call before, nor the commit has another.
         `ends`: the transaction is over then, unless the broker could not be asked. Raises `Disconnected` if
         the broker is away.
         """
@@ -428,7 +431,9 @@ class Transactions:
             except Disconnected:
                 self.find(txid)  # raises if its session ended meanwhile
                 raise
-            return await self._run(txid, what(transaction), ends)
+            answer = await self._run(txid, what(transaction), ends)
+            transaction._message = transaction._message or message
+            return answer
         finally:
             if member is not None:
                 self._members._leave(member)

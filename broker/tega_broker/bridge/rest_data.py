@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from aiohttp import web
 
 from tega_broker.bridge.answers import BadRequest, dump_sorted, json_response
 from tega_broker.bridge.reading import Query, flag, message_of, oids, parse_body, read_body, regex_of, word
-from tega_broker.bridge.streaming import stream
+from tega_broker.bridge.streaming import offered_below, stream
 from tega_broker.bridge.table import DATA, Asked, Route
 from tega_zmq.client.requests import Ready, as_place, get, to_value
 from tega_zmq.client.results import Committed, NodeView
@@ -67,9 +68,13 @@ def _tags(header: str) -> list[str]:
     return found
 
 
-def tag_of(node: NodeView) -> str:
-    """Return the entity tag of `node`, without quotes."""
-    return f"{node.epoch}-{node.version}"
+def tag_of(node: NodeView, shown: bytes = b"") -> str:
+    """Return the entity tag of `node`, without quotes; `shown` is its body, if handlers are shown in it.
+
+    They come and go without a new version, and may stand where the tree has nothing.
+    """
+    version = f"{node.epoch}-{node.version}" if node.epoch else "handlers"
+    return f"{version}-{crc32(shown):08x}" if node.handlers else version
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -90,10 +95,10 @@ async def _get(bridge: Bridge, asked: Asked) -> web.StreamResponse:
             node = await _read(client.node(path, version=version), version)
         except TooLarge:
             return await _get_in_parts(bridge, client, asked, path, version)
-    headers = _headers(node)
-    if _has(asked, node):
-        return web.Response(status=304, headers=headers)
-    return value_response(node, dump_sorted(node.value))
+    body = dump_sorted(node.value)
+    if _has(asked, tag_of(node, body)):
+        return web.Response(status=304, headers=_headers(node, body))
+    return value_response(node, body)
 
 
 async def get_large(bridge: Bridge, asked: Asked) -> web.StreamResponse:
@@ -106,10 +111,13 @@ async def _get_in_parts(
     bridge: Bridge, client: Client, asked: Asked, path: Path, version: Any
 ) -> web.StreamResponse:
     number, node = await place(client, path, version)
-    headers = _headers(node)
-    if _has(asked, node):
+    offered = await offered_below(client, path) if version is None else {}
+    shown = dump_sorted(offered)
+    node = node._replace(handlers=bool(offered))
+    headers = _headers(node, shown)
+    if _has(asked, tag_of(node, shown)):
         return web.Response(status=304, headers=headers)
-    return await stream(bridge, client, asked.request, path, number, headers)
+    return await stream(bridge, client, asked.request, path, number, headers, offered)
 
 
 async def place(client: Client, path: Path, version: Any = None) -> tuple[int, NodeView]:
@@ -122,24 +130,27 @@ async def place(client: Client, path: Path, version: Any = None) -> tuple[int, N
 
 def value_response(node: NodeView, body: bytes) -> web.Response:
     """Return the answer with the value of `node`, which is `body`."""
-    return web.Response(body=body, headers=_headers(node), content_type=_JSON)
+    return web.Response(body=body, headers=_headers(node, body), content_type=_JSON)
 
 
-def _headers(node: NodeView) -> dict[str, str]:
-    """The headers of an answer with the value of `node`."""
-    headers = {"ETag": f'"{tag_of(node)}"', "X-Tega-Version": str(node.version), "Cache-Control": "no-cache"}
+def _headers(node: NodeView, body: bytes) -> dict[str, str]:
+    """The headers of an answer with the value of `node`, which is `body`."""
+    headers = {"ETag": f'"{tag_of(node, body)}"'}
+    if node.epoch:
+        headers["X-Tega-Version"] = str(node.version)
+    headers["Cache-Control"] = "no-cache"
     if node.age is not None:
         headers["Age"] = str(int(node.age))
     return headers
 
 
-def _has(asked: Asked, node: NodeView) -> bool:
-    """Whether who asks has the value of `node` already, as If-None-Match says. Raises `BadRequest`."""
+def _has(asked: Asked, tag: str) -> bool:
+    """Whether who asks has what `tag` stands for already, as If-None-Match says. Raises `BadRequest`."""
     wanted = asked.request.headers.get("If-None-Match")
     if wanted is None:
         return False
     tags = _tags(wanted)
-    return tag_of(node) in tags or tags == ["*"]
+    return tag in tags or tags == ["*"]
 
 
 async def _read(reading: Any, version: Any) -> Any:
@@ -171,16 +182,33 @@ async def _find(bridge: Bridge, asked: Asked) -> web.Response:
 
 
 async def _expected(bridge: Bridge, path: Path, asked: Asked) -> int | str | None:
-    """The version that a write expects, by the parameter `version` or the headers If-Match, If-None-Match."""
+    """The version that a write expects, by the parameter `version` or the headers If-Match, If-None-Match.
+
+    Raises `Collision` if they do not agree, and `BadRequest`.
+    """
     headers = asked.request.headers
     match, none = headers.get("If-Match"), headers.get("If-None-Match")
-    expected = expected_of(asked.query)
+    expected = [expected_of(asked.query)]
     if none is not None:
         if none.strip() != "*":
             raise BadRequest('a write takes If-None-Match: * only, for "absent"')
-        return "absent"
-    if match is None or expected is not None:
-        return expected
+        expected.append("absent")
+    if match is not None:
+        expected.append(await _matched(bridge, path, asked, match))
+    given = list(dict.fromkeys(each for each in expected if each is not None))
+    if len(given) > 1:
+        where = format_path(path)
+        raise Collision(
+            f"{where} cannot be {' and '.join(str(each) for each in given)} at the same time",
+            path=where,
+            expected=str(given[0]),
+            actual=str(given[1]),
+        )
+    return given[0] if given else None
+
+
+async def _matched(bridge: Bridge, path: Path, asked: Asked, match: str) -> int:
+    """Return the version of the node at `path` that `match`, an If-Match, lists. Raises `Collision`."""
     tags = _tags(match)
     if len(tags) == 1 and _VERSION.fullmatch(tags[0]):
         return int(tags[0])
@@ -195,7 +223,9 @@ async def _expected(bridge: Bridge, path: Path, asked: Asked) -> int | str | Non
                 expected=match[:80],
                 actual="absent",
             ) from None
-    if tags == ["*"] or tag_of(node) in tags or str(node.version) in tags:
+    # A tag may go on with what stands for handlers: they are no part of what is written.
+    versions = ["-".join(tag.split("-")[:2]) for tag in tags]
+    if tags == ["*"] or tag_of(node) in versions or str(node.version) in tags:
         return node.version
     raise Collision(
         f"{where} is at version {node.version} of epoch {node.epoch}, not at {match[:80]}",
@@ -212,7 +242,7 @@ def _ready(path: Path, value: Any) -> Ready:
 async def _put(bridge: Bridge, asked: Asked) -> web.Response:
     path = oids(asked.path)
     query = asked.query
-    txid = word(query, "txid")
+    txid, message = word(query, "txid"), message_of(query)
     ephemeral = flag(query, "ephemeral")
     body = await read_body(asked.request, bridge.limits.body, bridge.limits.slow)
     value = await parse_body(body, None if ephemeral else partial(_ready, path))
@@ -220,11 +250,11 @@ async def _put(bridge: Bridge, asked: Asked) -> web.Response:
         return await _put_ephemeral(bridge, asked, path, value)
     if txid is not None:
         expected = await _expected(bridge, path, asked)
-        await bridge.transactions.run(txid, lambda tx: tx.put(path, value, version=expected))
+        await bridge.transactions.run(txid, lambda tx: tx.put(path, value, version=expected), message)
         return json_response({"txid": txid})
     expected = await _expected(bridge, path, asked)
     async with bridge.members.use(asked.tega_id) as client:
-        return committed(await client.put(path, value, version=expected, message=message_of(query)))
+        return committed(await client.put(path, value, version=expected, message=message))
 
 
 async def _put_ephemeral(bridge: Bridge, asked: Asked, path: Path, value: Any) -> web.Response:
@@ -250,37 +280,39 @@ async def _put_ephemeral(bridge: Bridge, asked: Asked, path: Path, value: Any) -
 async def _patch(bridge: Bridge, asked: Asked) -> web.Response:
     path = oids(asked.path)
     query = asked.query
-    txid = word(query, "txid")
+    txid, message = word(query, "txid"), message_of(query)
     body = await read_body(asked.request, bridge.limits.body, bridge.limits.slow)
     if not body and bridge.members.live(asked.tega_id) is not None:
         # The first tega's Go driver: an empty PATCH makes the node that stands there ephemeral.
         async with bridge.members.use(asked.tega_id) as client:
             value = await client.get(path)
         return await _put_ephemeral(bridge, asked, path, value)
+    if flag(query, "ephemeral"):
+        raise BadRequest("a PATCH makes nothing ephemeral, but one without a body what stands there; use PUT")
     value = await parse_body(body, partial(_ready, path))
     if txid is not None:
         expected = await _expected(bridge, path, asked)
-        await bridge.transactions.run(txid, lambda tx: tx.patch(path, value, version=expected))
+        await bridge.transactions.run(txid, lambda tx: tx.patch(path, value, version=expected), message)
         return json_response({"txid": txid})
     expected = await _expected(bridge, path, asked)
     async with bridge.members.use(asked.tega_id) as client:
-        return committed(await client.patch(path, value, version=expected, message=message_of(query)))
+        return committed(await client.patch(path, value, version=expected, message=message))
 
 
 async def _delete(bridge: Bridge, asked: Asked) -> web.Response:
     path = oids(asked.path)
     query = asked.query
-    txid = word(query, "txid")
+    txid, message = word(query, "txid"), message_of(query)
     if txid is not None:
         expected = await _expected(bridge, path, asked)
-        await bridge.transactions.run(txid, lambda tx: tx.delete(path, version=expected))
+        await bridge.transactions.run(txid, lambda tx: tx.delete(path, version=expected), message)
         return json_response({"txid": txid})
     live = bridge.members.live(asked.tega_id)
     if live is not None and await live.withdraw(path):
         return json_response({"revision": 0, "versions": {}})
     expected = await _expected(bridge, path, asked)
     async with bridge.members.use(asked.tega_id) as client:
-        return committed(await client.delete(path, version=expected, message=message_of(query)))
+        return committed(await client.delete(path, version=expected, message=message))
 
 
 _VALUE: dict[str, Any] = {"$ref": "#/components/schemas/Value"}

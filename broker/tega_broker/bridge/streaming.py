@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
 from tega_broker.bridge.answers import dump, dump_sorted, wants_gzip
 from tega_zmq.errors import TegaError, TooLarge
-from tega_zmq.paths import Path, format_path
+from tega_zmq.paths import Path, format_path, parse
 
 if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge
     from tega_zmq.aio import Client
 
-__all__ = ["stream"]
+__all__ = ["offered_below", "stream"]
 
 _AT_ONCE: Final = 32
 """Nodes that are asked for at a time."""
@@ -33,8 +33,11 @@ async def stream(
     path: Path,
     version: int,
     headers: Mapping[str, str],
+    offered: Any,
 ) -> web.StreamResponse:
     """Answer with the value at `path` as of `version`, a number that stands for the same one all the time.
+
+    `offered` is shown in it, see `offered_below`.
 
     Raises what a read may raise, until the answer has begun; if its version is dropped after that, the
     connection ends.
@@ -55,7 +58,7 @@ async def stream(
         return response
     try:
         gathered = bytearray()
-        async for part in _object(client, path, [oid for oid, _ in oids], version):
+        async for part in _object(client, path, [oid for oid, _ in oids], version, offered):
             gathered += part
             if len(gathered) >= _CHUNK:
                 await response.write(packer.compress(gathered) if packer else bytes(gathered))
@@ -72,24 +75,59 @@ async def stream(
     return response
 
 
-async def _object(client: Client, path: Path, oids: list[str], version: int) -> AsyncIterator[bytes]:
-    """Yield the container at `path`, whose `oids` are known, as JSON, in parts."""
+async def _object(
+    client: Client, path: Path, oids: list[str], version: int, offered: Any
+) -> AsyncIterator[bytes]:
+    """Yield the container at `path`, whose `oids` are known, as JSON, in parts, with what is `offered`."""
     mark = b"{"
-    oids = sorted(oids)
+    there = set(oids)
+    oids = sorted(there | (offered.keys() if isinstance(offered, dict) else set()))
     for at in range(0, len(oids), _AT_ONCE):
         below = [(*path, oid) for oid in oids[at : at + _AT_ONCE]]
         values = await asyncio.gather(
-            *(client.get(each, version=version) for each in below), return_exceptions=True
+            *(client.get(each, version=version) for each in below if each[-1] in there),
+            return_exceptions=True,
         )
-        for child, value in zip(below, values, strict=True):
-            yield mark + dump(child[-1]) + b":"
+        found = iter(values)
+        for child in below:
+            oid = child[-1]
+            handlers = offered.get(oid) if isinstance(offered, dict) else None
+            value = next(found) if oid in there else handlers
+            yield mark + dump(oid) + b":"
             mark = b","
             if isinstance(value, TooLarge):
                 inner = [oid for oid, _ in await client.oids(child, version=version)]
-                async for part in _object(client, child, inner, version):
+                async for part in _object(client, child, inner, version, handlers):
                     yield part
             elif isinstance(value, BaseException):
                 raise value
             else:
-                yield dump_sorted(value)
+                yield dump_sorted(_merged(value, handlers))
     yield b"}" if oids else b"{}"
+
+
+async def offered_below(client: Client, path: Path) -> Any:
+    """Return the handlers below `path` as a read shows them, a tree of dicts; empty if there are none."""
+    tree: dict[str, Any] = {}
+    for text, names in (await client.inspect("handlers")).items():
+        at = parse(text)
+        if len(at) <= len(path) or at[: len(path)] != path:
+            continue
+        place = tree
+        for oid in at[len(path) : -1]:
+            below = place.setdefault(oid, {})
+            if not isinstance(below, dict):
+                break
+            place = below
+        else:
+            place.setdefault(at[-1], names[0] if len(names) == 1 else names)
+    return tree
+
+
+def _merged(value: Any, handlers: Any) -> Any:
+    """Return `value` with `handlers` where the tree has nothing."""
+    if value is None or handlers is None:
+        return handlers if value is None else value
+    if not isinstance(value, dict) or not isinstance(handlers, dict):
+        return value
+    return value | {oid: _merged(value.get(oid), each) for oid, each in handlers.items()}

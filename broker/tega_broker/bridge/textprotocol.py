@@ -190,7 +190,10 @@ def acknowledge(server: str) -> bytes:
 
 
 def entry(change: Change) -> dict[str, Any]:
-    """Return one change as an entry of NOTIFY: a delete with the old value, a rollback with `backto`."""
+    """Return one change as an entry of NOTIFY: a delete with the old value, a rollback with `backto`.
+
+    What a rollback takes away has the old value too, and says that it was deleted.
+    """
     if change.backto is not None:
         ope = "ROLLBACK"
     else:
@@ -203,6 +206,8 @@ def entry(change: Change) -> dict[str, Any]:
     }
     if change.backto is not None:
         made["backto"] = change.backto
+        if change.deleted:
+            made["deleted"] = True
     return made
 
 

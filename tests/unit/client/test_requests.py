@@ -186,7 +186,7 @@ def test_other_requests() -> None:
 
 def test_results() -> None:
     assert requests.as_value([None, None]) is None
-    assert requests.as_node([1, 2, True, "e", None]) == (1, 2, True, "e", None)
+    assert requests.as_node([1, 2, True, "e", None, False]) == (1, 2, True, "e", None, False)
     committed = requests.as_committed([5, [["a", 3]]])
     assert (committed.revision, committed.versions, committed.version) == (5, {"a": 3}, 3)
     assert requests.as_committed([5, [["a", 3], ["b", 1]]]).version is None

@@ -36,7 +36,7 @@ def refused(peer: Peer, error: type[errors.TegaError], cls: type[Any], *fields: 
 def test_the_forms_of_a_read(peer: Peer) -> None:
     peer.put("a", {"b": {"c": 1}, "d": [1]})
     assert peer.ask(m.Get, ("a",), None, "value", "") == [{"b": {"c": 1}, "d": [1]}, None]
-    value, version, ephemeral, epoch, age = peer.ask(m.Get, ("a", "b"), None, "node", "")
+    value, version, ephemeral, epoch, age, _ = peer.ask(m.Get, ("a", "b"), None, "node", "")
     assert (value, version, ephemeral, age) == ({"c": 1}, 0, False, None) and epoch
     assert sorted(peer.ask(m.Get, ("a",), None, "oids", "")) == [["b", True], ["d", False]]
     assert peer.ask(m.Get, ("a", "d"), None, "oids", "") == []
@@ -126,7 +126,7 @@ def test_handlers_are_shown_in_place(lab: Lab, peer: Peer) -> None:
     assert peer.get("ops.net.restart") == ["%noc.restart", "%other.restart"]
     peer.ask(m.Register, ("tools", "add"))
     assert peer.get("tools") == {"add": "%noc.add"}
-    assert peer.ask(m.Get, ("tools",), None, "node", "")[:3] == [{"add": "%noc.add"}, -1, False]
+    assert peer.ask(m.Get, ("tools",), None, "node", "") == [{"add": "%noc.add"}, -1, False, "", None, True]
     assert peer.ask(m.Get, ("tools",), None, "oids", "") == [["add", False]]
     refused(peer, errors.NotFound, m.Get, ("tools",), None, "attributes", "")
     refused(peer, errors.NotFound, m.Get, ("tools",), 0, "value", "")
