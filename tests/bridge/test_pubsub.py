@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as web_socket
 
+from tega_broker.bridge import pubsub
 from tega_zmq import errors
 from tests.bridgekit import Site, site, url_of
 from tests.processes import until
@@ -189,6 +190,43 @@ def test_ephemeral_nodes_and_handlers(bridge: Site, root: str) -> None:
     until(lambda: noc.get(f"{root}.joe", default=None) is None)
     with pytest.raises(errors.NoHandler):
         noc.call(f"{root}.add")
+
+
+def calling(bridge: Site, path: str) -> socket.socket:
+    """A connection that a call was made on; nobody reads its answer."""
+    made = bridge.socket()
+    head = f"POST /_rpc?path={path}&timeout=3600 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    made.sendall(head.encode())
+    return made
+
+
+def test_calls_end_when_their_callers_hang_up(
+    bridge: Site, root: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pubsub, "_MAX_CALLS", 3)
+    looker, counts = bridge.client("looker"), bridge.serving.bridge.metrics.counts
+    before = counts.get("hang_ups", 0)
+    path = f"{root}.add"
+    with talk(bridge, "joe") as joe:
+        offer = f"/{root}/add/?tega_id=joe&ephemeral=True"
+        assert bridge.ask("PUT", offer, "%joe.add").status == 200
+        for _ in range(2):
+            callers = [calling(bridge, path) for _ in range(3)]
+            numbers = [joe.hear()[0].split(" ")[1] for _ in callers]
+            assert looker.inspect("status")["calls"] == 3
+            busy = bridge.ask("POST", f"/_rpc?path={path}")
+            assert (busy.status, busy.error, busy.json["type"]) == (429, "HandlerError", "Busy")
+            assert busy.headers["retry-after"] == "1"
+            for caller in callers:
+                caller.close()
+            until(lambda: looker.inspect("status")["calls"] == 0)
+            joe.say(f"RESPONSE {numbers[0]} RPC the-bridge", {"result": "nobody waits"})
+        with calling(bridge, path) as caller:
+            number = joe.hear()[0].split(" ")[1]
+            joe.say(f"RESPONSE {number} RPC the-bridge", {"result": 7})
+            assert caller.recv(65536).endswith(b'{"result":7}')
+    assert counts["hang_ups"] == before + 6
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_another_session_takes_over(bridge: Site) -> None:

@@ -95,6 +95,8 @@ class TooMany(Refusal):
 
 def status_of(error: TegaError) -> int:
     """Return the status that tells `error`. What has none of its own is 503: it may pass."""
+    if isinstance(error, errors.HandlerError) and error.type == "Busy":
+        return 429  # no handler was asked
     return _STATUSES.get(type(error), 503)
 
 
@@ -147,7 +149,7 @@ def error_response(error: TegaError | Refusal) -> web.Response:
         return response
     code, message, fields = errors.encode(error)
     status = status_of(error)
-    headers = {"Retry-After": "1"} if status == 503 else None
+    headers = {"Retry-After": "1"} if status in (429, 503) else None
     return json_response({"error": code, "message": message, **fields}, status, headers)
 
 

@@ -7,6 +7,8 @@ versions of it the straight way is there.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -34,6 +36,25 @@ class Request(web.BaseRequest):
     handed: direct.Handed | None = None
     """What is known of it, if it was begun on the straight way."""
 
+    @contextmanager
+    def given_up_with_peer(self) -> Iterator[None]:
+        """What the block awaits is cancelled when the peer hangs up, `ConnectionResetError` raised then."""
+        connection = self.protocol
+        task = asyncio.current_task()
+        assert isinstance(connection, Connection)
+        assert task is not None
+        if self.transport is None:
+            raise ConnectionResetError("the peer hung up")
+        connection.dependent = task
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not connection.lost or task.uncancel() > 0:
+                raise  # somebody else cancelled it
+            raise ConnectionResetError("the peer hung up") from None
+        finally:
+            connection.dependent = None
+
 
 class Connection(RequestHandler):
     """One connection, counted; what is no HTTP is answered as all else is.
@@ -43,7 +64,10 @@ class Connection(RequestHandler):
     so that nothing that comes wakes it.
     """
 
-    __slots__ = ("_bridge", "_counted", "_handed", "_patience", "_sleeper", "_unread", "address", "here")
+    __slots__ = (
+        *("_bridge", "_counted", "_handed", "_patience", "_sleeper", "_unread"),
+        *("address", "dependent", "here", "lost"),
+    )
 
     def __init__(self, bridge: Bridge, server: web.Server, address: str, **options: Any) -> None:
         super().__init__(server, **options)
@@ -53,6 +77,9 @@ class Connection(RequestHandler):
         """Of the peer."""
         self.here = ""
         """The address of this machine that it came to."""
+        self.dependent: asyncio.Task[Any] | None = None
+        """What is cancelled when the connection is lost."""
+        self.lost = False
         self._sleeper: asyncio.Future[None] | None = None
         self._unread = False
         """The body of the request that goes the straight way has not come yet."""
@@ -87,6 +114,9 @@ class Connection(RequestHandler):
             self._unread = False
             self._bridge.metrics.count("hang_ups")
             self._waiter, self._sleeper = self._sleeper, None  # which this cancels
+        self.lost = True
+        if self.dependent is not None:
+            self.dependent.cancel()
         super().connection_lost(error)
 
     # -- the straight way --------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def _of_bridge(bridge: Bridge, out: Exposition) -> None:
 _COUNTS = {
     "bad_requests": "Requests that were no HTTP.",
     "connections_refused": "Connections that were not taken, since too many were open.",
-    "hang_ups": "Requests whose peer was gone before they came in full.",
+    "hang_ups": "Requests whose peer was gone before they came in full, or before the call they made ended.",
     "messages_unsaid": "Messages that /_pubsub cannot tell: their channel has spaces or control characters.",
     "slow_peers": "Connections that were given up, since their peer did not read.",
     "slow_subscribers": "Followers of changes that were given up, since they did not read.",

@@ -44,6 +44,10 @@ class RemoteError(Exception):
     """A handler behind the WebSocket failed."""
 
 
+class Busy(Exception):
+    """Too many calls wait for a handler behind the WebSocket; other clients of the broker say the same."""
+
+
 class _Sessions:
     """All WebSockets of the text protocol."""
 
@@ -307,7 +311,7 @@ class _Session:
 
     async def _ask(self, path: str, call: Invoke) -> Any:
         if len(self._calls) >= _MAX_CALLS:
-            raise RemoteError(f"{_MAX_CALLS} calls wait for {self._tega_id} already")
+            raise Busy(f"{_MAX_CALLS} calls wait for {self._tega_id} already")
         self._last_call += 1
         number = self._last_call
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

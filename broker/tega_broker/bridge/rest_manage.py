@@ -314,7 +314,8 @@ async def _rpc(bridge: Bridge, asked: Asked) -> web.Response:
     body = await read_body(asked.request, bridge.limits.body, bridge.limits.slow)
     args, kwargs = await parse_body(body or b"{}", _arguments)
     async with bridge.members.use(asked.tega_id) as client:
-        result = await bridge.call(client, path, args, kwargs, seconds)
+        with asked.request.given_up_with_peer():  # else it keeps the handler busy until its deadline
+            result = await bridge.call(client, path, args, kwargs, seconds)
     return json_response({"result": result})
 
 

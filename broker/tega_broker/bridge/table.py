@@ -11,6 +11,7 @@ from tega_broker.bridge.reading import MAX_MESSAGE, Query, tega_id_of
 
 if TYPE_CHECKING:
     from tega_broker.bridge.app import Bridge
+    from tega_broker.bridge.connection import Request
 
 __all__ = ["DATA", "PARAMETERS", "Asked", "Handler", "Parameter", "Route"]
 
@@ -21,7 +22,7 @@ DATA = "/{path}"
 class Asked(NamedTuple):
     """One request, as the handlers of REST get it."""
 
-    request: web.BaseRequest
+    request: Request
     path: str
     """Of the URL, percent-encoded."""
     query: Query
