@@ -6,8 +6,10 @@ import gzip
 import http.client
 import json
 import os
+import re
 import resource
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -44,6 +46,13 @@ def answer_of(peer: socket.socket) -> tuple[int, bytes]:
     if not got:
         return 0, b""
     return int(got.split(b" ", 2)[1]), got
+
+
+def asking(bridge: Site, behind: int = 0) -> bool:
+    """Whether a request is being answered that has so many `behind` it on its connection."""
+    server = bridge.serving.bridge._server
+    assert server is not None
+    return any(each._current_request and len(each._messages) == behind for each in server.connections)
 
 
 def memory() -> int:
@@ -99,6 +108,40 @@ def test_a_body_in_endless_chunks_is_refused_when_it_is_too_much(strict: Site) -
             while True:
                 peer.sendall(b"4000\r\n" + b"1" * 0x4000 + b"\r\n")
     assert strict.ask("GET", "/a").status == 404
+
+
+def test_a_broken_chunk_is_bad_at_once(bridge: Site, caplog: pytest.LogCaptureFixture) -> None:
+    for first in (b"", b"1\r\n1\r\n"):
+        with bridge.socket() as peer:
+            peer.sendall(
+                b"PUT /a/c HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + first
+            )
+            until(lambda: asking(bridge))
+            peer.sendall(b"zz\r\n1\r\n")
+            status, rest = answer_of(peer)
+        assert status == 400 and b"the body is broken: " in rest and b"Connection: close" in rest
+        assert rest.count(b"HTTP/1.1 ") == 1
+    assert bridge.ask("GET", "/a/c").status == 404
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(("second", "status"), [(b"PUT /a/c", b"400"), (b"GET /_roots", b"200")])
+def test_a_broken_chunk_of_a_request_behind_another_one(bridge: Site, second: bytes, status: bytes) -> None:
+    """Whether its body is read or not: there is one answer to each, then the end."""
+    held, client = threading.Event(), bridge.client()
+    client.register("abuse.hold", held.wait)
+    with bridge.socket() as peer:
+        peer.sendall(b"POST /_rpc?path=abuse.hold HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        until(lambda: client.inspect("status")["calls"] == 1)
+        peer.sendall(second + b" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        until(lambda: asking(bridge, behind=1))
+        peer.sendall(b"zz\r\n1\r\n")
+        until(lambda: asking(bridge, behind=2))
+        held.set()
+        _, rest = answer_of(peer)
+    client.unregister("abuse.hold")
+    assert re.findall(rb"HTTP/1.1 (\d+)", rest) == [b"200", status]
+    assert rest.count(b"Connection: close") == 1
 
 
 @pytest.mark.parametrize("packed", ["gzip", "deflate"])

@@ -246,6 +246,8 @@ class Bridge:
             response = answers.error_response(
                 Refusal(503, "TegaError", f"the bridge could not do this: {type(error).__name__}")
             )
+        if request.content.exception() is not None:
+            response.force_close()  # what follows a broken body cannot be understood
         if not response.prepared:
             self.finish(request, response)
             if isinstance(response, web.Response):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from tega_broker.bridge import answers, direct
@@ -126,6 +127,8 @@ class Connection(RequestHandler):
         sleeper = self._waiter
         if sleeper is None or sleeper.done() or not direct.STRAIGHT:
             super().data_received(data)
+            if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+                self._break_body(self._messages[-1][0].message or "")
             if self._unread and self._messages[0][1].is_eof():
                 self._unread = False
                 self._begin()
@@ -211,6 +214,21 @@ class Connection(RequestHandler):
                 self._keepalive_handle = self._loop.call_at(at, self._process_keepalive)
 
     # -- what is no HTTP ---------------------------------------------------------------------------
+
+    def _break_body(self, why: str) -> None:
+        """What came last was no HTTP: if a body was coming, tell so who reads it.
+
+        The parser that is written in C tells nobody but `data_received`.
+        """
+        if len(self._messages) > 1:
+            body = self._messages[-2][1]
+        elif self._current_request is not None:
+            body = self._current_request.content
+        else:
+            return
+        if not body.is_eof():
+            body.set_exception(web.RequestPayloadError(why))
+            body.feed_eof()  # `start` is not to wait for the rest
 
     def handle_error(
         self,

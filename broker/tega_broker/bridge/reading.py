@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from tega_broker.bridge.answers import BadRequest, Refusal
 from tega_zmq.errors import InvalidPath, InvalidValue
@@ -149,7 +150,7 @@ def tega_id_of(query: Query) -> str:
 
 
 async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> bytes:
-    """Return the body of `request`, unpacked. Raises `Refusal` for one that is too large or too slow."""
+    """Return the body of `request`, unpacked. Raises `Refusal` if it is too large, too slow or broken."""
     content = request.content
     headers = request.headers
     length = request.content_length
@@ -157,12 +158,16 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
         raise _too_large(length, limit)
     if headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    if content.is_eof():
-        body = content.read_nowait(-1)
-        if len(body) > limit:
-            raise _too_large(len(body), limit)
-    else:
-        body = await _gather(request, limit, seconds)
+    try:
+        if content.is_eof():
+            body = content.read_nowait(-1)
+            if len(body) > limit:
+                raise _too_large(len(body), limit)
+        else:
+            body = await _gather(request, limit, seconds)
+    except (web.RequestPayloadError, HttpProcessingError) as error:  # of aiohttp's parser in C, in Python
+        why = " ".join(str(error).split())
+        raise Refusal(400, "InvalidValue", f"the body is broken: {why}"[:300], close=True) from None
     packed = headers.get("Content-Encoding", "identity").strip().lower()
     if packed in ("identity", ""):
         return body
@@ -184,8 +189,6 @@ async def _gather(request: web.BaseRequest, limit: int, seconds: float) -> bytes
         raise Refusal(
             408, "Timeout", f"the body did not come within {seconds:g} seconds", close=True
         ) from None
-    except web.RequestPayloadError as error:
-        raise Refusal(400, "InvalidValue", f"the body is broken: {error}"[:300], close=True) from None
 
 
 def _too_large(size: int, limit: int) -> Refusal:
