@@ -3,11 +3,15 @@
 One file for each (plugin, method, path) in one folder:
 
     4 bytes   CRC-32 of the rest, big-endian
-    the rest  msgpack map: format 1, plugin, method, path, epoch, version, present, value
+    the rest  msgpack map: format 1 or 2, plugin, method, path, epoch, version, present, value
+
+Format 2 says that the method was called since, with another value, and is not known to have returned: what
+the device has is unknown. It is written before each call, format 1 after it. A program that knows only
+format 1 takes the other for damaged, and calls the method.
 
 A file is written beside its place, synced, renamed, and the folder synced: after a power cut there is the old
-one or the new one. A file that cannot be read counts as none; then the method is called once more, which is
-the safe side.
+one or the new one. One that is damaged, or empty, says that what the device has is unknown; then the method
+is called once more, which is the safe side.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-__all__ = ["NOTHING", "Applied", "AppliedFile"]
+__all__ = ["NOTHING", "UNKNOWN", "Applied", "AppliedFile"]
 
 FORMAT = 1
+FORMAT_BEGUN = 2
 
 
 class Applied(NamedTuple):
@@ -33,6 +38,8 @@ class Applied(NamedTuple):
     present: bool
     packed: bytes
     """msgpack of the value; of None if it was absent."""
+    begun: bool = False
+    """The method was called since, with another value, and did not return: this differs from any value."""
 
     def value(self) -> Any:
         """Return a fresh copy of the value."""
@@ -41,6 +48,9 @@ class Applied(NamedTuple):
 
 NOTHING = Applied("", None, False, msgpack.packb(None))
 """Stands for: never applied anything, or the last was that there is nothing."""
+
+UNKNOWN = NOTHING._replace(begun=True)
+"""Stands for: something may have been applied."""
 
 
 def applied(epoch: str, version: int | None, present: bool, value: Any) -> Applied:
@@ -62,29 +72,34 @@ class AppliedFile:
     def read(self) -> Applied:
         """Return what was last written; `NOTHING` if there is no file.
 
-        Raises `OSError`, and `ValueError` for a file that is damaged or of another method.
+        Raises `OSError`, and `ValueError` for a file that is empty, damaged or of another method.
         """
         try:
             data = self.file.read_bytes()
         except FileNotFoundError:
             return NOTHING
+        if not data:
+            raise ValueError(f"{self.file} is empty: the disk was full when the method was called")
         if len(data) < 5 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "big"):
             raise ValueError(f"{self.file} is damaged: its checksum does not fit")
         try:
             entry = msgpack.unpackb(data[4:], strict_map_key=False)
-            if entry.get("format") != FORMAT or any(entry.get(k) != v for k, v in self._identity.items()):
+            kind = entry.get("format")
+            misfits = any(entry.get(k) != v for k, v in self._identity.items())
+            if misfits or kind not in (FORMAT, FORMAT_BEGUN):
                 raise ValueError(f"{self.file} holds something else than what this method applied")
             version = entry["version"]
             if not (version is None or type(version) is int) or type(entry["present"]) is not bool:
                 raise ValueError(f"{self.file} holds no version or presence that could be read")
-            return applied(str(entry["epoch"]), version, entry["present"], entry["value"])
+            state = applied(str(entry["epoch"]), version, entry["present"], entry["value"])
+            return state._replace(begun=kind == FORMAT_BEGUN)
         except (msgpack.UnpackException, msgpack.ExtraData, AttributeError, KeyError) as error:
             raise ValueError(f"{self.file} cannot be decoded: {error!r}") from error
 
     def write(self, state: Applied) -> None:
         """Replace the file, atomically and durably. Raises `OSError`; then the old file still stands."""
         entry = {
-            "format": FORMAT,
+            "format": FORMAT_BEGUN if state.begun else FORMAT,
             **self._identity,
             "epoch": state.epoch,
             "version": state.version,
@@ -104,7 +119,20 @@ class AppliedFile:
         except OSError:
             beside.unlink(missing_ok=True)
             raise
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._sync_folder()
+
+    def empty(self) -> None:
+        """Have the file say that what the device has is unknown. Raises `OSError`.
+
+        That loses the value, but needs no room on the disk.
+        """
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.file, "wb") as file:
+            os.fsync(file.fileno())
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        directory = os.open(self.file.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:

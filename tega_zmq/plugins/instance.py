@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tega_zmq import values
 from tega_zmq.plugins.agenda import backoff
-from tega_zmq.plugins.applied import NOTHING, Applied, AppliedFile, applied
+from tega_zmq.plugins.applied import NOTHING, UNKNOWN, Applied, AppliedFile, applied
 from tega_zmq.plugins.base import Change, Handler, Plugin, expand, handlers_of
 from tega_zmq.plugins.events import say
 from tega_zmq.plugins.facade import Facade, Offered
@@ -71,6 +71,8 @@ class _Entry:
         """When the last call began, Unix seconds."""
         self.file: AppliedFile | None = None
         self.applied: Applied | None = None
+        self.noted: Applied | None = None
+        """What the file says; None if that is not known."""
         self.woken: tuple[int, str, str] | None = None
         """Version, tega_id and message of the newest change that the subscription told of."""
 
@@ -272,38 +274,27 @@ class Instance:
         present = read(self.shared.client, entry.path, regex=entry.handler.regex)
         last = self._last_applied(entry)
         value = last.value()
-        if present.there == last.present and values.same(present.value, value):
-            entry.version = present.version
-            return
-        entry.error_version = present.version
-        taken = applied(present.epoch, present.version, present.there, present.value)
-        method = getattr(self.plugin, entry.handler.method)
-        change = _change(entry.path, value, last.present, present, woken)
-        self._began(entry, 0)
-        self.shared.notify()
-        try:
-            method(change)
-        finally:
-            entry.running.pop(0, None)
-        with self._lock:
-            if self._abandoned:
-                # The plugin was unloaded meanwhile; its successor may have applied something newer.
-                return
+        if last.begun or present.there != last.present or not values.same(present.value, value):
+            entry.error_version = present.version
+            taken = applied(present.epoch, present.version, present.there, present.value)
+            method = getattr(self.plugin, entry.handler.method)
+            change = _change(entry.path, value, last.present, present, woken)
+            self._note_begun(entry, last)
+            self._began(entry, 0)
+            self.shared.notify()
+            try:
+                method(change)
+            finally:
+                entry.running.pop(0, None)
             entry.applied = taken
-            entry.version = present.version
-            if entry.file is not None:
-                try:
-                    entry.file.write(taken)
-                except OSError as error:
-                    raise OSError(
-                        f"version {present.version} is applied, but that cannot be noted on disk"
-                        f" (it will be applied again at the next start): {error}"
-                    ) from error
+            entry.error_version = None
+        entry.version = present.version
+        self._note_applied(entry)
 
     def _last_applied(self, entry: _Entry) -> Applied:
         if entry.applied is None:
             try:
-                entry.applied = entry.file.read() if entry.file is not None else NOTHING
+                entry.applied = entry.noted = entry.file.read() if entry.file is not None else NOTHING
             except (OSError, ValueError) as error:
                 say(
                     self._log,
@@ -313,8 +304,48 @@ class Instance:
                     plugin=self.name,
                     path=entry.path,
                 )
-                entry.applied = NOTHING
+                entry.applied = UNKNOWN
         return entry.applied
+
+    def _note_begun(self, entry: _Entry, last: Applied) -> None:
+        """Note that what the device has is unknown, until the method returns.
+
+        The method is called even if that cannot be noted, for a full disk must not keep a device from its
+        config. On a full disk the file can still be emptied, which says the same.
+        """
+        entry.applied = last._replace(begun=True)
+        try:
+            self._note(entry, entry.applied)
+        except OSError as error:
+            text = f"that the handler is called cannot be noted on disk: {error}"
+            try:
+                self._note(entry, None)
+            except OSError:
+                text += "; should it not return, the value before counts as applied at the next start"
+            say(self._log, "warning", text, plugin=self.name, path=entry.path)
+
+    def _note_applied(self, entry: _Entry) -> None:
+        assert entry.applied is not None
+        try:
+            self._note(entry, entry.applied)
+        except OSError as error:
+            raise OSError(
+                f"version {entry.version} is applied, but that cannot be noted on disk"
+                f" (it will be applied again at the next start): {error}"
+            ) from error
+
+    def _note(self, entry: _Entry, state: Applied | None) -> None:
+        """Have the file say `state`, None: that it is unknown. Raises `OSError`."""
+        with self._lock:
+            # A plugin that was left behind notes nothing: its successor may have applied something newer.
+            if self._abandoned or entry.file is None or (state is not None and entry.noted == state):
+                return
+            entry.noted = None
+            if state is None:
+                entry.file.empty()
+            else:
+                entry.file.write(state)
+                entry.noted = state
 
     def _began(self, entry: _Entry, number: int) -> None:
         entry.since = int(time.time())

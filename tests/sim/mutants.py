@@ -634,19 +634,32 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "applied-not-noted",
         21,
         "tega_zmq/plugins/instance.py",
-        "                    entry.file.write(taken)\n",
-        "                    pass\n",
+        "                entry.file.write(state)\n",
+        "                pass\n",
         test="tests/unit/plugins/test_host.py::test_what_was_applied_is_known_to_the_next_run",
     ),
     Mutant(
         "applied-though-it-raised",
         21,
         "tega_zmq/plugins/instance.py",
-        "        method = getattr(self.plugin, entry.handler.method)\n"
-        "        change = _change(entry.path, value, last.present, present, woken)\n",
-        "        method = getattr(self.plugin, entry.handler.method)\n"
-        "        change = _change(entry.path, value, last.present, present, woken)\n"
-        "        entry.applied = taken\n",
+        "            self._note_begun(entry, last)\n",
+        "            self._note_begun(entry, last)\n            entry.applied = taken\n",
         test="tests/unit/plugins/test_host.py::test_one_that_raised_is_tried_again_at_reconnect_and_reload",
+    ),
+    Mutant(
+        "rolled-back-to-what-was-applied-before-it-raised",
+        21,
+        "tega_zmq/plugins/instance.py",
+        "            self._note_begun(entry, last)\n",
+        "            pass\n",
+        test="tests/unit/plugins/test_host.py::test_a_rollback_after_one_that_raised_is_applied",
+    ),
+    Mutant(
+        "not-noted-and-forgotten",
+        21,
+        "tega_zmq/plugins/instance.py",
+        "        entry.version = present.version\n        self._note_applied(entry)\n",
+        "            self._note_applied(entry)\n        entry.version = present.version\n",
+        test="tests/unit/plugins/test_host.py::test_what_could_not_be_noted_is_noted_later_without_a_call",
     ),
 )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tega_zmq import values
 from tega_zmq.plugins import applied
-from tega_zmq.plugins.applied import NOTHING, Applied, AppliedFile
+from tega_zmq.plugins.applied import NOTHING, UNKNOWN, Applied, AppliedFile
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 TREES = st.recursive(
@@ -44,6 +44,24 @@ def test_what_is_written_is_read(
     file.write(state)
     assert file.read() == state
     assert values.same(file.read().value(), value)
+
+
+def test_that_a_call_was_begun_is_kept_with_the_value_before(tmp_path: Path) -> None:
+    file = make(tmp_path)
+    state = applied.applied("e", 1, True, "old")._replace(begun=True)
+    file.write(state)
+    assert file.read() == state
+    file.write(state._replace(begun=False))
+    assert not file.read().begun
+
+
+def test_an_emptied_file_is_not_one_that_says_nothing_was_applied(tmp_path: Path) -> None:
+    file = make(tmp_path)
+    file.empty()
+    with pytest.raises(ValueError, match="is empty"):
+        file.read()
+    assert UNKNOWN.begun
+    assert UNKNOWN.value() is None
 
 
 def test_each_handler_has_a_file_of_its_own(tmp_path: Path) -> None:

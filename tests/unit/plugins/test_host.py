@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tega_zmq.errors import Offline
+from tega_zmq.plugins.applied import UNKNOWN, AppliedFile
 
 NET = """
     from fleet import seen
@@ -391,6 +392,139 @@ def test_a_disk_that_cannot_note_what_was_applied_is_reported(fleet: Any) -> Non
     assert len(fleet.seen) == 1
 
 
+def test_what_could_not_be_noted_is_noted_later_without_a_call(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tega_zmq.plugins.instance.backoff", lambda failures: 0.01)
+    fleet.data.write_text("a file where the folder should be")
+    fleet.write("net.py", NET)
+    fleet.node.commit(PATH, 1)
+    first = fleet.run()
+    fleet.until(lambda: handler(first, "net")["error"])
+    fleet.data.unlink()
+    applied(fleet, first, "net", 0)
+    assert len(fleet.seen) == 1
+    assert first.stop(5)
+    fleet.node.handlers.clear()
+    second = fleet.run()
+    applied(fleet, second, "net", 0)
+    assert len(fleet.seen) == 1
+
+
+@pytest.mark.parametrize("full", ["before the return", "before the call", "but for empty files"])
+def test_a_rollback_after_one_that_could_not_be_noted_is_applied(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    """The device has the value that was rolled back, whatever the note from before says."""
+    fleet.write("net.py", NET)
+    first = fleet.run()
+    fleet.until(lambda: fleet.node.watchers)
+    applied(fleet, first, "net", fleet.node.commit(PATH, "A"))
+    with monkeypatch.context() as patch:
+        real = AppliedFile.write
+
+        def write(file: AppliedFile, state: Any) -> None:
+            if full != "before the return" or not state.begun:
+                raise OSError("no space left on device")
+            real(file, state)
+
+        patch.setattr(AppliedFile, "write", write)
+        if full == "before the call":
+            patch.setattr(AppliedFile, "empty", lambda file: write(file, None))
+        fleet.node.commit(PATH, "B")
+        fleet.until(lambda: "cannot be noted" in (handler(first, "net")["error"] or ""))
+        if full == "before the call":  # then only the running program knows
+            fleet.node.commit(PATH, "A")
+            fleet.until(lambda: len(fleet.seen) == 3)
+        assert first.stop(5)
+    if full != "before the call":
+        fleet.node.commit(PATH, "A")
+        fleet.node.handlers.clear()
+        second = fleet.run()
+        applied(fleet, second, "net", 2)
+    assert [change.new for change in fleet.seen] == ["A", "B", "A"]
+
+
+def test_a_rollback_after_one_that_raised_is_applied(fleet: Any) -> None:
+    """It may have done half of its work."""
+    fleet.node.commit("x", "good")
+    fleet.write("a.py", RAISES)
+    host = fleet.run()
+    applied(fleet, host, "a", 0)
+    fleet.node.commit("x", "bad")
+    fleet.until(lambda: handler(host, "a")["error"])
+    applied(fleet, host, "a", fleet.node.commit("x", "good"))
+    assert fleet.seen == ["good", "bad", "good"]
+
+
+@pytest.mark.parametrize("value", [("good",), ()])
+def test_a_rollback_while_it_is_off_after_one_that_did_not_return_is_applied(fleet: Any, value: Any) -> None:
+    """With no value before, too: what was begun is there, as far as anybody knows."""
+    if value:
+        fleet.node.commit("x", *value)
+    fleet.write(
+        "a.py",
+        """
+        from fleet import seen, release
+        class A(Plugin):
+            @on_change("x")
+            def apply(self, change):
+                seen.append((change.old, change.new))
+                if change.new == "bad" and not release.wait(30):
+                    return
+        """,
+    )
+    first = fleet.host(patience=0.05)
+    first.start()
+    fleet.until(lambda: fleet.node.watchers)
+    fleet.until(lambda: len(fleet.seen) == len(value))
+    fleet.node.commit("x", "bad")
+    fleet.until(lambda: len(fleet.seen) == len(value) + 1)
+    first.stop(0.05)
+    fleet.node.commit("x", *value)
+    second = fleet.run()
+    fleet.until(lambda: len(fleet.seen) == len(value) + 2)
+    good = value[0] if value else None
+    assert fleet.seen[-1] == (good, good)
+    assert second.stop(5)
+    fleet.run()
+    fleet.until(lambda: fleet.node.watchers)
+    assert len(fleet.seen) == len(value) + 2
+
+
+def test_what_raises_again_and_again_wears_no_flash(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tega_zmq.plugins.instance.backoff", lambda failures: 0.01)
+    writes: list[bool] = []
+    real = AppliedFile.write
+
+    def write(file: AppliedFile, state: Any) -> None:
+        writes.append(state.begun)
+        real(file, state)
+
+    monkeypatch.setattr(AppliedFile, "write", write)
+    fleet.write("a.py", RAISES)
+    fleet.node.commit("x", "bad")
+    host = fleet.run()
+    fleet.until(lambda: len(fleet.seen) >= 3)
+    applied(fleet, host, "a", fleet.node.commit("x", "good"))
+    assert writes == [True, False]
+
+
+def test_a_damaged_note_of_what_is_gone_calls_too(fleet: Any) -> None:
+    fleet.write("net.py", NET)
+    host = fleet.run()
+    fleet.until(lambda: fleet.node.watchers)
+    applied(fleet, host, "net", fleet.node.commit(PATH, 1))
+    assert host.stop(5)
+    [file] = (fleet.data / "applied").iterdir()
+    file.write_bytes(b"")
+    fleet.node.commit(PATH)
+    fleet.node.handlers.clear()
+    fleet.run()
+    fleet.until(lambda: len(fleet.seen) == 2)
+    assert fleet.seen[1].deleted
+
+
 def test_a_damaged_note_counts_as_none(fleet: Any, caplog: pytest.LogCaptureFixture) -> None:
     fleet.write("net.py", NET)
     fleet.node.commit(PATH, 1)
@@ -529,7 +663,7 @@ def test_a_hanging_on_change_that_is_left_behind_notes_nothing(fleet: Any) -> No
     fleet.release.set()
     fleet.until(lambda: fleet.seen)
     fleet.until(lambda: not any(t.name == "plugin a" for t in threading.enumerate()))
-    assert not (fleet.data / "applied").exists()
+    assert AppliedFile(fleet.data / "applied", "a", "apply", "x").read() == UNKNOWN
 
 
 def test_stop_calls_stop_and_leaves_no_thread(fleet: Any) -> None:
