@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket as sockets
+import stat
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ __all__ = ["ListenError", "bound", "cut", "publisher_socket", "router_socket"]
 
 _SUBSCRIPTION = 64
 """Longest frame that a publisher takes: a subscription to a topic has 17 bytes, a handshake some 40."""
+
+_IN_USE = (
+    "{} is in use: another program listens there; stop it, or set another listen.requests or listen.changes"
+)
 
 
 class ListenError(Exception):
@@ -40,6 +45,7 @@ def router_socket(
         endpoints = tuple(_bind(router, endpoint) for endpoint in endpoints)
     except ListenError:
         router.disable_monitor()
+        monitor.close(linger=0)
         router.close(linger=0)
         raise
     return router, monitor, endpoints
@@ -78,21 +84,43 @@ def _harden(socket: zmq.Socket[Any]) -> None:
 
 
 def _bind(socket: zmq.Socket[Any], endpoint: str) -> str:
-    if endpoint.startswith("ipc://"):
-        path = endpoint[len("ipc://") :]
-        with contextlib.suppress(FileNotFoundError):
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
+        _make_way(endpoint, endpoint[len("ipc://") :])
     socket.ipv6 = "[" in endpoint
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
         if error.errno == zmq.EADDRINUSE:
-            raise ListenError(
-                f"{endpoint} is in use: another program listens there; stop it, or set another"
-                " listen.requests or listen.changes"
-            ) from None
+            raise ListenError(_IN_USE.format(endpoint)) from None
         raise ListenError(f"cannot listen on {endpoint}: {error.strerror}") from None
     return bound(socket)
+
+
+def _make_way(endpoint: str, path: str) -> None:
+    """See to it that a socket can be made at `path`, and harms nobody. Raises `ListenError`.
+
+    libzmq removes whatever stands there. That may only be the socket of a program that is gone.
+    """
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        if not os.path.lexists(path):
+            return
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise ListenError(
+                f"cannot listen on {endpoint}: there is something else than a socket at {path}; remove it, or"
+                " set another listen.requests or listen.changes"
+            )
+        with sockets.socket(sockets.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+    except ConnectionRefusedError:
+        return
+    except BlockingIOError:  # whoever listens there has not yet taken those who came before
+        pass
+    except OSError as error:
+        where = error.filename or path
+        raise ListenError(f"cannot listen on {endpoint}: {where}: {error.strerror}") from None
+    raise ListenError(_IN_USE.format(endpoint))
 
 
 def cut(frame: zmq.Frame) -> None:
