@@ -15,7 +15,7 @@ from tega_zmq.plugins.base import Change, Handler, Plugin, expand, handlers_of
 from tega_zmq.plugins.events import say
 from tega_zmq.plugins.facade import Facade, Offered
 from tega_zmq.plugins.loader import describe
-from tega_zmq.plugins.reading import Present, read
+from tega_zmq.plugins.reading import Present, check_heard, read
 from tega_zmq.plugins.worker import Worker
 
 if TYPE_CHECKING:
@@ -265,6 +265,8 @@ class Instance:
             entry.woken = (change.version, change.tega_id, change.message)
             self._plan(number, entry)
 
+        if not entry.handler.regex:
+            check_heard(self.shared.client, entry.path)
         self._facade.wake_on(entry.path, woken, regex=entry.handler.regex)
 
     def _compare(self, entry: _Entry) -> None:

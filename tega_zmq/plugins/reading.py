@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from tega_zmq import paths
 from tega_zmq.errors import NotFound
 
-__all__ = ["Present", "read", "without_handlers"]
+__all__ = ["Present", "check_heard", "read", "without_handlers"]
 
 
 class Present(NamedTuple):
@@ -16,6 +17,19 @@ class Present(NamedTuple):
     value: Any
     version: int | None
     epoch: str
+
+
+def check_heard(client: Any, path: str) -> None:
+    """Raise `RuntimeError` if no change at `path` reaches this node, though it can be read through."""
+    uplink = client.inspect("status").get("uplink")
+    if uplink is None:
+        return
+    root = paths.parse(path)[0]
+    if root not in {entry["root"] for kind in ("config", "operational") for entry in uplink[kind]}:
+        raise RuntimeError(
+            f"{paths.format_path((root,))} is not listed under `config` in the config of this agent, so its"
+            " changes are not heard and nothing is applied; list it, and restart the agent"
+        )
 
 
 def read(client: Any, path: str, *, regex: bool) -> Present:

@@ -234,6 +234,21 @@ def test_one_that_raises_shows_with_version_and_error(fleet: Fleet) -> None:
     assert fleet.seen()[-1] == ({"mtu": 1500}, {"mtu": 1400}, False)
 
 
+def test_a_config_whose_root_the_agent_does_not_list_shows_and_is_not_applied_once(fleet: Fleet) -> None:
+    fleet.write("net.py", NET.replace("config-{tega_id}.net", "config-common.net"))
+    noc = fleet.connect(fleet.url)
+    noc.put("config-common.net", {"mtu": 1500})
+    agent = fleet.start_agent()
+    shown = until(lambda: (found := handler(noc)) and found["error"])
+    assert "config-common is not listed under `config`" in shown
+    assert not fleet.seen()
+    agent.stop()
+    fleet.start_agent("config=[config-pi1, config-common]")
+    until(fleet.seen)
+    noc.put("config-common.net.mtu", 1400)
+    until(lambda: len(fleet.seen()) == 2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_config_pushed_while_it_was_off_is_applied_once(fleet: Fleet, number: int) -> None:
     fleet.write("net.py", NET)

@@ -31,6 +31,7 @@ class FakeNode:
         self.state_callbacks: list[Callable[[Any], None]] = []
         self.closed = False
         self.reads = 0
+        self.uplink: dict[str, Any] | None = None
         self.broken: Exception | None = None
         self.register_errors: list[Exception] = []
 
@@ -85,6 +86,10 @@ class FakeNode:
         with self.lock:
             self.watchers.append(watcher)
         return SimpleNamespace(cancel=lambda: self.watchers.remove(watcher))
+
+    def inspect(self, what: str) -> dict[str, Any]:
+        assert what == "status"
+        return {} if self.uplink is None else {"uplink": self.uplink}
 
     def listen(self, channel: str, callback: Any, **options: Any) -> Any:
         return self.subscribe(channel, callback)

@@ -379,6 +379,25 @@ def test_a_regex_takes_all_that_matches(fleet: Any) -> None:
     assert fleet.seen[0].created
 
 
+def test_a_root_whose_changes_are_not_heard_shows_with_what_to_do(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could be read through, once: then the device would keep what it found at the start."""
+    monkeypatch.setattr("tega_zmq.plugins.instance.backoff", lambda failures: 0.01)
+    fleet.write("net.py", NET)
+    fleet.node.commit(PATH, 1)
+    fleet.node.uplink = {"config": [{"root": "config-pi2"}], "operational": []}
+    host = fleet.run()
+    fleet.until(lambda: handler(host, "net")["error"])
+    assert "config-pi1 is not listed under `config`" in handler(host, "net")["error"]
+    assert not fleet.seen
+    for kind in ("config", "operational"):
+        fleet.node.uplink = {"config": [], "operational": [], kind: [{"root": "config-pi1"}]}
+        applied(fleet, host, "net", fleet.node.version)
+        fleet.node.commit(PATH, kind)
+    fleet.until(lambda: len(fleet.seen) == 3)
+
+
 def test_a_disk_that_cannot_note_what_was_applied_is_reported(fleet: Any) -> None:
     fleet.data.write_text("a file where the folder should be")
     fleet.write("net.py", NET)
