@@ -290,8 +290,10 @@ class Instance:
                 entry.running.pop(0, None)
             entry.applied = taken
             entry.error_version = None
-        entry.version = present.version
-        self._note_applied(entry)
+        try:
+            self._note_applied(entry, present.version)
+        finally:  # not before: whoever sees it may rely on the note
+            entry.version = present.version
 
     def _last_applied(self, entry: _Entry) -> Applied:
         if entry.applied is None:
@@ -326,13 +328,13 @@ class Instance:
                 text += "; should it not return, the value before counts as applied at the next start"
             say(self._log, "warning", text, plugin=self.name, path=entry.path)
 
-    def _note_applied(self, entry: _Entry) -> None:
+    def _note_applied(self, entry: _Entry, version: int | None) -> None:
         assert entry.applied is not None
         try:
             self._note(entry, entry.applied)
         except OSError as error:
             raise OSError(
-                f"version {entry.version} is applied, but that cannot be noted on disk"
+                f"version {version} is applied, but that cannot be noted on disk"
                 f" (it will be applied again at the next start): {error}"
             ) from error
 

@@ -658,8 +658,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "not-noted-and-forgotten",
         21,
         "tega_zmq/plugins/instance.py",
-        "        entry.version = present.version\n        self._note_applied(entry)\n",
-        "            self._note_applied(entry)\n        entry.version = present.version\n",
+        "            entry.noted = None\n",
+        "            entry.noted = state\n",
         test="tests/unit/plugins/test_host.py::test_what_could_not_be_noted_is_noted_later_without_a_call",
     ),
 )

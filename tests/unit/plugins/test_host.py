@@ -430,6 +430,25 @@ def test_what_could_not_be_noted_is_noted_later_without_a_call(
     assert len(fleet.seen) == 1
 
 
+def test_a_version_shows_as_applied_when_that_is_noted(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one who sees it and cuts the power has it applied twice."""
+    shown: list[Any] = []
+    real = AppliedFile.write
+
+    def write(file: AppliedFile, state: Any) -> None:
+        shown.append(handler(host, "net")["version"])
+        real(file, state)
+
+    monkeypatch.setattr(AppliedFile, "write", write)
+    fleet.write("net.py", NET)
+    host = fleet.host()
+    fleet.node.commit(PATH, 1)
+    host.start()
+    assert host.settled(10)
+    applied(fleet, host, "net", 0)
+    assert shown == [None, None]
+
+
 @pytest.mark.parametrize("full", ["before the return", "before the call", "but for empty files"])
 def test_a_rollback_after_one_that_could_not_be_noted_is_applied(
     fleet: Any, monkeypatch: pytest.MonkeyPatch, full: str
