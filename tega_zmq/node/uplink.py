@@ -6,11 +6,11 @@ from typing import Any
 
 from tega_zmq import errors, tree
 from tega_zmq.client import protocol
-from tega_zmq.errors import Disconnected, ProtocolError, ReadOnly, TegaError
+from tega_zmq.errors import Disconnected, ProtocolError, ReadOnly, StorageError, TegaError
 from tega_zmq.node import above, calling, lifecycle, passing, replication, watching
 from tega_zmq.node.effects import Redial, RememberUplink, Send, SendUp, Topics
 from tega_zmq.node.state import ABOVE, Node, Waiting
-from tega_zmq.paths import Path
+from tega_zmq.paths import Path, format_path
 from tega_zmq.replica import Follower
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Change, Commit, Op, Owned, Root, Update, WentOn, update_at
@@ -83,11 +83,24 @@ def start(node: Node) -> None:
 
 
 def note_owners(node: Node) -> None:
-    """Append who owns the roots of the config, where that does not stand in the log."""
+    """Append who owns the roots of the config, where that does not stand in the log.
+
+    Raises `StorageError` if one that is to come down holds data of this node: it may never have gone up.
+    """
     for name in node.settings.config:
         root = node.tip.roots.get(name)
-        if root is None or root.owner != ABOVE:
+        if root is not None and root.owner == ABOVE:
+            continue
+        try:
             node.append(Owned(name, ABOVE, ""))
+        except StorageError as error:
+            shown = format_path((name,))
+            raise StorageError(
+                f"{shown} stands under `config`, but it was a root of this node's own and holds data, which"
+                " what comes from the node above would replace; list it under `operational` once more, start,"
+                f" `disown {shown}` at the broker, export what is wanted and `del {shown}` at this node, then"
+                " list it under `config`"
+            ) from error
     for name in node.settings.operational:
         root = node.tip.roots.get(name)
         if root is not None and root.owner != "":

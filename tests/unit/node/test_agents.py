@@ -56,6 +56,33 @@ def test_both_directions(site: Site) -> None:
     assert site.noc.ask(m.Get, ("ops-pi1",), None, "node", "")[4] is not None, "says how old it is"
 
 
+def test_a_root_of_its_own_that_is_to_come_down_names_key_and_remedy(site: Site) -> None:
+    """What it holds may never have gone up, so it is not replaced; the remedy works."""
+
+    def restart(config: tuple[str, ...], operational: tuple[str, ...]) -> None:
+        settings = site.pi1.settings._replace(config=config, operational=operational)
+        site.pi1.settings = settings
+        site.pi1.kill()
+        site.pi1.start()
+        site.fleet.wait(30)
+
+    restart(("config-pi1",), ("ops-pi1", "common"))
+    site.local.put("common.a", "mine")
+    site.fleet.wait(1)
+    site.noc.ask(m.Manage, "disown", "common")
+    site.noc.put("common.a", "theirs")
+    with pytest.raises(errors.StorageError) as raised:
+        restart(("config-pi1", "common"), ("ops-pi1",))
+    assert "common stands under `config`, but it was a root of this node's own" in str(raised.value)
+    assert "list it under `operational` once more" in str(raised.value)
+    restart(("config-pi1",), ("ops-pi1", "common"))
+    assert site.local.get("common.a") == "mine"
+    site.local.delete("common")
+    restart(("config-pi1", "common"), ("ops-pi1",))
+    assert site.local.get("common.a") == "theirs"
+    assert site.noc.get("common.a") == "theirs"
+
+
 def test_a_commit_that_is_too_large_to_be_passed_on_says_what_to_do(site: Site) -> None:
     txid = site.local.ask(m.Begin)
     for n in range(9):
