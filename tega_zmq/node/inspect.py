@@ -11,7 +11,7 @@ from tega_zmq.errors import InvalidPath, InvalidValue, StorageError, TooLarge
 from tega_zmq.node import above, past, replication, uplink
 from tega_zmq.node.effects import Reload, SendUp, Snapshot
 from tega_zmq.node.passing import pass_up
-from tega_zmq.node.reading import age
+from tega_zmq.node.reading import age, is_left_over
 from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.paths import format_path
 from tega_zmq.sessions import Session
@@ -62,7 +62,7 @@ def report(node: Node, session: Session, request: Report) -> None:
 def _roots(node: Node, _: Session) -> list[dict[str, Any]]:
     found = []
     for root in sorted(node.durable.roots.values(), key=lambda root: root.name):
-        if root.node is None:
+        if root.node is None or is_left_over(node, root):
             continue
         found.append(
             {

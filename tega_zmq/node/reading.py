@@ -10,12 +10,12 @@ from tega_zmq import errors, paths, store, transactions, tree, values
 from tega_zmq.errors import InvalidValue, NotFound, Offline, ProtocolError, TegaError, TooLarge
 from tega_zmq.node import past, walking
 from tega_zmq.node.passing import pass_up, try_above
-from tega_zmq.node.state import Node
+from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.node.walking import Steps
 from tega_zmq.paths import Path, format_path
 from tega_zmq.patterns import OidPattern, compile_oids
 from tega_zmq.sessions import Session
-from tega_zmq.store import Change, Gap, Op, Store, Update, lookup
+from tega_zmq.store import Change, Gap, Op, Root, Store, Update, lookup
 from tega_zmq.tree import Node as TreeNode
 from tega_zmq.tree.node import pairs
 from tega_zmq.wire.messages import Blame, Diff, Failure, Find, Get, Log, Maybe, Reply
@@ -105,7 +105,7 @@ def find_request(node: Node, session: Session, request: Find) -> None:
         state = transactions.find(session, request.txid, node.now).candidate
     else:
         state = _state(node, session)
-    steps = _found(state, pattern, request.regex)
+    steps = _found(kept_up(node, state), pattern, request.regex)
     walking.begin(node, session, request, _number(node, state), steps, "make the regex narrower")
 
 
@@ -291,6 +291,25 @@ def _here(node: Node, root: str) -> bool:
     if node.uplink is None or root in node.settings.operational:
         return True
     return root in node.followers and root in node.durable.roots
+
+
+def is_left_over(node: Node, root: Root) -> bool:
+    """Whether `root` is a replica that hears of no change: neither the config nor an agent below lists it.
+
+    It stays, for an agent below may ask for it again, while there is no link to the node above.
+    """
+    return root.owner == ABOVE and root.name not in node.followers
+
+
+def kept_up(node: Node, state: Store) -> Store:
+    """Return `state` without the replicas that are left over."""
+    if node.uplink is None:
+        return state
+    roots = state.roots
+    for root in state.roots.values():
+        if is_left_over(node, root):
+            roots = roots.discard(root.name)
+    return state._replace(roots=roots)
 
 
 def _read_through(node: Node, session: Session, request: Any, root: str) -> None:

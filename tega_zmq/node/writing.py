@@ -10,7 +10,14 @@ from tega_zmq import errors, paths, schemas, transactions, values
 from tega_zmq.errors import Collision, InvalidPath, InvalidValue, NotFound, TegaError, TooLarge
 from tega_zmq.node import past
 from tega_zmq.node.passing import pass_on, try_above
-from tega_zmq.node.reading import MAX_ANSWER, change_size, changes_between, tree_value
+from tega_zmq.node.reading import (
+    MAX_ANSWER,
+    change_size,
+    changes_between,
+    is_left_over,
+    kept_up,
+    tree_value,
+)
 from tega_zmq.node.state import Node
 from tega_zmq.sessions import Session
 from tega_zmq.store import ABSENT, Lease, Op, Root, Store, Written, expect, is_plain_put, outcome, put_one
@@ -89,7 +96,7 @@ def begin(node: Node, session: Session, request: Begin) -> None:
         )
     txid = node.fresh()[:16]
     base = node.tip if session.last_lsn > node.durable_number else node.durable
-    session.transactions[txid] = Transaction(txid, base, node.now, request.id)
+    session.transactions[txid] = Transaction(txid, kept_up(node, base), node.now, request.id)
     _look_later(node, session, txid, node.now + transactions.IDLE)
     if base is node.tip:
         node.gate(session, Reply(request.id, txid))
@@ -360,7 +367,8 @@ def _add(node: Node, session: Session, request: Write, ops: tuple[Op, ...]) -> N
         if name is not None:
             transaction.check_owner(op_owner, op)
         name = op_owner
-        if owner == "" or root in node.durable.roots:
+        known = node.durable.roots.get(root)
+        if owner == "" or (known is not None and not is_left_over(node, known)):
             state, (op,) = past.recalled_ops(node, store, (op,))
             store = write_store(
                 _as_owner(state, root),

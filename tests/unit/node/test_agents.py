@@ -83,6 +83,36 @@ def test_a_root_of_its_own_that_is_to_come_down_names_key_and_remedy(site: Site)
     assert site.noc.get("common.a") == "theirs"
 
 
+def test_a_root_that_is_not_listed_any_more_is_not_shown_as_it_was(site: Site) -> None:
+    def shown() -> tuple[Any, Any]:
+        found = site.local.ask(m.Find, r"config-pi1\.mtu", "")
+        listed = [each["root"] for each in site.local.ask(m.Inspect, "roots")]
+        return [value for _, _, value in found], "config-pi1" in listed
+
+    def restart(config: tuple[str, ...]) -> None:
+        site.pi1.settings = site.pi1.settings._replace(config=config)
+        site.pi1.kill()
+        site.pi1.start()
+        site.fleet.wait(30)
+
+    site.noc.put("config-pi1.mtu", 1500)
+    site.local.put("ops-pi1.load", 1)
+    assert shown() == ([1500], True)
+    restart(())
+    site.noc.put("config-pi1.mtu", 9000)
+    assert site.local.get("config-pi1.mtu") == 9000
+    assert shown() == ([], False)
+    txid = site.local.ask(m.Begin)
+    assert site.local.ask(m.Get, ("config-pi1", "mtu"), None, "value", txid)[0] == 9000
+    site.local.ask(m.Write, (put("config-pi1.x", 1),), "", txid)
+    assert site.local.ask(m.Get, ("config-pi1",), None, "value", txid)[0] == {"mtu": 9000, "x": 1}
+    site.local.ask(m.CommitTransaction, txid, "")
+    assert site.noc.get("config-pi1") == {"mtu": 9000, "x": 1}
+    assert [each["root"] for each in site.local.ask(m.Inspect, "roots")] == ["ops-pi1"]
+    restart(("config-pi1",))
+    assert shown() == ([9000], True)
+
+
 def test_a_commit_that_is_too_large_to_be_passed_on_says_what_to_do(site: Site) -> None:
     txid = site.local.ask(m.Begin)
     for n in range(9):
