@@ -70,6 +70,7 @@ class Session:
         "heard",
         "id",
         "kind",
+        "lacking",
         "last_lsn",
         "lease",
         "lost_above",
@@ -78,6 +79,7 @@ class Session:
         "peer",
         "pending",
         "positions",
+        "putting",
         "reports",
         "serving",
         "serving_trees",
@@ -124,6 +126,10 @@ class Session:
         """Subscriptions that wait for an answer from above: request id to number."""
         self.ephemerals_above: dict[Path, Any] = {}
         """Its ephemeral nodes at the node above: the write that makes each of them again."""
+        self.lacking: dict[int, list[Path]] = {}
+        """Those of them that are to be put again there, by the id of the write that is kept."""
+        self.putting = False
+        """Whether the first of these are being put."""
         self.subscriptions: dict[int, Any] = {}
         self.handlers: set[Path] = set()
         self.transactions: dict[str, Transaction] = {}
@@ -164,8 +170,11 @@ class Session:
     def settle(self, answer: Reply | Failure) -> None:
         """Keep the answer to a write that made no commit here until the session says that it has it.
 
-        A retry may come after the answer left: it must get this one, and not be carried out.
+        A retry may come after the answer left: it must get this one, and not be carried out. Request 0 is not
+        retried: it stands for each of those that an agent makes by itself (`passing.put_again`).
         """
+        if answer.id == 0:
+            return
         self.settled[answer.id] = answer
         if len(self.settled) > MAX_SETTLED:
             del self.settled[next(iter(self.settled))]

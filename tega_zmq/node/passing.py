@@ -95,7 +95,7 @@ def pass_up(
             root=root,
         )
     if isinstance(request, Write):
-        if request.id <= session.lost_above:
+        if 0 < request.id <= session.lost_above:
             raise errors.Disconnected(
                 "the node above lost the session in which it was asked to write", outcome="unknown"
             )
@@ -188,7 +188,7 @@ def answered(node: Node, session: Session, message: Reply | Failure, sender: str
         message = made
     elif isinstance(message, Reply) and isinstance(waiting.message, Write):
         if sender == "":
-            _note_ephemerals(session, waiting.message)
+            _note_ephemerals(node, session, waiting.message)
         needed = _versions_to_show(node, message.value)
         if needed:
             node.shown.append((waiting.deadline, session, message.id, needed, message))
@@ -204,9 +204,13 @@ def answered(node: Node, session: Session, message: Reply | Failure, sender: str
     node.send(session, message)
 
 
-def _note_ephemerals(session: Session, request: Write) -> None:
-    """Remember what ephemeral nodes `session` has above, to put them again if its session there is lost."""
+def _note_ephemerals(node: Node, session: Session, request: Write) -> None:
+    """Remember what ephemeral nodes `session` has above, to put them again if its session there is lost.
+
+    The ids of the writes that are kept tell which belong together; that of `request` may be 0.
+    """
     held = session.ephemerals_above
+    node.ties += 1
     for op in request.ops:
         kind, path, value, _, ephemeral = op
         for known in list(held):
@@ -219,7 +223,54 @@ def _note_ephemerals(session: Session, request: Write) -> None:
                 made = held[known]
                 held[known] = made._replace(ops=(*made.ops[:1], *made.ops[1:][-MAX_AGAIN:], op))
         if ephemeral and not any(path[:length] in held for length in range(1, len(path))):
-            held[path] = request._replace(ops=((kind, path, value, None, True),), message="")
+            op = (kind, path, value, None, True)
+            held[path] = request._replace(id=node.ties, ops=(op,), message="")
+
+
+def put_all_again(node: Node, session: Session) -> None:
+    """The session at the node above is a new one: put the ephemeral nodes of `session` into that."""
+    session.putting = False
+    session.lacking.clear()
+    for path, request in session.ephemerals_above.items():
+        session.lacking.setdefault(request.id, []).append(path)
+    put_again(node, session)
+
+
+def put_again(node: Node, session: Session) -> None:
+    """Put the next ephemeral nodes of `session` again that it may lack above: those of one write, in one.
+
+    One at a time, with the request id 0. With that of the first write they would be taken for a retry of it.
+    """
+    while session.lacking and not session.putting:
+        id, paths = next(iter(session.lacking.items()))
+        held = session.ephemerals_above
+        standing = [held[path] for path in paths if path in held and held[path].id == id]
+        if standing:
+            ops = tuple(op for request in standing for op in request.ops)
+            again = standing[0]._replace(id=0, ack=session.ack, ops=ops)
+            try:
+                body = _body(again)
+            except TooLarge as error:
+                _not_put_again(node, session, error.code, error.message)
+            else:
+                node.note_forwarded(session, "")
+                node.effects.append(SendUp(Forward(session.id, session.tega_id, body)))
+                session.putting = True
+                return
+        del session.lacking[id]
+
+
+def put_again_answered(node: Node, session: Session, answer: Reply | Failure) -> None:
+    """What `put_again` sent was answered: go on with the next."""
+    session.putting = False
+    del session.lacking[next(iter(session.lacking))]
+    if isinstance(answer, Failure):
+        _not_put_again(node, session, answer.code, answer.message)
+    put_again(node, session)
+
+
+def _not_put_again(node: Node, session: Session, code: str, message: str) -> None:
+    node.note("warning", "ephemeral nodes not put again", tega_id=session.tega_id, error=f"{code}: {message}")
 
 
 def _versions_to_show(node: Node, value: Any) -> dict[str, int]:

@@ -221,13 +221,11 @@ def _came(node: Node, welcome: Welcome) -> None:
             if kind == "subscription":
                 session.asked_above[request.id] = number
             calling.forward_up(node, session, _since(session, request))
-        if not welcome.resumed:  # else they still stand, or somebody took them away
-            for request in session.ephemerals_above.values():
-                calling.forward_up(node, session, request)
         if welcome.resumed:
             passing.resend(node, session, "")
         else:
             passing.give_up(node, session, "")
+            passing.put_all_again(node, session)
     for name, value in node.reports.items():
         above.ask(node, "report", name, Report, name, value)
 
@@ -451,6 +449,8 @@ def _forwarded(node: Node, message: Forward) -> None:
     elif isinstance(body, Heartbeat):
         # The node above holds a sub-session for it. After a restart only that knows; it must hear of the end.
         node.note_forwarded(session, "")
+    elif isinstance(body, (Reply, Failure)) and body.id == 0 and session.putting:
+        passing.put_again_answered(node, session, body)
     elif isinstance(body, (Reply, Failure)):
         number = session.asked_above.pop(body.id, None)
         if number is None:

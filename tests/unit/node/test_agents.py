@@ -268,6 +268,29 @@ def test_ephemeral_nodes_of_local_programs_come_back_with_a_new_session(site: Si
     fails(site.noc, errors.NotFound, m.Get, ("presence",), None, "value", "")
 
 
+def test_ephemeral_nodes_of_one_transaction_all_come_back(site: Site) -> None:
+    txid = site.local.ask(m.Begin)
+    made = tuple(put(f"presence.{name}", {}, ephemeral=True) for name in "abc")
+    site.local.ask(m.Write, (*made, put("presence.a.x", 2)), "", txid)
+    site.local.ask(m.CommitTransaction, txid, "")
+    site.local.ask(
+        m.Write, (put("presence.d", 1, ephemeral=True), put("presence.e", 1, ephemeral=True)), "", ""
+    )
+    before = site.noc.get("presence")
+    assert sorted(before) == list("abcde")
+    for _ in range(2):
+        site.fleet.cut(site.pi1)
+        site.fleet.wait(30)
+        fails(site.noc, errors.NotFound, m.Get, ("presence",), None, "value", "")
+        site.fleet.restore(site.pi1)
+        site.fleet.wait(10)
+        assert site.noc.get("presence") == before
+        site.local.put("shared.n", 1)
+    site.local.close()
+    site.fleet.run()
+    fails(site.noc, errors.NotFound, m.Get, ("presence",), None, "value", "")
+
+
 @pytest.mark.parametrize("who", ["broker", "agent"])
 def test_a_restart_finds_everything_again(site: Site, who: str) -> None:
     site.noc.put("config-pi1.k", 1)

@@ -625,3 +625,15 @@ def test_subscriptions_and_messages_over_two_levels(levels: Levels) -> None:
     assert [change.new for change in levels.prog.heard] == [1, 2]
     assert [change.new for change in levels.noc.heard] == [{"n": 1}]
     assert [message.value for message in levels.prog.messages] == ["one"]
+
+
+def test_ephemeral_nodes_come_back_over_two_levels(levels: Levels) -> None:
+    made = tuple(("put", ("presence", name), 1, None, True) for name in "ab")
+    levels.prog.ask(m.Write, made, "", "")
+    for cut in (levels.leaf, levels.site, levels.leaf):
+        levels.fleet.cut(cut)
+        levels.fleet.wait(30)
+        assert levels.top.tree("presence") is None
+        levels.fleet.restore(cut)
+        levels.fleet.wait(10)
+        assert levels.noc.get("presence") == {"a": 1, "b": 1}
