@@ -122,8 +122,8 @@ class Session:
         """Up to where its subscriptions at the node above have been told, by number and root."""
         self.announced: dict[tuple[str, Any], Any] = {}
         """What is to be said again for this session when the uplink comes back, by (kind, key)."""
-        self.asked_above: dict[int, int] = {}
-        """Subscriptions that wait for an answer from above: request id to number."""
+        self.asked_above: dict[int, tuple[str, Any]] = {}
+        """What of it waits for an answer from above: request id to (kind, key)."""
         self.ephemerals_above: dict[Path, Any] = {}
         """Its ephemeral nodes at the node above: the write that makes each of them again."""
         self.lacking: dict[int, list[Path]] = {}

@@ -69,8 +69,7 @@ def announce(node: Node, session: Session, key: tuple[str, Any], request: Any) -
         return
     session.announced[key] = request
     if node.online:
-        if key[0] == "subscription":
-            session.asked_above[request.id] = key[1]
+        session.asked_above[request.id] = key
         forward_up(node, session, request)
 
 

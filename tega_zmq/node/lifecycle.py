@@ -36,6 +36,9 @@ MAX_FOLLOWED = 10_000
 MAX_SUBSESSIONS = 1000
 """Most sub-sessions on one connection."""
 
+MAX_ID = 64
+"""Longest id of a session, in characters."""
+
 _KINDS = frozenset({"client", "agent", "shell", "plugin", "bridge", DELEGATE})
 
 
@@ -196,8 +199,8 @@ def subsession(node: Node, via: Session, id: str, tega_id: str) -> Session:
 
 
 def _check_session_id(id: str) -> None:
-    if not 1 <= len(id) <= 64:
-        raise ProtocolError("a session's id has 1 to 64 characters")
+    if not 1 <= len(id) <= MAX_ID:
+        raise ProtocolError(f"a session's id has 1 to {MAX_ID} characters")
 
 
 def from_above(node: Node, id: str, tega_id: str) -> Session:

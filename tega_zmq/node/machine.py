@@ -42,7 +42,7 @@ from tega_zmq.store import (
     owned_roots,
     update_at,
 )
-from tega_zmq.wire import decode, messages
+from tega_zmq.wire import decode, encode, messages
 from tega_zmq.wire.messages import AnyMessage, RootUpdate
 
 __all__ = [
@@ -283,7 +283,12 @@ def _forward(node: Node, session: Session, message: messages.Forward) -> None:
     body = decode(message.body)
     kind = type(body)
     if kind in REQUESTS:
-        request(node, lifecycle.subsession(node, session, message.session, message.tega_id), body)
+        try:
+            origin = lifecycle.subsession(node, session, message.session, message.tega_id)
+        except TegaError as error:
+            _refuse_forwarded(node, session, message.session, body, error)
+            return
+        request(node, origin, body)
     elif kind is messages.Result:
         found = session.subsessions.get(message.session)
         if found is not None:
@@ -296,11 +301,21 @@ def _forward(node: Node, session: Session, message: messages.Forward) -> None:
             # After a restart only the other side knows; it must hear when this session ends.
             node.note_forwarded(asked, session.tega_id)
     elif isinstance(body, (messages.Reply, messages.Failure)):
-        origin = _asker(node, message.session)
-        if origin is not None:
-            passing.answered(node, origin, body, session.tega_id)
+        asked = _asker(node, message.session)
+        if asked is not None:
+            passing.answered(node, asked, body, session.tega_id)
     else:
         raise ProtocolError(f"a session does not forward {kind.__name__}")
+
+
+def _refuse_forwarded(node: Node, session: Session, id: str, body: Any, error: TegaError) -> None:
+    """There can be no sub-session `id`: say so to who asks in it, and would wait until the deadline."""
+    assert session.peer is not None
+    if len(id) > lifecycle.MAX_ID:  # no session's; it may not even fit into an answer
+        raise error
+    refusal = messages.Failure(body.id, *errors.encode(error))
+    node.effects.append(Send(session.peer, messages.Forward(id, "", encode(refusal))))
+    _note_refused(node, session.peer, error)
 
 
 def _asker(node: Node, id: str) -> Session | None:
@@ -319,15 +334,18 @@ def _root_update(node: Node, session: Session, message: RootUpdate) -> None:
 
 
 def _refuse(node: Node, peer: bytes, error: TegaError) -> None:
-    code, text, fields = errors.encode(error)
-    node.effects.append(Send(peer, messages.Refused(code, text, fields)))
+    node.effects.append(Send(peer, messages.Refused(*errors.encode(error))))
+    _note_refused(node, peer, error)
+
+
+def _note_refused(node: Node, peer: bytes, error: TegaError) -> None:
     if node.now >= node.bad_until:
         _tell_refused(node)
         node.bad_until = node.now + _MINUTE
     count = node.bad_messages.get(peer, 0)
     if count < _TOLD_OF_ONE and (count or len(node.bad_messages) < _TOLD_OF):
         node.bad_messages[peer] = count + 1
-        node.note("warning", "message refused", error=f"{code}: {text}")
+        node.note("warning", "message refused", error=f"{error.code}: {error.message}")
     else:
         node.bad_more += 1
 

@@ -217,9 +217,8 @@ def _came(node: Node, welcome: Welcome) -> None:
         node.effects.append(SendUp(Forward(below.id, "", encode(Heartbeat(())))))
     for session in node.sessions:
         session.asked_above.clear()
-        for (kind, number), request in session.announced.items():
-            if kind == "subscription":
-                session.asked_above[request.id] = number
+        for key, request in session.announced.items():
+            session.asked_above[request.id] = key
             calling.forward_up(node, session, _since(session, request))
         if welcome.resumed:
             passing.resend(node, session, "")
@@ -262,6 +261,20 @@ def _since(session: Session, request: object) -> object:
     return request
 
 
+def _announced(node: Node, session: Session, key: tuple[str, Any], answer: Reply | Failure) -> None:
+    """The node above answered what was announced under `key`."""
+    kind, which = key
+    if isinstance(answer, Failure):
+        node.note(
+            "warning",
+            f"{kind} refused by the node above",
+            tega_id=session.tega_id,
+            error=f"{answer.code}: {answer.message}",
+        )
+    elif kind == "subscription":
+        _subscribed(node, session, which, answer.value)
+
+
 def _subscribed(node: Node, session: Session, number: int, value: object) -> None:
     """The node above said yes to a subscription, and from where on it tells of each root."""
     request = session.announced.get(("subscription", number))
@@ -280,7 +293,7 @@ def _subscribed(node: Node, session: Session, number: int, value: object) -> Non
     fresh = [root for root, _, version in starts if root not in told and version != ABSENT]
     if fresh:
         told.update((root, ("", ABSENT)) for root in fresh)
-        session.asked_above[request.id] = number
+        session.asked_above[request.id] = ("subscription", number)
         calling.forward_up(node, session, _since(session, request))
 
 
@@ -452,11 +465,11 @@ def _forwarded(node: Node, message: Forward) -> None:
     elif isinstance(body, (Reply, Failure)) and body.id == 0 and session.putting:
         passing.put_again_answered(node, session, body)
     elif isinstance(body, (Reply, Failure)):
-        number = session.asked_above.pop(body.id, None)
-        if number is None:
+        key = session.asked_above.pop(body.id, None)
+        if key is None:
             passing.answered(node, session, body, "")
-        elif isinstance(body, Reply):
-            _subscribed(node, session, number, body.value)
+        else:
+            _announced(node, session, key, body)
     elif isinstance(body, Changed):
         if body.subscription in session.subscriptions:
             session.told.setdefault(body.subscription, {})[body.root] = (body.epoch, body.version)

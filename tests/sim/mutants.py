@@ -482,8 +482,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "announced-once-only",
         16,
         "tega_zmq/node/uplink.py",
-        "        for (kind, number), request in session.announced.items():\n",
-        "        for (kind, number), request in ():\n",
+        "        for key, request in session.announced.items():\n",
+        "        for key, request in ():\n",
         events=RARE,
     ),
     Mutant(

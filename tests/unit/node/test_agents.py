@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tega_zmq import errors
-from tega_zmq.node import Settings
+from tega_zmq.node import Settings, lifecycle
 from tega_zmq.store import Kept
 from tega_zmq.wire import decode, encode
 from tega_zmq.wire import messages as m
@@ -458,6 +458,40 @@ def test_what_an_agent_does_not_take_from_above_it_refuses_at_once(site: Site) -
         (8, "ProtocolError"),
     ]
     assert not site.pi1.lab.node.below
+
+
+def test_a_program_for_which_the_broker_has_no_room_is_told_at_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.broker.lab.node.sessions.limit = len(site.broker.lab.node.sessions)
+    site.local.register("ops-pi1.echo", lambda: 1)
+    assert "TooLarge" in site.pi1.noted("handler refused by the node above")[0]["error"]
+    site.local.subscribe("shared", "global")
+    assert "TooLarge" in site.pi1.noted("subscription refused by the node above")[0]["error"]
+    assert len(site.broker.noted("message refused")) == 2
+    for cls, *fields in (
+        (m.Write, (put("shared.n", 1),), "", ""),
+        (m.Get, ("shared",), None, "value", ""),
+        (m.Call, ("tools", "x"), (), {}),
+    ):
+        error = fails(site.local, errors.TooLarge, cls, *fields)
+        assert "limits.sessions" in error.message
+    assert site.local.call("ops-pi1.echo") == 1
+    assert not site.broker.noted("session ended"), "the agent's own goes on"
+    site.broker.lab.node.sessions.limit += 1
+    site.local.put("shared.n", 1)
+    monkeypatch.setattr(lifecycle, "MAX_SUBSESSIONS", 1)
+    other = site.fleet.client("other", site.pi1)
+    site.fleet.run()
+    error = fails(other, errors.TooLarge, m.Get, ("shared",), None, "value", "")
+    assert "beyond pi1" in error.message
+    (link,) = [link for link in site.fleet.links if link.dialer is site.pi1]
+    (noc,) = [each for each in site.broker.lab.node.sessions if each.tega_id == "noc"]
+    get = m.Get(7, 1, 1000, ("shared",), None, "value", "")
+    site.broker.receive(link.peer, encode(m.Forward(noc.id, "local", encode(get))))
+    answers = [decode(frame) for frame in link.down]
+    failures = [decode(each.body) for each in answers if isinstance(each, m.Forward)]
+    assert [(each.id, each.code) for each in failures] == [(7, "ProtocolError")]
 
 
 def test_tags_at_an_agent_are_those_of_the_node_above_too(site: Site) -> None:

@@ -17,7 +17,7 @@ from tega_zmq.store import record_from_plain, record_to_plain, update_to_plain
 from tega_zmq.wire import decode, encode
 from tega_zmq.wire import messages as m
 from tests.unit.node.fleet import Fleet
-from tests.unit.node.lab import Lab
+from tests.unit.node.lab import Lab, Peer
 from tests.wire_samples import ANY_MESSAGE, sample
 
 STRANGE: list[Any] = [
@@ -338,17 +338,26 @@ def test_who_sends_nonsense_does_not_fill_the_log() -> None:
     assert told(client, 9) == 5
 
 
+def _refused_in(agent: Peer, session: str) -> str:
+    """Return the code with which what was asked last in `session` was refused."""
+    (forward,) = agent.take(m.Forward)
+    refused = decode(forward.body)
+    assert isinstance(refused, m.Failure) and (forward.session, refused.id) == (session, 1)
+    return refused.code
+
+
 def test_a_forward_cannot_speak_for_sessions_of_others() -> None:
     lab = Lab()
     agent, other, client = lab.join("pi1", "agent"), lab.join("pi2", "agent"), lab.join("noc")
     other.tell(m.Forward("sub-2", "prog", encode(m.Begin(1, 1, 1000))))
-    for session in (client.session, agent.session, other.session, "sub-2", "", "x" * 65):
+    for session in (client.session, agent.session, other.session, "sub-2", ""):
         agent.tell(m.Forward(session, "prog", encode(m.Begin(1, 1, 1000))))
-        (refused,) = agent.take(m.Refused)
-        assert refused.code == "ProtocolError", session
+        assert _refused_in(agent, session) == "ProtocolError", session
+    agent.tell(m.Forward("x" * 65, "prog", encode(m.Begin(1, 1, 1000))))
+    assert agent.take(m.Refused)[0].code == "ProtocolError"
     for name in ("", "a b", "x" * 65, "a//b"):
         agent.tell(m.Forward("sub-1", name, encode(m.Begin(1, 1, 1000))))
-        assert agent.take(m.Refused)[0].code == "InvalidValue", name
+        assert _refused_in(agent, "sub-1") == "InvalidValue", name
     nested = encode(m.Forward("sub-3", "prog", encode(m.Begin(1, 1, 1000))))
     for body in (nested, encode(m.Hello(1, "x", "client", "", "")), encode(m.Bye()), b"\xc1"):
         agent.tell(m.Forward("sub-1", "prog", body))
@@ -380,8 +389,8 @@ def test_sub_sessions_are_bounded() -> None:
         agent.tell(m.Forward(f"sub-{number}", "prog", encode(m.Begin(1, 1, 1000))))
     agent.take(m.Forward)
     agent.tell(m.Forward("one-more", "prog", encode(m.Begin(1, 1, 1000))))
-    assert agent.take(m.Refused)[0].code == "TooLarge"
+    assert _refused_in(agent, "one-more") == "TooLarge"
     agent.tell(m.ForwardEnded("sub-1"))
     agent.tell(m.Forward("one-more", "prog", encode(m.Begin(1, 1, 1000))))
-    assert not agent.take(m.Refused)
+    assert isinstance(decode(agent.take(m.Forward)[0].body), m.Reply)
     assert "sub-1" not in lab.node.sessions.by_id
