@@ -71,6 +71,8 @@ class Follower:
         self.heard: float | None = None
         """When the owner last said where it is (monotonic seconds); None: never."""
         self.owner_position: tuple[str, int] | None = None
+        self.left: str | None = None
+        """The epoch in which the owner was before it said that it is in another."""
         self._pulling: float | None = None
         self._cursor = 0
         self._tree: tuple[str, int] | None = None
@@ -98,6 +100,8 @@ class Follower:
     def position(self, epoch: str, version: int, now: float) -> Step:
         """The owner says where it is."""
         self.heard = now
+        if self.owner_position is not None and self.owner_position[0] != epoch:
+            self.left = self.owner_position[0]
         self.owner_position = (epoch, version)
         if epoch == self.epoch and version <= self.version:
             return Step()

@@ -494,18 +494,26 @@ def _show(node: Node, before: Store, after: Store, record: Any) -> None:
     if kind is Commit:
         for update in record.updates:
             replication.publish(node, update)
+            name = update.root
+            known = before.roots.get(name)
+            if known is None or known.epoch != update.epoch:
+                replication.tell_epoch(node, after.roots[name])
             if node.subscriptions.count:
-                name = update.root
-                watching.tell(node, update, before.roots.get(name), after.roots.get(name))
+                watching.tell(node, update, known, after.roots.get(name))
     elif kind is Replicated:
         update = record.update
+        known = before.roots.get(update.root)
         replication.publish(node, update)
-        watching.tell(node, update, before.roots.get(update.root), after.roots.get(update.root))
+        if known is None or known.epoch != update.epoch:
+            replication.tell_epoch(node, after.roots[update.root])
+        watching.tell(node, update, known, after.roots.get(update.root))
         replication.settle(node, update.root, messages.Follow)
     elif kind is ResetEnd or kind is WentOn:
         root = after.roots.get(record.root)
         if root is not None:
             known = before.roots.get(record.root)
+            if known is None or known.epoch != root.epoch:
+                replication.tell_epoch(node, root)
             watching.reset(node, root, known.node if known is not None else None)
             replication.beacon_at(node, record.root, node.now)
         if kind is ResetEnd:

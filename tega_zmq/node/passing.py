@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 from tega_zmq import errors
 from tega_zmq.errors import Offline, OwnerAway, ProtocolError, ReadOnly, TegaError, Timeout, TooLarge
+from tega_zmq.node import above
 from tega_zmq.node.effects import Send, SendUp
 from tega_zmq.node.state import Node, Waiting
 from tega_zmq.sessions import Session
@@ -288,8 +289,20 @@ def _versions_to_show(node: Node, value: Any) -> dict[str, int]:
 
 
 def _shows(node: Node, root: str, version: int) -> bool:
+    """Whether the replica shows `version` of `root`, in the epoch in which its owner is, as far as known.
+
+    Once its request to follow is answered, a follower hears of a new epoch (`replication.tell_epoch`) before
+    the answers to what was written in it.
+    """
     known = node.durable.roots.get(root)
-    return known is not None and known.version >= version
+    if known is None or known.version < version:
+        return False
+    if above.comes(node, root) and root not in node.topics_up:
+        return False
+    follower = node.followers.get(root)
+    if follower is None:
+        return True
+    return follower.owner_position is not None and follower.owner_position[0] == known.epoch
 
 
 def release_shown(node: Node) -> None:

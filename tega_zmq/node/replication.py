@@ -8,6 +8,7 @@ from tega_zmq import paths
 from tega_zmq.errors import NotFound, OwnerAway, ReadOnly, TegaError, TooLarge
 from tega_zmq.node import above
 from tega_zmq.node.effects import Publish, Send, SendUp
+from tega_zmq.node.passing import release_shown
 from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.replica import Follower, Step, serve
 from tega_zmq.sessions import Session
@@ -341,6 +342,22 @@ def publish(node: Node, update: Update) -> None:
         node.effects.append(SendUp(message))
 
 
+def tell_epoch(node: Node, root: Root) -> None:
+    """A new epoch of `root` became durable: tell followers, over their own connections, where it is.
+
+    An answer to what was written in it, with a version that was there before, must not come first: updates
+    that are published may come later, and those who read slowly are not sent them.
+    """
+    message = Heartbeat(((root.name, root.epoch, root.version),))
+    if root.name in node.topics:
+        for session in node.sessions:
+            if root.name in session.follows:
+                node.send(session, message)
+    else:
+        for session in node.direct.get(root.name, ()):
+            node.send(session, message)
+
+
 def replaced(node: Node, name: str) -> None:
     """The replica of root `name` was replaced as a whole: tell followers and the node above where it is."""
     settle(node, name, Follow)
@@ -412,6 +429,8 @@ def follow(node: Node, follower: Follower, step: Step, owner: Session | None) ->
             node.effects.append(SendUp(step.pull))
     elif follower.root in node.awaiting and above.known(node, follower.root):
         settle(node, follower.root, Follow)
+    if node.shown:
+        release_shown(node)
 
 
 def _owner_lacks(node: Node, name: str) -> bool:
@@ -427,11 +446,11 @@ def step_back(node: Node, follower: Follower) -> None:
     follower.epoch, follower.version = (root.epoch, root.version) if root is not None else ("", ABSENT)
 
 
-def update(node: Node, session: Session | None, message: RootUpdate) -> None:
-    """The owner of a root sent a commit."""
+def update(node: Node, session: Session | None, message: RootUpdate, *, published: bool = False) -> None:
+    """The owner of a root sent a commit; `published`: beside the connection on which it says where it is."""
     content = update_from_plain(list(message.update))
     follower = _follower(node, session, content.root)
-    if follower is not None:
+    if follower is not None and not (published and content.epoch == follower.left):
         follow(node, follower, follower.update(content, node.now), session)
 
 

@@ -502,4 +502,4 @@ def _asked_from_above(node: Node, message: Forward, body: Any) -> None:
 def changes(node: Node, topic: bytes, message: RootUpdate) -> None:
     """An update was published at the node above."""
     if topic and topic in node.topics_up.values():
-        replication.update(node, None, message)
+        replication.update(node, None, message, published=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tega_zmq import errors
-from tega_zmq.node import Settings, lifecycle
+from tega_zmq.node import Settings, lifecycle, machine
 from tega_zmq.store import Kept
 from tega_zmq.wire import decode, encode
 from tega_zmq.wire import messages as m
@@ -17,8 +17,8 @@ from tests.unit.node.fleet import Client, Fleet, Station
 class Site:
     """A broker, the agent pi1, a client at each of them."""
 
-    def __init__(self, kept: Kept | None = None) -> None:
-        broker = Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1", direct_followers=0)
+    def __init__(self, kept: Kept | None = None, direct: int = 0) -> None:
+        broker = Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1", direct_followers=direct)
         self.fleet = Fleet(broker, kept)
         self.broker = self.fleet.broker
         self.pi1 = self.fleet.agent("pi1", config=("config-pi1",), operational=("ops-pi1",))
@@ -396,6 +396,49 @@ def test_clear_and_delete_reach_the_replicas(site: Site) -> None:
     assert site.local.get("config-pi1.k") == 3
     assert site.local.ask(m.Manage, "sync", "")["reconciled"]
     assert site.noc.ask(m.Manage, "sync", "")["reconciled"]
+
+
+@pytest.mark.parametrize("direct", [0, 4])
+@pytest.mark.parametrize("late", [False, True])
+def test_who_writes_sees_it_though_versions_have_begun_anew(direct: int, late: bool) -> None:
+    site = Site(direct=direct)
+    for n in range(9):
+        site.noc.put("config-pi1.n", n)
+    kept: list[bytes] = []
+    site.fleet.losing = lambda agent, frame: late and kept.append(frame) is None
+    site.noc.put("config-pi1.n", 9)
+    site.noc.ask(m.Manage, "clear", "")
+    asked = site.local.start(m.Write, (put("config-pi1.n", "mine"),), "", "")
+    follower = site.pi1.lab.node.followers["config-pi1"]
+    old = follower.epoch
+    while follower.owner_position is not None and follower.owner_position[0] in ("", old):
+        site.fleet.ready()[0]()
+    for frame in kept[:1]:
+        (topic,) = site.pi1.lab.node.topics_up.values()
+        message = decode(frame)
+        assert isinstance(message, m.RootUpdate)
+        site.pi1.event(machine.uplink_changes, topic, message)
+    while asked not in site.local.done:
+        site.fleet.ready()[0]()
+    assert site.local.answer(asked)[1] == [["config-pi1", 0]]
+    assert site.pi1.tree("config-pi1") == {"n": "mine"}
+
+
+def test_an_answer_waits_until_it_is_known_in_which_epoch_its_version_counts(site: Site) -> None:
+    for n in range(9):
+        site.noc.put("config-pi1.n", n)
+    site.broker.slow()
+    site.noc.start(m.Manage, "clear", "")
+    asked = site.local.start(m.Write, (put("config-pi1.n", "mine"),), "", "", timeout=60.0)
+    site.fleet.run()
+    site.fleet.cut(site.pi1)
+    site.broker.sync()
+    site.fleet.restore(site.pi1)
+    while asked not in site.local.done:
+        site.fleet.pass_time(site.fleet.now + 1)
+        while site.fleet.ready() and asked not in site.local.done:
+            site.fleet.ready()[0]()
+    assert site.pi1.tree("config-pi1") == {"n": "mine"}
 
 
 def test_what_the_agent_lists(site: Site) -> None:
