@@ -81,6 +81,7 @@ class Session:
         "positions",
         "putting",
         "reports",
+        "retracted",
         "serving",
         "serving_trees",
         "settled",
@@ -90,6 +91,7 @@ class Session:
         "token",
         "told",
         "transactions",
+        "unsaid",
         "via",
     )
 
@@ -122,8 +124,12 @@ class Session:
         """Up to where its subscriptions at the node above have been told, by number and root."""
         self.announced: dict[tuple[str, Any], Any] = {}
         """What is to be said again for this session when the uplink comes back, by (kind, key)."""
+        self.unsaid: dict[tuple[str, Any], None] = {}
+        """What of it was not said yet: the uplink is away."""
+        self.retracted: dict[tuple[str, Any], Any] = {}
+        """What was announced and is to be taken back at the node above: the request that does it."""
         self.asked_above: dict[int, tuple[str, Any]] = {}
-        """What of it waits for an answer from above: request id to (kind, key)."""
+        """What of these waits for an answer from above: request id to (kind, key)."""
         self.ephemerals_above: dict[Path, Any] = {}
         """Its ephemeral nodes at the node above: the write that makes each of them again."""
         self.lacking: dict[int, list[Path]] = {}

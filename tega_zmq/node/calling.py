@@ -41,6 +41,9 @@ from tega_zmq.wire.messages import (
 MAX_HANDLERS = 10_000
 """Most handlers of one session."""
 
+RETRACTED = "retracted"
+"""Stands in `Session.asked_above` where something is taken back."""
+
 
 def register(node: Node, session: Session, request: Register) -> None:
     """`session` offers a handler from now on, here and at every node above."""
@@ -67,10 +70,13 @@ def announce(node: Node, session: Session, key: tuple[str, Any], request: Any) -
     """Tell the node above, now and after every reconnect."""
     if node.uplink is None:
         return
-    session.announced[key] = request
+    retracted = session.retracted.pop(key, None) is not None
     if node.online:
         session.asked_above[request.id] = key
         forward_up(node, session, request)
+    elif not retracted and key not in session.announced:
+        session.unsaid[key] = None
+    session.announced[key] = request
 
 
 def forward_up(node: Node, session: Session, message: Any) -> None:
@@ -80,8 +86,19 @@ def forward_up(node: Node, session: Session, message: Any) -> None:
 
 
 def retract(node: Node, session: Session, key: tuple[str, Any], request: Any) -> None:
-    """Take back what was announced under `key`, by sending `request`."""
-    if session.announced.pop(key, None) is not None and node.online:
+    """Take back what was announced under `key`, by sending `request`, until that is answered.
+
+    What was not said above since the link was lost is not to be taken back there. So what is kept while there
+    is no link is as bounded as what the node above keeps.
+    """
+    if session.announced.pop(key, None) is None:
+        return
+    if key in session.unsaid:
+        del session.unsaid[key]
+        return
+    session.retracted[key] = request
+    if node.online:
+        session.asked_above[request.id] = (RETRACTED, key)
         forward_up(node, session, request)
 
 

@@ -217,6 +217,12 @@ def _came(node: Node, welcome: Welcome) -> None:
         node.effects.append(SendUp(Forward(below.id, "", encode(Heartbeat(())))))
     for session in node.sessions:
         session.asked_above.clear()
+        session.unsaid.clear()
+        if not welcome.resumed:
+            session.retracted.clear()
+        for key, request in session.retracted.items():
+            session.asked_above[request.id] = (calling.RETRACTED, key)
+            calling.forward_up(node, session, request)
         for key, request in session.announced.items():
             session.asked_above[request.id] = key
             calling.forward_up(node, session, _since(session, request))
@@ -264,7 +270,10 @@ def _since(session: Session, request: object) -> object:
 def _announced(node: Node, session: Session, key: tuple[str, Any], answer: Reply | Failure) -> None:
     """The node above answered what was announced under `key`."""
     kind, which = key
-    if isinstance(answer, Failure):
+    if kind == calling.RETRACTED:
+        if getattr(session.retracted.get(which), "id", None) == answer.id:
+            del session.retracted[which]
+    elif isinstance(answer, Failure):
         node.note(
             "warning",
             f"{kind} refused by the node above",

@@ -239,6 +239,56 @@ def test_global_subscriptions_survive_a_cut_without_a_gap(site: Site) -> None:
     assert [message.value for message in site.local.messages] == ["one"], "not to its sender"
 
 
+@pytest.mark.parametrize("noticed", [True, False])
+def test_what_is_taken_back_without_a_link_is_taken_back_above_later(site: Site, noticed: bool) -> None:
+    here = site.fleet.client("here")
+    site.fleet.run()
+    for path in ("tools.g", "tools.k", "tools.again"):
+        site.local.register(path, lambda: "dev")
+    here.register("tools.g", lambda: "gw")
+    heard = [site.local.subscribe("shared", "global"), site.local.listen("news", "global")]
+    site.fleet.cut(site.pi1, noticed=noticed)
+    for path in ("g", "k", "again"):
+        site.local.ask(m.Unregister, ("tools", path))
+    for subscribed in heard:
+        site.local.ask(m.Unsubscribe, subscribed.number)
+    site.local.register("tools.again", lambda: "dev")
+    for _ in range(20):
+        site.local.register("tools.brief", lambda: "dev")
+        site.local.ask(m.Unregister, ("tools", "brief"))
+    (session,) = [each for each in site.pi1.lab.node.sessions if each.tega_id == "local"]
+    if noticed:
+        assert sorted(key for _, key in session.retracted if type(key) is tuple) == [
+            ("tools", "g"),
+            ("tools", "k"),
+        ]
+        assert not session.unsaid
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(9)
+    assert not site.broker.noted("session ended"), "it was resumed"
+    assert {site.noc.call("tools.g") for _ in range(4)} == {"gw"}
+    assert site.noc.call("tools.again") == "dev"
+    for path in ("tools.k", "tools.brief"):
+        with pytest.raises(errors.NoHandler):
+            site.noc.call(path)
+    assert site.noc.ask(m.Inspect, "subscribers") == {}
+    assert site.noc.ask(m.Inspect, "channels") == {}
+    assert (session.retracted, session.unsaid, session.asked_above) == ({}, {}, {})
+
+
+def test_what_is_taken_back_is_forgotten_with_the_session_above(site: Site) -> None:
+    site.local.register("tools.k", lambda: "dev")
+    site.fleet.cut(site.pi1)
+    site.local.ask(m.Unregister, ("tools", "k"))
+    site.fleet.wait(30)
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(5)
+    (session,) = [each for each in site.pi1.lab.node.sessions if each.tega_id == "local"]
+    assert (session.retracted, session.unsaid, session.asked_above) == ({}, {}, {})
+    with pytest.raises(errors.NoHandler):
+        site.noc.call("tools.k")
+
+
 def test_offline_work_comes_up_later(site: Site) -> None:
     site.local.put("ops-pi1.n", 0)
     site.fleet.cut(site.pi1)
