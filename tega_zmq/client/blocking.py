@@ -27,7 +27,7 @@ from tega_zmq.client.results import (
     NodeView,
 )
 from tega_zmq.client.subscriptions import Subscribed
-from tega_zmq.errors import Collision, InvalidValue, NotFound, TegaError, TransactionExpired
+from tega_zmq.errors import Collision, Disconnected, InvalidValue, NotFound, TegaError, TransactionExpired
 from tega_zmq.paths import format_path
 from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
@@ -499,7 +499,8 @@ class Client:
 class Subscription:
     """A subscription that stands, to changes or to messages. As a context manager it ends with the block.
 
-    If it ended by an error before, the block ends with that error, unless with another one.
+    If it ended by an error before, the block ends with that error, unless with another one. It may be
+    cancelled, or the client closed, within the block.
     """
 
     def __init__(self, client: Client, subscribed: Subscribed) -> None:
@@ -522,9 +523,21 @@ class Subscription:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None:
+            # What was raised matters more, and nothing is told from now on, whatever the node has heard.
+            with suppress(TegaError):
+                if self.error is None:
+                    self.cancel(timeout=min(requests.LEAVING, self._client._timeout))
+            return
         if self.error is None:
-            self.cancel()
-        elif error is None:
+            try:
+                self.cancel()
+            except NotFound:
+                pass  # it was ended within the block, or by an error just now
+            except Disconnected:
+                if self._client.state != "closed":
+                    raise
+        if self.error is not None:
             raise self.error
 
 

@@ -51,6 +51,7 @@ from tega_zmq.wire import messages
 from tega_zmq.wire.messages import OpField
 
 __all__ = [
+    "LEAVING",
     "NO_DEFAULT",
     "Ask",
     "Expected",
@@ -80,6 +81,9 @@ class _NoDefault:
 
 NO_DEFAULT: Final = _NoDefault()
 """Stands for "raise `NotFound`" where a default may be given."""
+
+LEAVING: Final = 1.0
+"""Most seconds that a block which ends by an error waits for the end of what was begun for it."""
 
 _ABSENT: Final = -1
 _MIN_INT: Final = -(2**63)
