@@ -63,10 +63,10 @@ def _silent(_: str) -> None:
 def backup(client: Client, file: str, *, progress: Callable[[str], None] = _silent) -> Summary:
     """Write all versions of all roots that the broker owns to `file`, which is replaced when it is whole.
 
-    What is no file, a device or a pipe, is written to. Operational roots are not in it: their agents have
-    them. What the broker has dropped, or cannot read since it is damaged, is left out, and the summary says
-    which versions. Raises `StorageError` if the file cannot be written, `TooLarge` for a commit, or the tree
-    after a gap, of more than 64 MiB as msgpack.
+    The new file has the permissions of the old one. What is no file, a device or a pipe, is written to.
+    Operational roots are not in it: their agents have them. What the broker has dropped, or cannot read since
+    it is damaged, is left out, and the summary says which versions. Raises `StorageError` if the file cannot
+    be written, `TooLarge` for a commit, or the tree after a gap, of more than 64 MiB as msgpack.
     """
     try:
         if os.path.exists(file) and not os.path.isfile(file):
@@ -80,8 +80,11 @@ def backup(client: Client, file: str, *, progress: Callable[[str], None] = _sile
 
 def _replace(client: Client, file: str, progress: Callable[[str], None]) -> Summary:
     temporary = f"{file}.{os.getpid()}.tmp"
+    mode = _mode(file)
     try:
-        with open(temporary, "xb") as raw:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode or 0o666)) as raw:
+            if mode is not None:
+                os.fchmod(raw.fileno(), mode)  # the umask does not count
             summary = _pack(client, raw, progress)
             raw.flush()
             os.fsync(raw.fileno())
@@ -91,6 +94,14 @@ def _replace(client: Client, file: str, progress: Callable[[str], None]) -> Summ
         raise
     _sync_folder(os.path.dirname(file))
     return summary
+
+
+def _mode(file: str) -> int | None:
+    """Return the permissions that the file has; None if there is none."""
+    try:
+        return os.stat(file).st_mode & 0o777
+    except FileNotFoundError:
+        return None
 
 
 def _pack(client: Client, raw: BinaryIO, progress: Callable[[str], None]) -> Summary:

@@ -1,0 +1,60 @@
+"""Backups to files, of a broker that has nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tega_zmq.client.backup import Summary, backup
+
+
+class Empty:
+    """The client of an empty broker."""
+
+    def inspect(self, what: str) -> Any:
+        return {"tega_id": "gateway"} if what == "status" else []
+
+    def tags(self) -> dict[str, dict[str, int]]:
+        return {}
+
+
+CLIENT: Any = Empty()
+
+
+def mode(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    file = tmp_path / "site.tega"
+    before = os.umask(0o022)
+    try:
+        assert backup(CLIENT, str(file)) == Summary(0, 0, 0)
+        assert mode(file) == 0o644
+        for kept in (0o600, 0o666):
+            file.chmod(kept)
+            inode = file.stat().st_ino
+            backup(CLIENT, str(file))
+            assert mode(file) == kept
+            assert file.stat().st_ino != inode
+    finally:
+        os.umask(before)
+
+
+def test_nobody_may_read_it_before_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "site.tega"
+    file.touch(0o600)
+    seen: list[int] = []
+
+    def inspect(what: str) -> Any:
+        seen.extend(map(mode, tmp_path.iterdir()))
+        return Empty.inspect(CLIENT, what)
+
+    monkeypatch.setattr(CLIENT, "inspect", inspect, raising=False)
+    backup(CLIENT, str(file))
+    assert set(seen) == {0o600}
+    assert len(seen) == 4
