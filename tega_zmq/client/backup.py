@@ -60,22 +60,29 @@ def _silent(_: str) -> None:
 # -- from a broker to a file -----------------------------------------------------------------------
 
 
-def backup(client: Client, file: str, *, progress: Callable[[str], None] = _silent) -> Summary:
+def backup(client: Client, file: str | BinaryIO, *, progress: Callable[[str], None] = _silent) -> Summary:
     """Write all versions of all roots that the broker owns to `file`, which is replaced when it is whole.
 
-    The new file has the permissions of the old one. What is no file, a device or a pipe, is written to.
+    The new file has the permissions of the old one. What is no file, a device or a pipe, is written to, and
+    so is a stream, that of standard output for one: so errors call it.
+
     Operational roots are not in it: their agents have them. What the broker has dropped, or cannot read since
     it is damaged, is left out, and the summary says which versions. Raises `StorageError` if the file cannot
     be written, `TooLarge` for a commit, or the tree after a gap, of more than 64 MiB as msgpack.
     """
     try:
+        if not isinstance(file, str):
+            summary = _pack(client, file, progress)
+            file.flush()
+            return summary
         if os.path.exists(file) and not os.path.isfile(file):
             with open(file, "wb") as special:
                 return _pack(client, special, progress)
         return _replace(client, os.path.realpath(file), progress)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"{file}: cannot be written: {reason}", reason=reason, outcome="none") from None
+        name = file if isinstance(file, str) else "standard output"
+        raise StorageError(f"{name}: cannot be written: {reason}", reason=reason, outcome="none") from None
 
 
 def _replace(client: Client, file: str, progress: Callable[[str], None]) -> Summary:
@@ -217,10 +224,11 @@ def _commits(client: Client, name: str, after: int, last: int) -> list[list[Any]
 # -- from a file to a broker -----------------------------------------------------------------------
 
 
-def restore(client: Client, file: str, *, progress: Callable[[str], None] = _silent) -> Summary:
+def restore(client: Client, file: str | BinaryIO, *, progress: Callable[[str], None] = _silent) -> Summary:
     """Put a backup into an empty broker: every version, with who made it and when; and the tags.
 
-    The file is read through and checked before anything is sent. Histories go on under new epochs. Nodes
+    The file is read through and checked before anything is sent, so a stream must be one that can `seek`;
+    errors call it standard input. Histories go on under new epochs. Nodes
     that were ephemeral at the end are removed by one more commit, since their sessions are over. Raises
     `InvalidValue`: the file is damaged or no backup, or the broker is not empty.
     """
@@ -284,7 +292,7 @@ def restore(client: Client, file: str, *, progress: Callable[[str], None] = _sil
     return summary._replace(roots=roots, commits=commits, tags=tags, gaps=tuple(gaps))
 
 
-def _look_through(file: str) -> tuple[int, dict[str, dict[int, list[str]]]]:
+def _look_through(file: str | BinaryIO) -> tuple[int, dict[str, dict[int, list[str]]]]:
     """Return how many lines a backup has, and by root and version the tags. Raises as `_lines`."""
     total, name = 0, ""
     named: dict[str, dict[int, list[str]]] = {}
@@ -332,10 +340,13 @@ def _remove_ephemeral(client: Client, found: list[list[str]]) -> None:
                 transaction.delete(tuple(path))
 
 
-def _lines(file: str) -> Iterator[tuple[dict[str, Any], int]]:
+def _lines(file: str | BinaryIO) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield each line of a backup, and its length. Raises `InvalidValue` at what is not whole."""
     lines, ended, whole = 0, False, False
+    name = file if isinstance(file, str) else "standard input"
     try:
+        if not isinstance(file, str):
+            file.seek(0)
         with gzip.open(file, "rb") as source:
             for data in source:
                 line = json.loads(data)
@@ -348,11 +359,11 @@ def _lines(file: str) -> Iterator[tuple[dict[str, Any], int]]:
             else:
                 whole = ended
     except OSError as error:  # BadGzipFile is one
-        raise InvalidValue(f"{file}: cannot be read: {error.strerror or error}") from None
+        raise InvalidValue(f"{name}: cannot be read: {error.strerror or error}") from None
     except (ValueError, EOFError, zlib.error, LookupError, TypeError) as error:
-        raise InvalidValue(f"{file}: damaged or cut off after line {lines}: {error!s:.200}") from None
+        raise InvalidValue(f"{name}: damaged or cut off after line {lines}: {error!s:.200}") from None
     if not whole:
-        raise InvalidValue(f"{file}: damaged or cut off: line {lines} is not its end")
+        raise InvalidValue(f"{name}: damaged or cut off: line {lines} is not its end")
 
 
 _FIELDS: Final = {

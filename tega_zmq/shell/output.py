@@ -21,6 +21,7 @@ __all__ = [
     "age",
     "ago",
     "flow",
+    "is_standard_output",
     "leaves",
     "plain",
     "render",
@@ -76,6 +77,14 @@ def write_out(text: str) -> None:
         raise Unwritable(f"standard output: {error.strerror or error}") from None
 
 
+def is_standard_output(name: str) -> bool:
+    """Return whether the file of that name is what standard output leads to, as /dev/stdout is."""
+    try:
+        return os.path.samestat(os.stat(name), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):  # there is no such file; or standard output is none
+        return False
+
+
 class Result(NamedTuple):
     """What a command leads to."""
 
@@ -83,6 +92,8 @@ class Result(NamedTuple):
     """What `--json` prints."""
     text: Callable[[Paint], str] | str | None = None
     """What is printed otherwise; None: `data` as YAML. An empty text prints nothing."""
+    aside: bool = False
+    """It goes to standard error, since the command has written something else to standard output."""
 
 
 def want_colour(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:

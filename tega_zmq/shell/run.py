@@ -61,7 +61,11 @@ def execute(session: Session, command: Command, args: argparse.Namespace) -> str
 
 
 def _shown(session: Session, result: Result, as_json: bool) -> str:
-    return render(result, as_json=as_json or session.around.as_json, paint=session.around.paint)
+    text = render(result, as_json=as_json or session.around.as_json, paint=session.around.paint)
+    if not result.aside:
+        return text
+    session.around.note(text)
+    return ""
 
 
 def unknown(name: str) -> UsageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tega_zmq.client.backup import Summary, backup
+from tega_zmq.client.backup import Summary, backup, restore
+from tega_zmq.errors import InvalidValue, StorageError
 
 
 class Empty:
@@ -58,3 +60,13 @@ def test_nobody_may_read_it_before_it_is_whole(tmp_path: Path, monkeypatch: pyte
     backup(CLIENT, str(file))
     assert set(seen) == {0o600}
     assert len(seen) == 4
+
+
+def test_to_a_stream_and_back() -> None:
+    stream = io.BytesIO()
+    assert backup(CLIENT, stream) == restore(CLIENT, stream) == Summary(0, 0, 0)
+    with pytest.raises(InvalidValue, match="standard input: damaged or cut off: line 0 is not"):
+        restore(CLIENT, io.BytesIO(b""))
+    refused = pytest.raises(StorageError, match="standard output: cannot be written: No space")
+    with open("/dev/full", "wb", buffering=0) as full, refused:
+        backup(CLIENT, full)  # type: ignore[arg-type]

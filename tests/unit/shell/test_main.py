@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -24,6 +25,8 @@ class Run:
     ) -> None:
         self.client, self._patch, self._capsys = client, monkeypatch, capsys
         self.options: list[Options] = []
+        self.stdin: Any = None
+        """Instead of what a call is given."""
         monkeypatch.setattr(oneshot, "dial", self._dial)
         monkeypatch.delenv("TEGA_SERVER", raising=False)
 
@@ -33,7 +36,7 @@ class Run:
 
     def __call__(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
         file = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
-        self._patch.setattr(sys, "stdin", file)
+        self._patch.setattr(sys, "stdin", self.stdin or file)
         status = program.main(list(arguments))
         captured = self._capsys.readouterr()
         return status, captured.out, captured.err
@@ -179,6 +182,65 @@ def test_calls(tega: Run) -> None:
     assert tega("t.add(x)")[0] == 1
     assert tega("nobody.home()")[2].startswith("NoHandler: ")
     assert tega("--", "t.add(1)")[0] == 0
+
+
+@pytest.fixture
+def empty_broker(tega: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Run:
+    """The folder is a fresh one, too."""
+    tega.client.listings = {"status": {"tega_id": "gateway"}, "old": []}
+    monkeypatch.chdir(tmp_path)
+    return tega
+
+
+@pytest.mark.parametrize("name", ["-", "out", "link"])
+def test_a_backup_to_standard_output(
+    empty_broker: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, name: str
+) -> None:
+    (tmp_path / "link").symlink_to("out")
+    said = f'{{"commits": 0, "file": "{name}", "gaps": [], "roots": 0, "tags": 0}}\n'
+    with open("out", "w+", encoding="utf-8") as out, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        assert empty_broker("backup", name) == (0, "", "0 roots, 0 commits written to standard output\n")
+        assert empty_broker("backup", name, "--json") == (0, "", said)
+        assert gzip.decompress((tmp_path / "out").read_bytes()).count(b"tega_backup") == 2
+        assert os.path.samestat(os.fstat(out.fileno()), os.stat("out")), "it was not replaced"
+    assert sorted(os.listdir()) == ["link", "out"]
+
+
+def test_a_backup_that_standard_output_does_not_take(
+    empty_broker: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        said = "StorageError: standard output: cannot be written: No space left on device\n"
+        assert empty_broker("backup", "-") == (1, "", said)
+
+
+def test_a_backup_from_standard_input(empty_broker: Run) -> None:
+    assert empty_broker("backup", "site.tega")[0] == 0
+    with open("site.tega", encoding="utf-8") as file:
+        empty_broker.stdin = file
+        assert empty_broker("restore", "-") == (0, "0 roots, 0 commits restored from standard input\n", "")
+    empty_broker.stdin = None
+    status, _, err = empty_broker("restore", "-", stdin="x")
+    assert (status, err) == (1, "InvalidValue: standard input: cannot be read: Not a gzipped file (b'x')\n")
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_backup_and_the_lines_of_a_script_go_separate_ways(empty_broker: Run, command: str) -> None:
+    status, out, err = empty_broker(stdin=f"{command} -\n")
+    assert (status, out) == (2, "")
+    assert err.endswith(": name a file\n")
+    assert os.listdir() == []
+
+
+def test_no_backup_goes_to_a_terminal(empty_broker: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    main, terminal = os.openpty()
+    with open(main, "rb"), open(terminal, "w", encoding="utf-8") as out, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        status, _, err = empty_broker("backup", "-")
+    assert status == 2
+    assert "standard output is a terminal" in err
 
 
 def test_clear_without_a_terminal_needs_yes(tega: Run) -> None:
