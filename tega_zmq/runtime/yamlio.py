@@ -156,21 +156,27 @@ def save_file(path: str | os.PathLike[str], value: Any) -> None:
         raise
 
 
-def dump(value: Any) -> str:
+def dump(value: Any, *, escape: bool = False) -> str:
     """Return `value` as YAML text, keys sorted; `load` gives an equal value back.
 
-    Text that an older YAML reader would take for a boolean, date or number is quoted too.
+    Text that an older YAML reader would take for a boolean, date or number is quoted too. With `escape` the
+    text is ASCII.
     """
     text: str = yaml.dump(
-        value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=True, width=1 << 30
+        value,
+        Dumper=_Dumper,
+        default_flow_style=False,
+        allow_unicode=not escape,
+        sort_keys=True,
+        width=1 << 30,
     )
     # The mark that ends the document of a bare scalar. In a block such a line would be indented.
     return text[:-4] if text.endswith("\n...\n") else text
 
 
-def dump_json(value: Any) -> str:
-    """Return `value` as indented JSON text with sorted keys."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+def dump_json(value: Any, *, escape: bool = False) -> str:
+    """Return `value` as indented JSON text with sorted keys; with `escape` in ASCII."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=escape) + "\n"
 
 
 # -- reading ---------------------------------------------------------------------------------------

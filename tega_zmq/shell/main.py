@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_streams()
     for stream, errors in (
         (sys.stdin, "surrogateescape"),
-        (sys.stdout, "backslashreplace"),
+        (sys.stdout, "backslashreplace"),  # of messages; documents are in ASCII then (`output.is_narrow`)
         (sys.stderr, "backslashreplace"),
     ):
         if hasattr(stream, "reconfigure"):

@@ -21,6 +21,7 @@ __all__ = [
     "age",
     "ago",
     "flow",
+    "is_narrow",
     "is_standard_output",
     "leaves",
     "plain",
@@ -77,6 +78,15 @@ def write_out(text: str) -> None:
         raise Unwritable(f"standard output: {error.strerror or error}") from None
 
 
+def is_narrow() -> bool:
+    """Return whether standard output cannot say every character, so that YAML and JSON must escape some."""
+    try:
+        "\xfc\u4e16\U0010fffd".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def is_standard_output(name: str) -> bool:
     """Return whether the file of that name is what standard output leads to, as /dev/stdout is."""
     try:
@@ -117,7 +127,7 @@ def _escaped(match: re.Match[str]) -> str:
 def to_json(value: Any, *, indent: bool = False) -> str:
     """Return `value` as JSON: one line, or indented by two. What JSON cannot say stands as its text.
 
-    Keys are sorted, since a tree keeps no order.
+    It is ASCII where standard output needs that. Keys are sorted, since a tree keeps no order.
     """
     try:
         text = _dumps(value, indent)
@@ -130,7 +140,7 @@ def to_json(value: Any, *, indent: bool = False) -> str:
 def _dumps(value: Any, indent: bool) -> str:
     return json.dumps(
         value,
-        ensure_ascii=False,
+        ensure_ascii=is_narrow(),
         allow_nan=False,
         sort_keys=True,
         indent=2 if indent else None,
@@ -175,10 +185,10 @@ def _is_plain_text(text: str) -> bool:
 
 
 def to_yaml(value: Any, paint: Paint = plain) -> str:
-    """Return `value` as YAML, without a newline at the end."""
+    """Return `value` as YAML, without a newline at the end; in ASCII where standard output needs that."""
     from tega_zmq.runtime import yamlio
 
-    text = yamlio.dump(value).removesuffix("\n")
+    text = yamlio.dump(value, escape=is_narrow()).removesuffix("\n")
     if paint.colour:
         text = "\n".join(_paint_line(line, paint) for line in text.split("\n"))
     return text

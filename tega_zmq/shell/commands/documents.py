@@ -17,7 +17,7 @@ from tega_zmq.errors import InvalidPath, InvalidValue, NotFound, TegaError, TooL
 from tega_zmq.paths import Path, format_path
 from tega_zmq.shell.commands.showing import FORMS, shown
 from tega_zmq.shell.differences import between, counts, plural
-from tega_zmq.shell.output import Result, safe
+from tega_zmq.shell.output import Result, is_narrow, safe
 from tega_zmq.shell.session import Session, at_version
 from tega_zmq.shell.spec import Argument, Command, UsageError
 
@@ -191,7 +191,8 @@ def export(session: Session, args: argparse.Namespace) -> Result:
             tree = {oid: tree}
         document = tree
     if args.file == "-":
-        text = yamlio.dump_json(document) if args.json or session.around.as_json else yamlio.dump(document)
+        as_json = args.json or session.around.as_json
+        text = (yamlio.dump_json if as_json else yamlio.dump)(document, escape=is_narrow())
         return Result(document, text.rstrip("\n"))
     try:
         yamlio.save_file(args.file, document)

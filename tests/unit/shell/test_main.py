@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tega_zmq.errors import Compacted, Disconnected
+from tega_zmq.runtime import yamlio
 from tega_zmq.shell import main as program
 from tega_zmq.shell import oneshot
 from tega_zmq.shell.oneshot import Options
@@ -182,6 +183,23 @@ def test_calls(tega: Run) -> None:
     assert tega("t.add(x)")[0] == 1
     assert tega("nobody.home()")[2].startswith("NoHandler: ")
     assert tega("--", "t.add(1)")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("get", "a"), ("export", "a", "-"), ("--json", "get", "a"), ("export", "a", "-", "--json")]
+)
+def test_a_document_on_a_narrow_output_is_the_same_document(
+    tega: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    tega("put", "a.größe", "世界")
+    kept = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(kept, encoding="ascii"))
+        assert tega(*words)[0] == tega("log", "a")[0] == 0
+        document, _, rest = kept.getvalue().decode("ascii").partition("a@0")
+    read = (json.loads if "--json" in words else yamlio.load)(document)
+    assert read == ({"a": {"größe": "世界"}} if "export" in words else {"größe": "世界"})
+    assert r"a.gr\xf6\xdfe" in rest, "a message"
 
 
 @pytest.fixture

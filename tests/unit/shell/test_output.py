@@ -54,6 +54,27 @@ def test_safe() -> None:
     assert output.safe("Grüße, 世界 🎉") == "Grüße, 世界 🎉"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "narrow"),
+    [("utf-8", False), ("ascii", True), ("latin-1", True), ("cp1252", True), ("gb18030", False)],
+)
+def test_what_standard_output_cannot_say_is_escaped_within_the_format(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, narrow: bool
+) -> None:
+    value = {"größe": "世界 🎉", "zeilen": "eins\nü\n", "list": ["\xe9", "\x1b"], "c": "ASCII"}
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
+    monkeypatch.setattr("sys.stdout", out)
+    assert output.is_narrow() is narrow
+    for text, read in (
+        (output.to_yaml(value), yamlio.load),
+        (output.to_json(value, indent=True), json.loads),
+    ):
+        written = text.encode(encoding, "backslashreplace")
+        assert text.isascii() is narrow
+        assert read(written.decode(encoding) + "\n") == value
+    assert output.flow("é") == ('"\\u00e9"' if narrow else '"é"')
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()
