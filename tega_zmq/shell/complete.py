@@ -199,7 +199,7 @@ def _values(
         case "root@version" if _mark(word, "@") >= 0:
             return _at_versions(word, source)
         case "root" | "root@version":
-            return [each._replace(final=True) for each in _paths(word, source) if "." not in word]
+            return _roots(word, source)
         case "channel":
             return _starting(source.channels(), word)
         case "expected":
@@ -245,8 +245,7 @@ def _paths(word: str, source: Source) -> list[Candidate]:
         above = paths.parse(word[:cut]) if cut >= 0 else ()
     except InvalidPath:
         return []
-    part = word[cut + 1 :]
-    begun = part[1:].replace('\\"', '"').replace("\\\\", "\\").removesuffix('"') if part[:1] == '"' else part
+    begun = _begun(word[cut + 1 :])
     matching = sorted((oid, container) for oid, container in source.children(above) if oid.startswith(begun))
     if [oid for oid, _ in matching] == [begun] and matching[0][1]:
         # It is all typed: go one level down.
@@ -257,6 +256,21 @@ def _paths(word: str, source: Source) -> list[Candidate]:
         Candidate(lead + format_oid(oid), format_oid(oid) + ("." if container else ""), not container)
         for oid, container in matching
     ]
+
+
+def _roots(word: str, source: Source) -> list[Candidate]:
+    """Return the roots that `word` may become; unlike a path, each is complete."""
+    if _mark(word, ".") >= 0:
+        return []
+    names = [format_oid(oid) for oid, _ in sorted(source.children(())) if oid.startswith(_begun(word))]
+    return [Candidate(name, name, True) for name in names]
+
+
+def _begun(part: str) -> str:
+    """Return the oid that was typed so far, perhaps with its quotes still open."""
+    if part[:1] != '"':
+        return part
+    return part[1:].replace('\\"', '"').replace("\\\\", "\\").removesuffix('"')
 
 
 def _mark(word: str, mark: str) -> int:

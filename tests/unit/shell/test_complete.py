@@ -108,6 +108,18 @@ def test_a_leaf_is_complete_and_a_container_is_not() -> None:
     assert [(each.display, each.final) for each in found] == [("name", True), ("net.", False)]
 
 
+@pytest.mark.parametrize("command", ["rollback", "undo", "tag", "untag", "tags", "disown"])
+def test_a_root_is_complete(command: str) -> None:
+    def found(word: str) -> list[tuple[str, str, bool]]:
+        return list(map(tuple, candidates(f"{command} {word}", COMMANDS, Tree())[1]))
+
+    one, other = (("config-pi1",) * 2 + (True,), ("config-pi2",) * 2 + (True,))
+    assert found("con") == [one, other]
+    assert found("config-pi1") == [one]
+    assert found('"odd one') == found('"odd one"') == [('"odd one"', '"odd one"', True)]
+    assert found("config-pi1.") == found("config-pi1.n") == []
+
+
 def test_options_and_their_values() -> None:
     assert offered("put a.b --") == ["--help", "--json", "--message", "--version"]
     assert offered("put a.b --version ab") == ["absent"]
