@@ -185,9 +185,9 @@ def _values(
     argument: Argument, word: str, source: Source, given: Mapping[str, str], transactions: Iterable[str]
 ) -> list[Candidate]:
     match argument.kind:
-        case "path@version" if _mark(word, "@") >= 0:
+        case "path@version" | "paths@version" if _mark(word, "@") >= 0:
             return _at_versions(word, source)
-        case "path" | "path@version":
+        case "path" | "path@version" | "paths@version":
             return _paths(word, source)
         case "version":
             return _in_order(_versions_of(_given_root(given), source), word)

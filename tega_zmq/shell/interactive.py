@@ -304,7 +304,7 @@ class Shell(cmd2.Cmd):
 
     def _caller(self, line: str) -> Callable[[], str]:
         def caller() -> str:
-            result = calls.call(self.session, line, None)
+            result = calls.call(self.session, calls.parse(line), None)
             return render(result, as_json=self._options.as_json, paint=self._paint)
 
         return caller

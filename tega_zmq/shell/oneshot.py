@@ -120,33 +120,40 @@ def say(text: str) -> None:
 
 
 def run_command(words: Sequence[str], options: Options) -> int:
-    """Run one command in a session of its own; return the exit status."""
-    joined = " ".join(words)
+    """Run one command in a session of its own; return the exit status.
+
+    Raises `UsageError` before it dials, for what can be seen to be wrong without a node.
+    """
     name = words[0]
     command = COMMANDS.get(name)
-    args = None
-    if command is not None:
-        if command.session_only:
-            raise UsageError(f"{name}: {command.session_only}")
-        try:
-            args = convert(command, build_parser(command, "tega").parse(words[1:]), typed=False)
-        except Finished:
-            return DONE
-    elif not looks_like_call(joined):
-        raise unknown(name)
-    elif words[-1] == "--json":
-        joined = " ".join(words[:-1])
-        options = options._replace(as_json=True)
+    if command is None:
+        return _run_call(words, options)
+    if command.session_only:
+        raise UsageError(f"{name}: {command.session_only}")
+    try:
+        args = convert(command, build_parser(command, "tega").parse(words[1:]), typed=False)
+    except Finished:
+        return DONE
     stop = threading.Event()
     with dial(options) as client:
         session = Session(client, _surroundings("one-shot", options, _standard_input), options.server)
-        if command is None or args is None:
-            result = calls.call(session, joined, options.timeout)
-            say(render(result, as_json=options.as_json, paint=session.around.paint))
-            return DONE
         if name in _FOLLOWING:
             return _follow(session, command, args, stop)
         say(execute(session, command, args))
+    return DONE
+
+
+def _run_call(words: Sequence[str], options: Options) -> int:
+    if not looks_like_call(" ".join(words)):
+        raise unknown(words[0])
+    if words[-1] == "--json":
+        words = words[:-1]
+        options = options._replace(as_json=True)
+    typed = calls.parse(" ".join(words))
+    with dial(options) as client:
+        session = Session(client, _surroundings("one-shot", options, _standard_input), options.server)
+        result = calls.call(session, typed, options.timeout)
+        say(render(result, as_json=options.as_json, paint=session.around.paint))
     return DONE
 
 

@@ -34,7 +34,7 @@ def run_line(session: Session, line: str, timeout: float | None = None) -> str:
     if not line or line.startswith("#"):
         return ""
     if looks_like_call(line):
-        return _shown(session, calls.call(session, line, timeout), False)
+        return _shown(session, calls.call(session, calls.parse(line), timeout), False)
     try:
         words = [word.text for word in split(line)]
     except LineError as error:

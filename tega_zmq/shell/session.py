@@ -114,9 +114,12 @@ class Session:
             self.closed()
 
     def value(self, args: argparse.Namespace) -> Any:
-        """Return the value that a command was given: as argument, or as a body. Raises `InvalidValue`."""
+        """Return the value that a command was given: as argument, or as a body.
+
+        Raises `InvalidValue` for the body.
+        """
         if args.value is not None:
-            return value_of(args.value)
+            return args.value.value
         body = self.around.read_body()
         if not body.strip():
             raise InvalidValue("no value: type YAML, `{}` for an empty container, `null` for null")

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
+from tega_zmq.errors import InvalidPath, InvalidValue
 from tega_zmq.shell.lexer import unquote
 from tega_zmq.shell.output import Result, write_out
-from tega_zmq.shell.versions import moment, reference
+from tega_zmq.shell.versions import moment, reference, tag_name
 
 __all__ = [
     "Argument",
     "Command",
     "Finished",
+    "Given",
     "Kind",
     "Parser",
     "UsageError",
@@ -31,6 +33,7 @@ __all__ = [
 Kind: TypeAlias = Literal[
     "path",  # a path of the tree
     "path@version",  # a path, or a path at a version
+    "paths@version",  # that, or a dot for all roots
     "root",  # a path of one oid
     "root@version",  # a root, or a root at a version
     "value",  # YAML; takes all words that are left
@@ -211,13 +214,15 @@ def convert(command: Command, args: argparse.Namespace, *, typed: bool) -> argpa
     """Return `args` with each argument as what it stands for.
 
     With `typed` the words were those of a typed line, with their quotes (`tega_zmq.shell.lexer`); otherwise a
-    shell has taken them off. Raises `UsageError`.
+    shell has taken them off. Paths stay text, in which there is a path. Raises `UsageError`.
     """
     for argument in command.arguments:
         if argument.kind == "flag":
             continue
         try:
             value = _convert(argument, getattr(args, argument.dest), typed=typed)
+        except (InvalidPath, InvalidValue) as error:
+            raise UsageError(error.message, f"usage: {usage(command)}") from None
         except ValueError as error:
             raise UsageError(f"{argument.name}: {error}", f"usage: {usage(command)}") from None
         setattr(args, argument.dest, value)
@@ -227,12 +232,13 @@ def convert(command: Command, args: argparse.Namespace, *, typed: bool) -> argpa
 
 def _convert(argument: Argument, given: Any, *, typed: bool) -> Any:
     if argument.kind == "value":
-        return " ".join(given) if given else None
+        return _value(" ".join(given), argument.name) if given else None
     if given is None:
         return None
     text: str = given
     match argument.kind:
-        case "path" | "path@version" | "root" | "root@version":
+        case "path" | "path@version" | "paths@version" | "root" | "root@version":
+            _check_path(text, argument.kind)
             return text
         case "number":
             return _whole(unquote(text), lowest=1)
@@ -240,10 +246,35 @@ def _convert(argument: Argument, given: Any, *, typed: bool) -> Any:
             return reference(unquote(text))
         case "time":
             return moment(unquote(text))
+        case "tag":
+            return tag_name(unquote(text) if typed else text)
         case "expected":
             return "absent" if text == "absent" else _whole(text, lowest=0, other=" or absent")
         case _:
             return unquote(text) if typed else text
+
+
+class Given(NamedTuple):
+    """A value that was given as argument: it may be None, which is null."""
+
+    value: Any
+
+
+def _value(text: str, name: str) -> Given:
+    from tega_zmq.runtime import yamlio
+
+    return Given(yamlio.load(text, name))
+
+
+def _check_path(text: str, kind: Kind) -> None:
+    """Raise `InvalidPath` or `UsageError` if `text` is not what stands for a path where `kind` is wanted."""
+    from tega_zmq.shell.session import at_version, path_of
+
+    if kind == "paths@version" and text == ".":
+        return
+    path = at_version(text).path if kind.endswith("@version") else path_of(text)
+    if kind.startswith("root") and len(path) != 1:
+        raise UsageError(f"{text}: a whole root is wanted here, not a node in it")
 
 
 _LARGEST = 2**63 - 1

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-__all__ = ["moment", "reference"]
+__all__ = ["moment", "reference", "tag_name"]
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?")
@@ -31,6 +31,13 @@ def reference(text: str) -> int | str:
         f"{text[:40]!a} is no version; expected a number, -N to count back, a tag, or a time such as"
         " 2026-11-20T12:00"
     )
+
+
+def tag_name(text: str) -> str:
+    """Return `text` if it can name a version. Raises `ValueError`."""
+    if not _TAG.fullmatch(text):
+        raise ValueError(f"{text[:40]!a} is no tag: letters, digits, . _ and -, a letter first, 64 at most")
+    return text
 
 
 def moment(text: str, clock: Callable[[], float] = time.time) -> float:

@@ -70,8 +70,7 @@ def test_put_get_and_the_errors(tega: Tega) -> None:
     assert err.count("\n") == 1
     assert tega("get", "nope")[0] == 1
     assert tega("put", "a", "[1]")[2].startswith("InvalidValue: ")
-    assert tega("put", "a..b", "1")[2].startswith("InvalidPath: ")
-    assert tega("put", "a.b", "{x: 1, x: 2}")[2].startswith("InvalidValue: ")
+    assert tega("put", "a..b", "1")[0] == tega("put", "a.b", "{x: 1, x: 2}")[0] == 2
     assert tega("put", "a.b", ".nan")[2].startswith("InvalidValue: ")
     assert tega("pub", "a", ".nan")[2].startswith("InvalidValue: ")
     assert tega("--json", "a.f(1e999)")[2].startswith("InvalidValue: ")
@@ -214,7 +213,7 @@ def test_calls(tega: Tega) -> None:
     assert err.startswith("HandlerError: ")
     assert err.count("\n") == 1
     assert tega("t.nobody()")[2].startswith("NoHandler: ")
-    assert tega("t.add(open('/etc/passwd'))")[2].startswith("InvalidValue: ")
+    assert tega("t.add(open('/etc/passwd'))")[0] == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -268,7 +268,7 @@ COMMANDS = (
         "Write a subtree, or all roots, to a file",
         export,
         (
-            Argument("PATH", "path@version", "what to write; . is all roots"),
+            Argument("PATH", "paths@version", "what to write; . is all roots"),
             Argument("FILE", "file", f"{FILE} output"),
         ),
         "Ephemeral nodes and handlers are left out. `import` reads the file of a whole root back.",

@@ -189,8 +189,6 @@ def clear(session: Session, args: argparse.Namespace) -> Result:
 def disown(session: Session, args: argparse.Namespace) -> Result:
     """Give a root to the broker."""
     path = path_of(args.root)
-    if len(path) != 1:
-        raise UsageError(f"{args.root}: only a whole root can be disowned")
     session.client.manage("disown", path[0])
     return Result({"disowned": path[0]}, safe(f"{args.root} belongs to the broker now"))
 

@@ -135,25 +135,18 @@ def diff(session: Session, args: argparse.Namespace) -> Result:
 
 def rollback(session: Session, args: argparse.Namespace) -> Result:
     """Restore a version."""
-    return _restore(session, args, _root(args.root), args.version, args.message)
+    return _restore(session, args, path_of(args.root), args.version, args.message)
 
 
 def undo(session: Session, args: argparse.Namespace) -> Result:
     """Take the last commit of a root back."""
-    path = _root(args.root)
+    path = path_of(args.root)
     last = _last_version(session, path)
     message = args.message
     if message is None:
         message = f"undo of {format_path(path)}" + ("" if last is None else f"@{last}")
     # Before its first version there was no root.
     return _restore(session, args, path, None if last == 0 else -1, message)
-
-
-def _root(text: str) -> Path:
-    path = path_of(text)
-    if len(path) != 1:
-        raise UsageError(f"{text}: only a whole root can be rolled back")
-    return path
 
 
 def _last_version(session: Session, path: Path) -> int | None:

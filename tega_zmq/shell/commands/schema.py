@@ -8,7 +8,7 @@ from tega_zmq.errors import NotFound
 from tega_zmq.paths import SCHEMAS
 from tega_zmq.shell.commands.data import MESSAGE, message_of, written
 from tega_zmq.shell.output import Result, safe
-from tega_zmq.shell.session import Session, value_of
+from tega_zmq.shell.session import Session
 from tega_zmq.shell.spec import Argument, Command, UsageError
 
 CATEGORY = "Tree"
@@ -34,7 +34,7 @@ def schema(session: Session, args: argparse.Namespace) -> Result:
 
         return written(session, session.writer.put(path, yamlio.load_file(args.file), **message))
     if args.value is not None:
-        return written(session, session.writer.put(path, value_of(args.value), **message))
+        return written(session, session.writer.put(path, args.value.value, **message))
     return Result(session.client.get(path))
 
 

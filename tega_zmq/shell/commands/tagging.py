@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tega_zmq.paths import Path, format_path
+from tega_zmq.paths import format_path
 from tega_zmq.shell.output import Paint, Result, safe, table, when
 from tega_zmq.shell.session import Session, at_version, path_of
-from tega_zmq.shell.spec import Argument, Command, UsageError
+from tega_zmq.shell.spec import Argument, Command
 
 CATEGORY = "History"
 
@@ -19,7 +19,7 @@ _WIDEST = 60
 def tag(session: Session, args: argparse.Namespace) -> Result:
     """Give a version a name."""
     at = at_version(args.root)
-    version = session.client.tag(_root(at.path, args.root), args.name, at.version)
+    version = session.client.tag(format_path(at.path), args.name, at.version)
     data = {"root": format_path(at.path), "tag": args.name, "version": version}
     return Result(data, safe(f"{format_path(at.path)}@{version} is {args.name}"))
 
@@ -27,14 +27,14 @@ def tag(session: Session, args: argparse.Namespace) -> Result:
 def untag(session: Session, args: argparse.Namespace) -> Result:
     """Take a name away."""
     path = path_of(args.root)
-    version = session.client.untag(_root(path, args.root), args.name)
+    version = session.client.untag(format_path(path), args.name)
     data = {"root": format_path(path), "tag": args.name, "version": version}
     return Result(data, safe(f"{format_path(path)}@{version} is {args.name} no more"))
 
 
 def tags(session: Session, args: argparse.Namespace) -> Result:
     """List the names."""
-    root = None if args.root is None else _root(path_of(args.root), args.root)
+    root = None if args.root is None else format_path(path_of(args.root))
     found = session.client.tags(root)
     data: list[dict[str, Any]] = [
         {"root": each, "tag": name, "version": version}
@@ -53,12 +53,6 @@ def _no_tags(session: Session, root: str | None) -> str:
         if format_path((each["root"],)) == root and each["owner"] != session.client.server:
             return f"no tags are known here: {root} belongs to {each['owner']}, where its tags are"
     return "no tags"
-
-
-def _root(path: Path, text: str) -> str:
-    if len(path) != 1:
-        raise UsageError(f"{text}: only versions of a whole root have tags")
-    return format_path(path)
 
 
 def blame(session: Session, args: argparse.Namespace) -> Result:

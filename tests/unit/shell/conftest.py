@@ -323,6 +323,8 @@ class FakeClient:
         return differences("", one, self.get(other_path or path, version=other))
 
     def tag(self, root: str, name: str, version: Any = None) -> int:
+        if root not in self.history:
+            raise NotFound(f"there is no root {root}", path=root)
         number = len(self.history[root]) - 1 if version is None else int(version)
         self.named.setdefault(root, {})[name] = number
         return number

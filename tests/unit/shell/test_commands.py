@@ -607,7 +607,7 @@ def test_calls(desk: Any) -> None:
     assert desk.client.calls[-1] == ("call", "tools.add", (1,), {"b": 2}, 7)
     run_line(desk.session, "tools.add(1, b=2)", 3.0)
     assert desk.client.calls[-1][4] == 3.0
-    with pytest.raises(InvalidValue, match="timeout"):
+    with pytest.raises(UsageError, match="timeout"):
         type_(desk, "tools.add(1, b=2, timeout='soon')")
     with pytest.raises(NoHandler):
         type_(desk, "nobody.home()")

@@ -146,6 +146,48 @@ def test_a_value_comes_from_standard_input_whole(tega: Run) -> None:
     assert err.startswith("InvalidValue: no value")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("put", "a..b", "1"), "a..b: empty oid at column 3"),
+        (("put", "a@1", "1"), "a@1: a version can be named only where something is read"),
+        (("put", "a.b", "{x"), "VALUE:2: no YAML: "),
+        (("put", "a.b", "{x: 1, x: 2}"), "VALUE:1: the key 'x' stands twice"),
+        (("pub", "a", "'"), "VALUE:1: no YAML: "),
+        (("schema", "a", "{x"), "VALUE:2: no YAML: "),
+        (("get", "a@_"), "a@_: '_' is no version"),
+        (("sub", "a."), "a.: empty oid"),
+        (("diff", "a@1", ".b"), ".b: empty oid"),
+        (("export", "..", "-"), "..: empty oid"),
+        (("rollback", "a.b", "1"), "a.b: a whole root is wanted here"),
+        (("disown", "a.b"), "a.b: a whole root is wanted here"),
+        (("tag", "a", "x y"), "NAME: 'x y' is no tag: letters, digits"),
+        (("untag", "a", "1"), "NAME: '1' is no tag: letters, digits"),
+        (("a.b(",), "cannot read the arguments (: "),
+        (("a..b()",), "a..b: empty oid"),
+        (("tools.slow(0) x",), "cannot read the arguments (0) x: "),
+        (("tools.slow(timeout='1')",), "timeout is how many seconds to wait"),
+    ],
+)
+def test_what_is_typed_wrongly_is_told_before_a_node_is_dialled(
+    tega: Run, words: tuple[str, ...], said: str
+) -> None:
+    status, out, err = tega(*words)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"tega: {said}")
+    assert tega.options == []
+    line = " ".join(f'"{word}"' if word == "x y" else word for word in words)
+    assert tega(stdin=f"{line}\n")[0] == 2
+    assert tega.client.calls == []
+
+
+def test_what_the_node_refuses_is_refused(tega: Run) -> None:
+    assert tega("put", "a", "null")[0] == 0
+    assert tega("export", ".", "-") == (0, "a: null\n", "")
+    assert tega("tag", "nope", "golden")[0] == 1
+    assert tega("put", "a.b", stdin="{x")[2].startswith("InvalidValue: value:2: no YAML: ")
+
+
 def test_a_shell_has_taken_the_quotes_off(tega: Run) -> None:
     tega("put", 'a."x.y"', "two words", "-m", '"quoted"')
     assert tega.client.tree == {"a": {"x.y": "two words"}}
@@ -180,7 +222,7 @@ def test_calls(tega: Run) -> None:
     assert tega("t.add('x', b='y')", "--json") == (0, '"xy"\n', "")
     assert tega("--timeout", "3", "t.add(1)")[0] == 0
     assert tega.client.calls[-1][4] == 3.0
-    assert tega("t.add(x)")[0] == 1
+    assert tega("t.add(x)")[0] == 2
     assert tega("nobody.home()")[2].startswith("NoHandler: ")
     assert tega("--", "t.add(1)")[0] == 0
 
@@ -316,7 +358,7 @@ def test_a_script_from_a_file(tega: Run, tmp_path: Any) -> None:
     assert tega("-f", str(tmp_path / "nope"))[2].startswith("InvalidValue: ")
     assert tega("-f", str(file), "get", "a")[0] == 2
     file.write_bytes(b"put a.c \xff\n")
-    assert tega("-f", str(file))[0] == 1
+    assert tega("-f", str(file))[0] == 2
 
 
 def test_events_of_a_script(tega: Run) -> None:
