@@ -13,12 +13,30 @@ from tega_zmq.shell.output import Result, plain, render
 from tega_zmq.shell.session import Session
 from tega_zmq.shell.spec import Command, UsageError, build_parser, convert, usage
 
-__all__ = ["ALIASES", "Quit", "execute", "overview", "run_line", "unknown"]
+__all__ = ["ALIASES", "OTHERS", "Quit", "execute", "overview", "run_line", "unknown"]
 
 ALIASES = {"h": "help", "q": "quit", "exit": "quit"}
 """Short names, beside the commands."""
 
-_OWN = ("help", "quit")
+_AT_A_TERMINAL = "is for the interactive shell: `tega` at a terminal"
+
+OTHERS = {
+    "help": ("help [COMMAND]", "List the commands, or tell one", "lists the commands, as `tega help`"),
+    "quit": (
+        "quit",
+        "End the shell, or the script; `q` and `exit` do the same",
+        "is for a script, or the interactive shell; a single command ends by itself",
+    ),
+    "history": ("history", "Show the lines that were typed, and repeat them; at a terminal", _AT_A_TERMINAL),
+    "alias": ("alias create NAME COMMAND ...", "Give a line a short name; at a terminal", _AT_A_TERMINAL),
+    "run_script": (
+        "run_script FILE",
+        "Run a script within this session; at a terminal",
+        f"{_AT_A_TERMINAL}; `tega -f FILE` runs a script in a session of its own",
+    ),
+}
+"""Words that a line may begin with besides the commands: usage, summary, and what is said where they cannot
+be used."""
 
 
 class Quit(Exception):
@@ -69,10 +87,13 @@ def _shown(session: Session, result: Result, as_json: bool) -> str:
 
 
 def unknown(name: str) -> UsageError:
-    """Return the error for a command that does not exist, with the nearest that does."""
+    """Return the error for a command that does not exist, or not there, with the nearest that does."""
     import difflib
 
-    near = difflib.get_close_matches(name, [*COMMANDS, *_OWN], 1)
+    other = OTHERS.get(ALIASES.get(name, name))
+    if other is not None:
+        return UsageError(f"{name} {other[2]}")
+    near = difflib.get_close_matches(name, [*COMMANDS, *OTHERS], 1)
     hint = f"; did you mean {near[0]}?" if near else "; `help` lists the commands"
     return UsageError(f"there is no command {name[:60]!a}{hint}")
 
@@ -84,7 +105,13 @@ def help_text(words: Sequence[str], *, as_json: bool = False) -> str:
     """
     named = [word for word in words if word != "--json"]
     as_json = as_json or len(named) < len(words)
-    command = COMMANDS.get(named[0]) if named else None
+    name = ALIASES.get(named[0], named[0]) if named else ""
+    command = COMMANDS.get(name)
+    if name in OTHERS:
+        typed, summary, _ = OTHERS[name]
+        data: Any = {"name": name, "category": "Shell", "summary": summary, "usage": typed}
+        data |= {"details": "", "examples": ()}
+        return render(Result(data, f"{typed}: {summary}"), as_json=as_json, paint=plain)
     if named and command is None:
         raise unknown(named[0])
     if as_json:
@@ -115,5 +142,8 @@ def overview() -> str:
         f"{category}\n" + "\n".join(f"  {each.name:{width}}  {each.summary}" for each in members)
         for category, members in categories.items()
     ]
-    parts.append("A call of a handler is typed as it is: a.b.x(1, name='Alice')\nhelp COMMAND tells more.")
+    parts.append(
+        "A call of a handler is typed as it is: a.b.x(1, name='Alice')\n"
+        f"help COMMAND tells more, of {', '.join(OTHERS)} too."
+    )
     return "\n\n".join(parts)

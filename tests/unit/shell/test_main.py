@@ -131,6 +131,22 @@ def test_version_and_help_need_no_node(tega: Run) -> None:
     assert tega.options == []
 
 
+@pytest.mark.parametrize("word", ["help", "h", "quit", "q", "exit", "history", "alias", "run_script"])
+def test_words_that_are_no_commands_have_help_and_say_where_they_are_for(tega: Run, word: str) -> None:
+    name = {"h": "help", "q": "quit", "exit": "quit"}.get(word, word)
+    status, out, err = tega("help", word)
+    assert (status, out.count("\n"), err) == (0, 1, "")
+    assert out.startswith(name)
+    assert json.loads(tega("help", word, "--json")[1])["name"] == name
+    if name != "help":
+        status, out, err = tega(word)
+        assert (status, out) == (2, "")
+        assert err.startswith(f"tega: {word} is for ")
+        assert "did you mean" not in err
+    if name not in ("help", "quit"):
+        assert tega(stdin=f"{word}\n")[2].startswith(f"tega: standard input:1: {word} is for the interactive")
+
+
 def test_json(tega: Run) -> None:
     tega("put", "a.b", "1")
     assert json.loads(tega("get", "a", "--json")[1]) == {"b": 1}
