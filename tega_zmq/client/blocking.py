@@ -440,6 +440,14 @@ class Client:
         """
         return self._ask(requests.publish(channel, value), timeout)  # type: ignore[no-any-return]
 
+    def catch_up(self, *, timeout: float | None = None) -> None:
+        """Ask the node something, and wait until callbacks were called for all that it had sent before.
+
+        Raises `Timeout` if they take longer, too. A callback that calls this would wait for itself.
+        """
+        self.inspect("status", timeout=timeout)
+        self._driver.catch_up(self._timeout if timeout is None else timeout)
+
     # -- calls --------------------------------------------------------------------------------------
 
     def register(self, path: PathLike, function: Callable[..., Any], *, timeout: float | None = None) -> None:

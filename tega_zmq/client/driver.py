@@ -31,7 +31,7 @@ from tega_zmq.client.engine import Engine
 from tega_zmq.client.errands import Errands
 from tega_zmq.client.link import AnyLink, link_to, no_answer, readable, receive, send
 from tega_zmq.client.protocol import ClientSession
-from tega_zmq.errors import Disconnected, TegaError
+from tega_zmq.errors import Disconnected, TegaError, Timeout
 from tega_zmq.tunnel.urls import Tls
 from tega_zmq.wire import messages
 
@@ -253,6 +253,16 @@ class Driver:
                     self._remind()
                     return
         self._queue(function, *args)
+
+    def catch_up(self, timeout: float) -> None:
+        """Wait until callbacks were called for all that has come so far. Raises `Timeout`."""
+        told = threading.Event()
+        self.post(self._mark, told)
+        if not told.wait(timeout):
+            raise Timeout(f"callbacks were not done within {timeout:g} seconds", outcome="unknown")
+
+    def _mark(self, told: threading.Event, _now: float) -> None:
+        self.notify(lambda _: told.set(), (None,))
 
     def _is_free(self) -> bool:
         """Whether a caller that has the turn may act: the helm sleeps, and nothing waits for it."""

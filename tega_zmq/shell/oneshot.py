@@ -253,6 +253,7 @@ def run_script(file: TextIO, name: str, options: Options) -> int:
         session = Session(client, _surroundings("script", options, lines.body), options.server)
         try:
             status = run_lines(session, lines, name, options.timeout)
+            session.catch_up()
             left = left_open(session)
             if left:
                 complain(f"tega: {name} ends within a transaction; {left}")

@@ -128,6 +128,12 @@ class Session:
     def _note_ended(self, what: str, error: TegaError) -> None:
         self.around.note(ended_text(what, error))
 
+    def catch_up(self) -> None:
+        """Show what has happened so far of what is subscribed to. Raises nothing."""
+        if self.subscriptions and self.client.state == "connected":
+            with contextlib.suppress(TegaError):
+                self.client.catch_up()
+
     def end(self) -> None:
         """End what was begun: the transaction is cancelled, subscriptions end. Raises nothing."""
         for transaction in self.transactions.values():

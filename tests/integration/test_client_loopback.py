@@ -52,6 +52,25 @@ def until(seen: queue.SimpleQueue[str], state: str) -> list[str]:
     return found
 
 
+def test_callbacks_are_waited_for(node: FakeNode, tega: Client) -> None:
+    told: list[int] = []
+    go_on = threading.Event()
+
+    def slow(message: Any) -> None:
+        go_on.wait(20)
+        told.append(message.value)
+
+    tega.listen("c", slow)
+    with connect(node.url, "talker") as talker:
+        for n in range(20):
+            talker.publish("c", n)
+    with pytest.raises(errors.Timeout, match=r"callbacks were not done within 0\.1 seconds"):
+        tega.catch_up(timeout=0.1)
+    threading.Timer(0.1, go_on.set).start()
+    tega.catch_up()
+    assert told == list(range(20))
+
+
 # -- the methods -----------------------------------------------------------------------------------
 
 

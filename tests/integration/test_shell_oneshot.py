@@ -262,6 +262,13 @@ def test_sub_survives_the_broker_and_tells(tega: Tega) -> None:
     assert process.wait(PATIENCE) == 0
 
 
+def test_the_last_event_of_a_script_is_shown(tega: Tega) -> None:
+    for n in range(4):
+        status, out, _ = tega(stdin=f"sub s.k\nput s.k {n}\n")
+        assert status == 0
+        assert out.count("s.k: ") == 1, (n, out)
+
+
 def test_a_displaced_sub_ends_with_the_reason(tega: Tega) -> None:
     process = tega.spawn("-t", "twin", "sub", "a")
     until(lambda: "twin" in tega.fleet.client("looker").inspect("ids"), "it is there")

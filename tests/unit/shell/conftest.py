@@ -165,6 +165,8 @@ class FakeClient:
         self.expired_callbacks: list[Callable[[TransactionExpired], Any]] = []
         self.state_callbacks: list[Callable[[str], Any]] = []
         self.closed = False
+        self.late: list[Callable[[], None]] = []
+        """What callbacks are told only when somebody waits for them."""
 
     def __enter__(self) -> Self:
         return self
@@ -374,6 +376,11 @@ class FakeClient:
                 for name, past in sorted(self.history.items())
             ]
         return self.listings.get(what, [])
+
+    def catch_up(self) -> None:
+        self.calls.append(("catch_up",))
+        for tell in self.late:
+            tell()
 
     def manage(self, what: str, argument: str = "") -> Any:
         self.calls.append(("manage", what, argument))

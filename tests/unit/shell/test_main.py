@@ -383,6 +383,18 @@ def test_events_of_a_script(tega: Run) -> None:
     assert 'alerts: {"level": 3}  (from noc-1)' in out
 
 
+def test_a_script_ends_when_its_last_event_is_shown(tega: Run) -> None:
+    tega.client.late = [lambda: tega.client.publish("alerts", 1)]
+    for script, status in (("sub alerts\n", 0), ("sub alerts\nquit\n", 0), ("sub alerts\nget nope\n", 1)):
+        assert tega(stdin=script)[:2] == (status, "alerts: 1  (from noc-1)\n")
+        tega.client.subscriptions.clear()
+    tega.client.calls.clear()
+    assert tega(stdin="sub alerts\nunsub\n")[1] == tega(stdin="roots\n")[1].replace("no roots\n", "")
+    tega.client.state = "suspended"
+    tega(stdin="sub alerts\n")
+    assert ("catch_up",) not in tega.client.calls, "nothing to wait for, or nobody who answers"
+
+
 def test_ctrl_c(tega: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
