@@ -19,6 +19,7 @@ one moment: that at which the backup began.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -78,6 +79,8 @@ def backup(client: Client, file: str | BinaryIO, *, progress: Callable[[str], No
         if os.path.exists(file) and not os.path.isfile(file):
             with open(file, "wb") as special:
                 return _pack(client, special, progress)
+        if file.endswith("/"):  # which `realpath` takes off
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
         return _replace(client, os.path.realpath(file), progress)
     except OSError as error:
         reason = error.strerror or str(error)

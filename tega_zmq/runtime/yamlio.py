@@ -19,6 +19,7 @@ within `MAX_ALIASED`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -138,6 +139,8 @@ def save_file(path: str | os.PathLike[str], value: Any) -> None:
         with open(name, "w", encoding="utf-8") as special:
             special.write(text)
         return
+    if name.endswith("/"):  # which `realpath` takes off
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     name = os.path.realpath(name)
     folder = os.path.dirname(name) or "."
     import tempfile  # here, since a device that never exports does without what it loads

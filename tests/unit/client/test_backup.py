@@ -62,6 +62,14 @@ def test_nobody_may_read_it_before_it_is_whole(tmp_path: Path, monkeypatch: pyte
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize("name", ["absent/", "folder/", "folder"])
+def test_a_name_of_a_folder_is_none_of_a_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match=f"{name}: cannot be written: Is a directory"):
+        backup(CLIENT, f"{tmp_path}/{name}")
+    assert [each.name for each in tmp_path.rglob("*")] == ["folder"]
+
+
 def test_to_a_stream_and_back() -> None:
     stream = io.BytesIO()
     assert backup(CLIENT, stream) == restore(CLIENT, stream) == Summary(0, 0, 0)

@@ -324,6 +324,9 @@ def test_export_to_where_nothing_can_be_written(desk: Any, tmp_path: File) -> No
     type_(desk, "put a.b 1")
     with pytest.raises(InvalidValue, match="cannot be written"):
         type_(desk, f"export a {tmp_path / 'no' / 'such'}")
+    with pytest.raises(InvalidValue, match="absent/: cannot be written: Is a directory"):
+        type_(desk, f"export a {tmp_path}/absent/")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
