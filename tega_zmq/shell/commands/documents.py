@@ -17,7 +17,7 @@ from tega_zmq.errors import InvalidPath, InvalidValue, NotFound, TegaError, TooL
 from tega_zmq.paths import Path, format_path
 from tega_zmq.shell.commands.showing import FORMS, shown
 from tega_zmq.shell.differences import between, counts, plural
-from tega_zmq.shell.output import Result, is_narrow, safe
+from tega_zmq.shell.output import Result, is_narrow, is_standard_output, safe
 from tega_zmq.shell.session import Session, at_version
 from tega_zmq.shell.spec import Argument, Command, UsageError
 
@@ -190,8 +190,9 @@ def export(session: Session, args: argparse.Namespace) -> Result:
         for oid in reversed(at.path):
             tree = {oid: tree}
         document = tree
-    if args.file == "-":
-        as_json = args.json or session.around.as_json
+    if args.file == "-" or is_standard_output(args.file):
+        # Replacing such a file would take it away from all that goes to standard output after this.
+        as_json = args.json or session.around.as_json or args.file.endswith(".json")
         text = (yamlio.dump_json if as_json else yamlio.dump)(document, escape=is_narrow())
         return Result(document, text.rstrip("\n"))
     try:

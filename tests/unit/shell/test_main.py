@@ -260,6 +260,23 @@ def test_a_document_on_a_narrow_output_is_the_same_document(
     assert r"a.gr\xf6\xdfe" in rest, "a message"
 
 
+@pytest.mark.parametrize(("name", "said"), [("link", "b: 1"), ("out.yaml", "b: 1"), ("out.json", '"b": 1')])
+def test_an_export_to_what_standard_output_leads_to(
+    tega: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, name: str, said: str
+) -> None:
+    tega("put", "a.b", "1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("out")  # as /dev/stdout is one
+    file = "out" if name == "link" else name
+    with open(file, "w", encoding="utf-8") as out, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        assert tega("export", "a", name)[0] == tega("get", "a.b")[0] == 0
+    text = (tmp_path / file).read_text()
+    assert said in text
+    assert text.endswith("\n1\n"), "what comes after it is there, too"
+    assert "written to" not in text
+
+
 @pytest.fixture
 def empty_broker(tega: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Run:
     """The folder is a fresh one, too."""
