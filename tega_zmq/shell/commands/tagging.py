@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tega_zmq.paths import format_path
+from tega_zmq.paths import Path, format_path
 from tega_zmq.shell.output import Paint, Result, safe, table, when
 from tega_zmq.shell.session import Session, at_version, path_of
 from tega_zmq.shell.spec import Argument, Command
@@ -34,8 +34,8 @@ def untag(session: Session, args: argparse.Namespace) -> Result:
 
 def tags(session: Session, args: argparse.Namespace) -> Result:
     """List the names."""
-    root = None if args.root is None else format_path(path_of(args.root))
-    found = session.client.tags(root)
+    path = None if args.root is None else path_of(args.root)
+    found = session.client.tags(None if path is None else format_path(path))
     data: list[dict[str, Any]] = [
         {"root": each, "tag": name, "version": version}
         for each, names in sorted(found.items())
@@ -43,15 +43,21 @@ def tags(session: Session, args: argparse.Namespace) -> Result:
     ]
     rows = [(format_path((each["root"],)), each["tag"], each["version"]) for each in data]
     if not rows:
-        return Result(data, safe(_no_tags(session, root)))
+        return Result(data, safe(_no_tags(session, path)))
     return Result(data, lambda paint: table(rows, ("root", "tag", "version"), paint))
 
 
-def _no_tags(session: Session, root: str | None) -> str:
-    """Return how it is told that there are none, and where those of another's root are."""
-    for each in session.client.inspect("old") if root is not None else ():
-        if format_path((each["root"],)) == root and each["owner"] != session.client.server:
-            return f"no tags are known here: {root} belongs to {each['owner']}, where its tags are"
+def _no_tags(session: Session, path: Path | None) -> str:
+    """Return how it is told that there are none, and where those of another's root are. Raises `NotFound`."""
+    if path is None:
+        return "no tags"
+    for each in session.client.inspect("old"):
+        if each["root"] == path[0]:
+            if each["owner"] == session.client.server:
+                return "no tags"
+            root, owner = format_path(path), each["owner"]
+            return f"no tags are known here: {root} belongs to {owner}, where its tags are"
+    session.client.log(path, 1)  # not here, so its owner says whether there is such a root
     return "no tags"
 
 

@@ -337,6 +337,8 @@ def test_tags(desk: Any) -> None:
     assert type_(desk, "tags a") == "no tags"
     assert type_(desk, "tags ops-q") == "no tags are known here: ops-q belongs to q, where its tags are"
     assert json.loads(type_(desk, "tags ops-q --json")) == []
+    with pytest.raises(NotFound, match="no root nope"):
+        type_(desk, "tags nope")
 
 
 def test_blame(desk: Any) -> None:
