@@ -7,6 +7,24 @@ and then. Otherwise a caller puts what it wants into a queue, wakes the helm and
 
 When there is something to do for a callback or a handler (`errands`), the thread at the helm hands that over
 (`crew`) and does it itself. Nothing of the user's runs with the turn.
+
+===============  ===============  =================  ====================================================
+state            has the turn     reads the socket   sleeps, and is woken
+===============  ===============  =================  ====================================================
+the helm works   the helm         the helm, unless   callers, each by the lock of its waiter: when answers
+                                  a caller leads     came, at the latest before the helm sleeps (`_told`)
+the helm sleeps  nobody; callers  the helm, once it  the helm: by the socket, its monitor, the eventfd
+(`_listens`)     for a moment     is woken           (`_wake`), or its deadline (`_due`)
+a caller leads   the same         that caller, for   that caller: by the socket (`_poll`); the helm: as
+(`_led`)                          `_LEAD` at most    before, but not by the socket; other callers: by
+                                                     their lock, which the one that leads releases
+the helm dozes   the same         the next caller,   the helm: as the line before, and after `_DOZE`; it
+no `_listens`                     or the helm when   listens then if nobody has led meanwhile
+                                  it wakes
+nobody is at     the same         a caller that      the next thread: by its lock, or it looks itself
+the helm                          leads              (`crew`); at the helm it looks at everything first
+closed           nobody           nobody             nobody: all were woken, and who comes is refused
+===============  ===============  =================  ====================================================
 """
 
 from __future__ import annotations
