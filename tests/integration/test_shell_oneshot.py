@@ -335,6 +335,24 @@ def test_output_that_cannot_be_written_is_one_line_and_a_status(tega: Tega) -> N
     assert tega("get", "a")[1] == "b: 1\nc: 1\n"
 
 
+def test_a_backup_through_pipes_and_an_export_to_dev_stdout(tega: Tega, tmp_path: Path) -> None:
+    tega("put", "a.b", "1")
+    done = _in_a_shell(tega, "backup -", f"| cat > {tmp_path}/site.tega")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "1 root, 1 commit written to standard output\n"
+    assert tega("clear", "--yes")[0] == 0
+    done = _in_a_shell(tega, "restore -", f"< {tmp_path}/site.tega")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "1 root, 1 commit restored from standard input\n"
+    out = tmp_path / "out"
+    with out.open("w") as file:
+        for words in (("export", "a", "/dev/stdout"), ("get", "a.b")):
+            assert tega.spawn(*words, stdout=file).wait(PATIENCE) == 0
+    assert out.read_text() == "a:\n  b: 1\n1\n"
+    done = _in_a_shell(tega, "backup -", "| true")
+    assert "Traceback" not in done.stderr
+
+
 def _in_a_shell(tega: Tega, words: str, redirection: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.run(
