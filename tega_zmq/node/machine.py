@@ -157,10 +157,10 @@ def start(node: Node, *, epochs: bool, now: float) -> None:
 
 def _renew_epochs(node: Node) -> None:
     """Begin new epochs. Until that is durable it is still to be done: a log that fails may lose it."""
-    renewed = tuple((name, node.fresh()[:16]) for name in owned_roots(node.tip))
-    node.renewing = bool(renewed)
-    if renewed:
-        node.append(NewEpochs(renewed))
+    owned = owned_roots(node.tip)
+    node.renewing = bool(owned)
+    if owned:
+        replication.begin_epochs(node, owned)
 
 
 # -- peers -----------------------------------------------------------------------------------------
@@ -522,6 +522,7 @@ def _show(node: Node, before: Store, after: Store, record: Any) -> None:
         node.renewing = False
         for name, _ in record.epochs:
             replication.beacon_at(node, name, node.now)
+            replication.replaced(node, name)
     elif kind is Owned:
         _show_owned(node, record.root, before.roots.get(record.root), after.roots[record.root])
     elif kind is Cleared:
@@ -550,6 +551,8 @@ def log_failed(node: Node, reason: str, number: int, now: float) -> None:
     for step in node.steps:
         if isinstance(step.record, WentOn):
             node.claimed.pop(step.record.root, None)
+        elif isinstance(step.record, NewEpochs):
+            node.begun.difference_update(name for name, _ in step.record.epochs)
     node.steps.clear()
     node.effects = [effect for effect in node.effects if not isinstance(effect, Append)]
     error = StorageError(

@@ -12,7 +12,7 @@ from tega_zmq.node.passing import release_shown
 from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.replica import Follower, Step, serve
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Owned, Root, Update, update_from_plain, update_to_plain
+from tega_zmq.store import ABSENT, NewEpochs, Owned, Root, Update, update_from_plain, update_to_plain
 from tega_zmq.tree import is_container
 from tega_zmq.wire.messages import Chunk, Claim, Follow, Gone, Heartbeat, Position, Pull, RootUpdate
 
@@ -359,7 +359,7 @@ def tell_epoch(node: Node, root: Root) -> None:
 
 
 def replaced(node: Node, name: str) -> None:
-    """The replica of root `name` was replaced as a whole: tell followers and the node above where it is."""
+    """Root `name` was replaced as a whole, or its epoch: tell followers and the node above where it is."""
     settle(node, name, Follow)
     root = node.durable.roots.get(name)
     if root is None:
@@ -377,6 +377,8 @@ def pull(node: Node, session: Session | None, message: Pull) -> None:
     name = check_root(message.root)
     if node.uplink is not None and not above.known(node, name):
         return  # it asks again when it hears where the root is
+    if session is None or name in session.follows:
+        replica_at(node, name, message.epoch, message.version)
     holder = session if session is not None else node.above
     chunk, serving = serve(node.durable, message, holder.serving_trees.get(name))
     if serving is None:
@@ -389,6 +391,51 @@ def pull(node: Node, session: Session | None, message: Pull) -> None:
         node.send(session, chunk)
     else:
         node.effects.append(SendUp(chunk))
+
+
+# -- replicas that are ahead of their owner --------------------------------------------------------
+
+
+def begin_epochs(node: Node, names: Iterable[str]) -> None:
+    """Let roots of this node go on under new epochs."""
+    names = tuple(names)
+    node.append(NewEpochs(tuple((name, node.fresh()[:16]) for name in names)))
+    node.begun.update(names)
+
+
+def replica_at(node: Node, name: str, epoch: str, version: int) -> None:
+    """A replica of root `name` is at `version` of `epoch`. One that is ahead of its owner shows that this has
+    lost commits, as when its data folder was put back from a copy: the owner begins a new epoch.
+
+    Else it would use versions a second time that the replica has already, and both would never be the same.
+    A node between the two passes on what it hears.
+    """
+    root = node.tip.roots.get(name)
+    if root is None or root.epoch != epoch or version <= root.version:
+        return
+    ahead = Heartbeat(((name, epoch, version),))
+    if above.comes(node, name):
+        if node.online and name in node.topics_up:
+            node.effects.append(SendUp(ahead))
+        return
+    if root.owner:
+        owner = node.claimant(root.owner)
+        if owner is not None and name in owner.claims:
+            node.send(owner, ahead)
+        return
+    # A replica is told what is durable only, so it can be ahead by what an earlier run told it and in no
+    # epoch of this run. So whoever claims to be, a root begins one new epoch a run at most; and its versions
+    # go on from where they are, not from what was claimed.
+    if name in node.begun or node.failure is not None:
+        return
+    begin_epochs(node, (name,))
+    node.note(
+        "warning",
+        "a replica is ahead: root goes on under a new epoch, as after a loss",
+        root=name,
+        version=root.version,
+        replica=version,
+    )
 
 
 # -- the replicas of this node ---------------------------------------------------------------------
@@ -467,8 +514,12 @@ def positions(node: Node, session: Session | None, said: Iterable[Position]) -> 
         follower = _follower(node, session, name)
         if follower is not None:
             follow(node, follower, follower.position(epoch, version, node.now), session)
-        elif session is not None and name in session.follows:
+        elif session is None:
+            if name in node.claimed:
+                replica_at(node, name, epoch, version)
+        elif name in session.follows:
             session.positions[name] = (epoch, version)
+            replica_at(node, name, epoch, version)
 
 
 def _follower(node: Node, session: Session | None, name: str) -> Follower | None:

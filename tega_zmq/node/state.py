@@ -210,6 +210,8 @@ class Node:
         """Roots that are followed above though the config does not list them: for somebody below."""
         self.awaiting: dict[str, dict[Session, Any]] = {}
         """Each `Claim` and `Follow` from below that the node above is asked about first, by root."""
+        self.begun: set[str] = set()
+        """Roots of this node that went on under a new epoch since it started."""
         self.renewing = False
         """Whether new epochs are begun, and that is not durable yet."""
         self.remember: tuple[int, RememberUplink] | None = None

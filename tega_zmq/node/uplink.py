@@ -333,12 +333,16 @@ def _completed(node: Node, id: int, value: object) -> None:
         node.effects.append(Topics(node.uplink.welcome.changes, frozenset(node.topics_up.values()) - {b""}))
         follower = node.followers[name]
         replication.follow(node, follower, follower.position(epoch, version, node.now), None)
+        if epoch == follower.epoch and version < follower.version:
+            # The sooner the owner hears that it has lost commits, the fewer versions it uses twice.
+            node.effects.append(SendUp(Heartbeat(above.positions(node))))
     elif what == "claim":
         epoch, version = _answer(value, str, int)
         node.refused.pop(name, None)
         if name not in node.settings.operational:
             node.claimed[name] = (epoch, version)
             replication.settle(node, name, Claim)
+            replication.replica_at(node, name, epoch, version)
             node.effects.append(SendUp(Heartbeat(above.positions(node))))
             return
         root = node.tip.roots.get(name)
@@ -350,6 +354,7 @@ def _completed(node: Node, id: int, value: object) -> None:
         if is_new:
             _go_on_from(node, name, version)
         else:
+            replication.replica_at(node, name, epoch, version)
             node.effects.append(SendUp(Heartbeat(above.positions(node))))
 
 
@@ -378,6 +383,7 @@ def _go_on_from(node: Node, name: str, version: int) -> None:
             assert found is not None
             ephemerals[path] = (session, tree.plain(found))
     node.append(WentOn(name, epoch, version))
+    node.begun.add(name)
     update = Update(
         name, epoch, version, version + 1, tuple(changes), node.clock(), node.settings.tega_id, "store is new"
     )

@@ -106,7 +106,7 @@ class Station(Dialer):
         self.remembered = ("", "")
         self.lab = self._lab([])
 
-    def _lab(self, disk: list[store.Record]) -> Lab:
+    def _lab(self, disk: list[store.Record], *, unclean: bool = False) -> Lab:
         self.runs += 1
         if self.to is not None:
             self.session = ClientSession(self.name, "agent", jitter=lambda: 0.5)
@@ -121,6 +121,7 @@ class Station(Dialer):
             state=store.replay(store.empty(self.kept), disk),
             durable=getattr(self, "lab", None) is None or self.lab.auto,
             prefix=f"{self.number:02x}{self.runs:04x}",
+            epochs=unclean,
             now=self.fleet.now,
         )
         lab.disk[:0] = disk
@@ -148,11 +149,15 @@ class Station(Dialer):
             link.node.lost(link.peer)
         self.dial_at = None
 
-    def start(self, *, wiped: bool = False) -> None:
-        """The program starts from its disk, which may have been `wiped`."""
-        if wiped:
+    def start(self, *, wiped: bool = False, unclean: bool = False) -> None:
+        """The program starts from its disk, which may have been `wiped`, or have lost its end (`unclean`)."""
+        self.start_from([] if wiped else self.disk, unclean=unclean)
+
+    def start_from(self, disk: list[store.Record], *, unclean: bool = False) -> None:
+        """The program starts from `disk`: a copy of it perhaps, from any time before, or of another one."""
+        if not disk:
             self.remembered = ("", "")
-        self.lab = self._lab([] if wiped else self.disk)
+        self.lab = self._lab(list(disk), unclean=unclean)
         self.settle()
 
     def slow(self) -> None:
