@@ -32,6 +32,7 @@ from tega_zmq.log.framing import encode, encode_seal, record_size, seed_of
 from tega_zmq.log.records import encode_record
 from tega_zmq.log.salvage import Run
 from tega_zmq.log.scan import FoundSnapshot
+from tega_zmq.store.history import next_epoch
 from tega_zmq.store.model import NewEpochs, Root, Store
 from tega_zmq.store.reading import owned_roots
 from tega_zmq.tree.node import pairs
@@ -241,7 +242,7 @@ def _plan(
         # Records of former generations with numbers from here on do not count any more.
         header = Header(store, generation, first, first, size)
         owned = owned_roots(found.state) if lossy else []
-        epochs = tuple((name, fresh()[:16]) for name in owned)
+        epochs = tuple((name, next_epoch(found.state.roots[name].epoch, fresh())) for name in owned)
         payloads = [encode_record(NewEpochs(epochs))] if epochs else []
         final[f"{segment.LOG}/{segment.name_of(first)}"] = _segment(header, payloads, 0)
         return final, epochs

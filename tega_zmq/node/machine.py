@@ -551,8 +551,11 @@ def log_failed(node: Node, reason: str, number: int, now: float) -> None:
     for step in node.steps:
         if isinstance(step.record, WentOn):
             node.claimed.pop(step.record.root, None)
+            node.begun.discard(step.record.root)
         elif isinstance(step.record, NewEpochs):
-            node.begun.difference_update(name for name, _ in step.record.epochs)
+            for name, _ in step.record.epochs:
+                node.begun.discard(name)
+                node.claimed.pop(name, None)
     node.steps.clear()
     node.effects = [effect for effect in node.effects if not isinstance(effect, Append)]
     error = StorageError(

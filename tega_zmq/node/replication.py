@@ -12,7 +12,16 @@ from tega_zmq.node.passing import release_shown
 from tega_zmq.node.state import ABOVE, Node
 from tega_zmq.replica import Follower, Step, serve
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, NewEpochs, Owned, Root, Update, update_from_plain, update_to_plain
+from tega_zmq.store import (
+    ABSENT,
+    NewEpochs,
+    Owned,
+    Root,
+    Update,
+    next_epoch,
+    update_from_plain,
+    update_to_plain,
+)
 from tega_zmq.tree import is_container
 from tega_zmq.wire.messages import Chunk, Claim, Follow, Gone, Heartbeat, Position, Pull, RootUpdate
 
@@ -398,9 +407,9 @@ def pull(node: Node, session: Session | None, message: Pull) -> None:
 
 def begin_epochs(node: Node, names: Iterable[str]) -> None:
     """Let roots of this node go on under new epochs."""
-    names = tuple(names)
-    node.append(NewEpochs(tuple((name, node.fresh()[:16]) for name in names)))
-    node.begun.update(names)
+    epochs = tuple((name, next_epoch(node.tip.roots[name].epoch, node.fresh())) for name in names)
+    node.append(NewEpochs(epochs))
+    node.begun.update(name for name, _ in epochs)
 
 
 def replica_at(node: Node, name: str, epoch: str, version: int) -> None:

@@ -13,7 +13,7 @@ from tega_zmq.node.state import ABOVE, Node, Waiting
 from tega_zmq.paths import Path, format_path
 from tega_zmq.replica import Follower
 from tega_zmq.sessions import Session
-from tega_zmq.store import ABSENT, Change, Commit, Op, Owned, Root, Update, WentOn, update_at
+from tega_zmq.store import ABSENT, Change, Commit, Op, Owned, Update, WentOn, had_epoch
 from tega_zmq.store import write as write_store
 from tega_zmq.store.draft import lasting
 from tega_zmq.wire import decode, encode
@@ -346,26 +346,27 @@ def _completed(node: Node, id: int, value: object) -> None:
             node.effects.append(SendUp(Heartbeat(above.positions(node))))
             return
         root = node.tip.roots.get(name)
-        is_new = version != ABSENT and (root is None or (root.epoch != epoch and _new(root)))
-        if is_new and node.failure is not None:
+        known = version != ABSENT
+        lacking = known and (root is None or root.version == ABSENT or not had_epoch(root, epoch))
+        # Its replica begins anew whatever the epoch is. If this store was put back from a copy, what comes
+        # after the present version may be known to somebody already, unless the epoch is one of this run.
+        renew = known and root is not None and root.epoch != epoch and name not in node.begun
+        if (lacking or renew) and node.failure is not None:
             node.claims_due = node.now + RETRY_CLAIM
             return
         node.claimed[name] = (epoch, version)
-        if is_new:
+        if lacking:
             _go_on_from(node, name, version)
-        else:
-            replication.replica_at(node, name, epoch, version)
-            node.effects.append(SendUp(Heartbeat(above.positions(node))))
-
-
-def _new(root: Root) -> bool:
-    """Whether all that ever happened to `root` happened in its present epoch."""
-    first = update_at(root, 0)
-    return root.version == ABSENT or (first is not None and first.epoch == root.epoch)
+            return
+        if renew:
+            replication.begin_epochs(node, (name,))
+            return  # the node above hears of the epoch when it is durable, and of none before it
+        replication.replica_at(node, name, epoch, version)
+        node.effects.append(SendUp(Heartbeat(above.positions(node))))
 
 
 def _go_on_from(node: Node, name: str, version: int) -> None:
-    """This agent's store is new, but the node above knows the root: versions go on from there.
+    """This agent's store never had what the node above knows of the root: versions go on from there.
 
     What was written here meanwhile becomes one commit that begins by deleting the root, so that a replica
     can take it without knowing more.

@@ -15,7 +15,7 @@ from tega_zmq.store.encoding import (
     update_to_plain,
 )
 from tega_zmq.store.graph import edges
-from tega_zmq.store.history import plain_update_at, update_at, with_trees
+from tega_zmq.store.history import had_epoch, next_epoch, plain_update_at, update_at, with_trees
 from tega_zmq.store.model import (
     ABSENT,
     MAX_OUTCOMES,
@@ -102,11 +102,13 @@ __all__ = [
     "expect",
     "find",
     "follows",
+    "had_epoch",
     "is_ephemeral",
     "is_plain_put",
     "load",
     "log",
     "lookup",
+    "next_epoch",
     "outcome",
     "owned_roots",
     "plain_update_at",

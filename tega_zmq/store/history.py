@@ -18,8 +18,10 @@ __all__ = [
     "NO_TAGS",
     "advance",
     "changed_between",
+    "had_epoch",
     "keep",
     "new_root",
+    "next_epoch",
     "plain_update_at",
     "update_at",
     "with_trees",
@@ -30,6 +32,9 @@ NO_PATHS: Final[HashTrieMap[Any, bool]] = HashTrieMap()
 NO_TAGS: Final[HashTrieMap[str, int]] = HashTrieMap()
 _NONE: Final[Versions[Any]] = Versions()
 
+_STEM: Final = 8
+"""Characters of an epoch that are the same in all in which one store goes on with a root."""
+
 _new = tuple.__new__
 """Makes a named tuple in half the time that its class takes."""
 
@@ -39,6 +44,23 @@ def new_root(name: str, owner: str, epoch: str) -> Root:
     return Root(
         name, owner, epoch, ABSENT, None, NO_MARKS, NO_PATHS, _NONE, 0, _NONE, 0, (0.0, "", ""), NO_TAGS
     )
+
+
+def next_epoch(epoch: str, id: str) -> str:
+    """Return the name of the epoch in which a store goes on after `epoch`; `id`: fresh hex digits.
+
+    It begins like that one, so that a store knows an epoch that it had, however long ago.
+    """
+    return epoch[:_STEM] + id[:16]
+
+
+def had_epoch(root: Root, epoch: str) -> bool:
+    """Whether the store of `root` was ever in `epoch`, or has gone on from a copy of one that was."""
+    stem = epoch[:_STEM]
+    if root.epoch[:_STEM] == stem:
+        return True
+    # Epochs of an older version of this program have no stem in common; of some there are updates left.
+    return any(root.updates[at][0][:_STEM] == stem for at in range(root.oldest_update, root.version + 1))
 
 
 def advance(

@@ -123,7 +123,8 @@ class Owned(NamedTuple):
 
 
 class NewEpochs(NamedTuple):
-    """Every root that this node owns goes on under a new epoch (an unclean stop, a repair)."""
+    """Roots of this node go on under new epochs: all after an unclean stop or a repair, one whose replica
+    turns out to know more."""
 
     epochs: tuple[tuple[str, str], ...]
     """(root, epoch)."""

@@ -1,11 +1,11 @@
-"""A data folder is put back from a copy: its owner has lost commits that replicas know."""
+"""An owner comes back with a store that lacks what replicas know: from a copy of its folder, or empty."""
 
 from __future__ import annotations
 
 import pytest
 
 from tega_zmq.node import Settings
-from tega_zmq.store import NewEpochs, Record
+from tega_zmq.store import ABSENT, Kept, NewEpochs, Record, Tagged, WentOn
 from tega_zmq.wire import messages as m
 from tests.unit.node.fleet import Client, Fleet, Station
 
@@ -13,9 +13,9 @@ from tests.unit.node.fleet import Client, Fleet, Station
 class Site:
     """A broker, the agents pi1 and pi2, and below pi2 one more; pi2 and the one below follow all there is."""
 
-    def __init__(self, direct: int = 0) -> None:
+    def __init__(self, direct: int = 0, kept: Kept | None = None) -> None:
         top = Settings("gateway", lease=10.0, heartbeat=2.0, changes=":1", direct_followers=direct)
-        self.fleet = Fleet(top)
+        self.fleet = Fleet(top, kept)
         self.broker = self.fleet.broker
         self.pi1 = self.fleet.agent("pi1", ("config-pi1",), ("ops-pi1",))
         self.pi2 = self.fleet.agent("pi2", ("config-pi1", "ops-pi1"), ("ops-pi2",))
@@ -181,3 +181,156 @@ def test_a_subscriber_at_the_owner_is_told_what_comes_after_a_new_epoch() -> Non
     site.put(site.noc, "config-pi1", "n", 3)
     site.fleet.wait(5)
     assert site.noc.heard[-1].new in (2, {"n": 2})
+
+
+# -- an empty store --------------------------------------------------------------------------------
+
+
+def old_value(client: Client, root: str, version: int) -> object:
+    """Read an old version."""
+    return client.ask(m.Get, (root,), version, "value", "")[0]
+
+
+def clients_of(site: Site, root: str) -> tuple[Station, Client]:
+    """The owner of the root, and a client of it."""
+    return (site.pi1, site.local) if root == "ops-pi1" else (site.leaf, site.far)
+
+
+@pytest.mark.parametrize("root", ["ops-pi1", "ops-leaf"])
+@pytest.mark.parametrize("how", ["plain", "unclean", "twice", "clean after", "many", "more than before"])
+def test_a_wiped_card_goes_on_whatever_happened_before_its_first_contact(root: str, how: str) -> None:
+    site = Site(kept=Kept(versions=100, updates=100))
+    owner, client = clients_of(site, root)
+    site.put(client, root, "n", 30)
+    epoch, version = site.broker.position(root)
+    assert version == 29
+    owner.kill()
+    site.fleet.cut(owner)
+    owner.start(wiped=True)
+    site.fleet.wait(1)
+    again = site.fleet.client("again", owner)
+    site.fleet.wait(1)
+    commits = {"many": 120, "more than before": 50}.get(how, 3)
+    for n in range(commits):
+        again.put(f"{root}.m", n)
+    if how != "plain":
+        for _ in range(2 if how == "twice" else 1):
+            owner.kill()
+            owner.start(unclean=True)
+    if how == "clean after":
+        owner.kill()
+        owner.start()
+    site.fleet.restore(owner)
+    site.fleet.wait(20)
+    assert site.same(root) == {"m": commits - 1}
+    assert site.broker.position(root)[1] == version + 1
+    assert site.broker.position(root)[0] != epoch
+    assert old_value(site.noc, root, 20) == {"n": 20}
+    assert [entry[0] for entry in site.noc.ask(m.Log, (root,), 3)] == [30, 29, 28]
+    site.noc.put(f"{root}.w", 1)
+    assert again.get(root) == {"m": commits - 1, "w": 1}
+
+
+def test_a_power_cut_leaves_the_history_and_the_tags_of_an_agent() -> None:
+    site = Site(kept=Kept(versions=100, updates=100))
+    site.put(site.local, "ops-pi1", "n", 30)
+    site.local.ask(m.Tag, "ops-pi1", 28, "good")
+    for commits in (1, 150):
+        site.fleet.cut(site.pi1)
+        for starts in range(3):
+            site.pi1.kill()
+            site.pi1.start(unclean=starts != 1)
+        again = site.fleet.client(f"again{commits}", site.pi1)
+        site.fleet.wait(1)
+        site.put(again, "ops-pi1", "m", commits)
+        site.fleet.restore(site.pi1)
+        site.fleet.wait(20)
+        assert site.same("ops-pi1") == {"n": 29, "m": commits - 1}
+    assert site.pi1.position("ops-pi1")[1] == 29 + 150
+    assert not [record for record in site.pi1.disk if type(record) is WentOn]
+    assert again.ask(m.Inspect, "tags") == [{"root": "ops-pi1", "tag": "good", "version": 28}]
+    assert [type(record) for record in site.pi1.disk].count(Tagged) == 1
+
+
+def test_what_was_lost_with_the_link_goes_on_again() -> None:
+    site = Site()
+    site.put(site.local, "ops-pi1", "n", 10)
+    site.pi1.kill()
+    site.pi1.start(wiped=True)
+    again = site.fleet.client("again", site.pi1)
+    site.fleet.cut(site.pi1)
+    site.fleet.wait(1)
+    site.put(again, "ops-pi1", "m", 2)
+    site.fleet.restore(site.pi1)
+    while not site.pi1.noted("root goes on from the replica's version"):
+        site.fleet.pass_time(site.fleet.now + 1)
+        for happen in site.fleet.ready()[:1]:
+            happen()
+    site.fleet.cut(site.pi1)
+    assert site.broker.position("ops-pi1")[1] == 9, "it has not heard of it"
+    site.put(again, "ops-pi1", "m", 5)
+    site.pi1.kill()
+    site.pi1.start(unclean=True)
+    site.fleet.wait(1)
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(10)
+    assert site.same("ops-pi1") == {"m": 4}
+    assert site.broker.position("ops-pi1")[1] == 10
+    assert old_value(site.noc, "ops-pi1", 7) == {"n": 7}
+
+
+def test_a_root_that_was_disowned_goes_on_when_its_agent_returns() -> None:
+    site = Site()
+    site.put(site.local, "ops-pi1", "n", 10)
+    site.pi1.kill()
+    site.pi1.start(unclean=True)
+    site.fleet.wait(10)
+    site.pi1.kill()
+    site.fleet.wait(15)
+    site.noc.ask(m.Manage, "disown", "ops-pi1")
+    site.put(site.noc, "ops-pi1", "n", 5)
+    site.noc.delete("ops-pi1")
+    version = site.broker.position("ops-pi1")[1]
+    site.pi1.start(unclean=True)
+    site.fleet.wait(40)
+    assert site.same("ops-pi1") == {"n": 9}
+    assert site.broker.position("ops-pi1")[1] == version + 1
+    assert old_value(site.noc, "ops-pi1", version - 1) == {"n": 4}
+
+
+@pytest.mark.parametrize("commits", [0, 3, 20])
+def test_a_copy_from_before_a_power_cut_uses_no_epoch_again(commits: int) -> None:
+    site = Site()
+    site.put(site.local, "ops-pi1", "n", 5)
+    copy = site.pi1.disk
+    epoch = site.pi1.position("ops-pi1")[0]
+    site.put(site.local, "ops-pi1", "extra", 5)
+    site.pi1.kill()
+    site.pi1.start(unclean=True)
+    site.fleet.wait(5)
+    site.put(site.fleet.client("second", site.pi1), "ops-pi1", "extra", 3)
+    assert site.broker.position("ops-pi1")[0] != epoch
+    site.fleet.cut(site.pi1)
+    site.pi1.kill()
+    site.pi1.start_from(copy)
+    site.fleet.wait(1)
+    third = site.fleet.client("third", site.pi1)
+    site.put(third, "ops-pi1", "third", commits)
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(20)
+    assert site.pi1.position("ops-pi1")[0] != epoch
+    assert site.same("ops-pi1") == {"n": 4, **({"third": commits - 1} if commits else {})}
+    site.put(third, "ops-pi1", "more", 9)
+    site.fleet.wait(5)
+    assert "more" in str(site.same("ops-pi1"))
+
+
+def test_epochs_of_logs_from_before_they_had_a_stem() -> None:
+    site = Site()
+    site.put(site.local, "ops-pi1", "n", 5)
+    site.pi1.kill()
+    site.pi1.start_from([*site.pi1.disk, NewEpochs((("ops-pi1", "0123456789abcdef"),))])
+    site.fleet.wait(10)
+    assert not [record for record in site.pi1.disk if type(record) is WentOn]
+    assert site.same("ops-pi1") == {"n": 4}
+    assert site.broker.position("ops-pi1")[1] != ABSENT

@@ -163,6 +163,21 @@ def test_new_epochs() -> None:
     assert made.commit.updates[0].epoch == "n1"
 
 
+def test_a_store_knows_the_epochs_that_it_had() -> None:
+    first, other = "0" * 32, "1" * 32
+    epoch = first
+    for each in range(2, 6):
+        epoch = core.next_epoch(epoch, f"{each:x}" * 32)
+    assert epoch == "0" * 8 + "5" * 16
+    root = core.apply(stored(put("a", {})), NewEpochs((("a", epoch),))).roots["a"]
+    assert core.had_epoch(root, first)
+    assert core.had_epoch(root, core.next_epoch(first, "7" * 32))
+    assert not core.had_epoch(root, other)
+    assert not core.had_epoch(root, "")
+    renamed = core.apply(followed(FIRST), NewEpochs(())).roots["ops"]._replace(epoch=other)
+    assert core.had_epoch(renamed, "e"), "of a log from before there were stems: by an update that is kept"
+
+
 def test_cleared_takes_what_is_ours_and_its_history() -> None:
     store = stored(put("a", {"x": 1}), put("a.e", 1, ephemeral=True))
     store = write(store, put("a.x", 2), session="s1", request=7).store
