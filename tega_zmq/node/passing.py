@@ -12,6 +12,7 @@ from tega_zmq.errors import Offline, OwnerAway, ProtocolError, ReadOnly, TegaErr
 from tega_zmq.node import above
 from tega_zmq.node.effects import Send, SendUp
 from tega_zmq.node.state import Node, Waiting
+from tega_zmq.paths import Path
 from tega_zmq.sessions import Session
 from tega_zmq.store import Op
 from tega_zmq.wire import encode
@@ -29,6 +30,12 @@ from tega_zmq.wire.messages import (
 
 NOT_TRIED = frozenset({"Offline", "OwnerAway"})
 """Errors of a write that was not even sent to the owner of its root."""
+
+_PASSING = frozenset({"Offline", "OwnerAway", "StorageError", "Timeout", "Disconnected", "TooLarge"})
+"""Errors that pass: an ephemeral node that could not be put again for such a one is put later.
+
+`TooLarge`: of the sessions at the node above; the value was taken once.
+"""
 
 Convert: TypeAlias = Callable[[Reply | Failure], Reply | Failure | None]
 
@@ -228,12 +235,16 @@ def _note_ephemerals(node: Node, session: Session, request: Write) -> None:
             held[path] = request._replace(id=node.ties, ops=(op,), message="")
 
 
-def put_all_again(node: Node, session: Session) -> None:
-    """The session at the node above is a new one: put the ephemeral nodes of `session` into that."""
+def put_all_again(node: Node, session: Session, resumed: bool) -> None:
+    """The link is back: put the ephemeral nodes of `session` that the node above may lack.
+
+    Where the session there is a new one these are all; in one that was `resumed`, those without an answer.
+    """
     session.putting = False
-    session.lacking.clear()
-    for path, request in session.ephemerals_above.items():
-        session.lacking.setdefault(request.id, []).append(path)
+    if not resumed:
+        session.lacking.clear()
+        for path, request in session.ephemerals_above.items():
+            session.lacking.setdefault(request.id, []).append(path)
     put_again(node, session)
 
 
@@ -241,12 +252,16 @@ def put_again(node: Node, session: Session) -> None:
     """Put the next ephemeral nodes of `session` again that it may lack above: those of one write, in one.
 
     One at a time, with the request id 0. With that of the first write they would be taken for a retry of it.
+    What a write of the session that is under way touches comes later: it must not undo that.
     """
     while session.lacking and not session.putting:
         id, paths = next(iter(session.lacking.items()))
         held = session.ephemerals_above
         standing = [held[path] for path in paths if path in held and held[path].id == id]
         if standing:
+            if _is_written(session, paths):
+                session.lacking[id] = session.lacking.pop(id)
+                return
             ops = tuple(op for request in standing for op in request.ops)
             again = standing[0]._replace(id=0, ack=session.ack, ops=ops)
             try:
@@ -262,12 +277,27 @@ def put_again(node: Node, session: Session) -> None:
 
 
 def put_again_answered(node: Node, session: Session, answer: Reply | Failure) -> None:
-    """What `put_again` sent was answered: go on with the next."""
+    """What `put_again` sent was answered: go on with the next, perhaps at the next heartbeat."""
     session.putting = False
-    del session.lacking[next(iter(session.lacking))]
+    id = next(iter(session.lacking))
+    paths = session.lacking.pop(id)
     if isinstance(answer, Failure):
+        if answer.code in _PASSING:
+            session.lacking[id] = paths
+            return
         _not_put_again(node, session, answer.code, answer.message)
     put_again(node, session)
+
+
+def _is_written(session: Session, paths: list[Path]) -> bool:
+    """Whether a write of `session` that has gone up touches what is at, above or below one of `paths`."""
+    for waiting in session.pending.values():
+        if isinstance(waiting, Waiting) and waiting.to == "" and isinstance(waiting.message, Write):
+            for op in waiting.message.ops:
+                at = tuple(op[1])
+                if any(path[: len(at)] == at[: len(path)] for path in paths):
+                    return True
+    return False
 
 
 def _not_put_again(node: Node, session: Session, code: str, message: str) -> None:

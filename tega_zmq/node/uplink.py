@@ -150,6 +150,9 @@ def tick(node: Node) -> None:
         if node.now >= node.claims_due:
             above.open_roots(node)
         node.effects.append(SendUp(Heartbeat(above.positions(node))))
+        for session in node.sessions:
+            if session.lacking:
+                passing.put_again(node, session)
 
 
 def pump(node: Node) -> None:
@@ -230,7 +233,7 @@ def _came(node: Node, welcome: Welcome) -> None:
             passing.resend(node, session, "")
         else:
             passing.give_up(node, session, "")
-            passing.put_all_again(node, session)
+        passing.put_all_again(node, session, welcome.resumed)
     for name, value in node.reports.items():
         above.ask(node, "report", name, Report, name, value)
 

@@ -341,6 +341,86 @@ def test_ephemeral_nodes_of_one_transaction_all_come_back(site: Site) -> None:
     fails(site.noc, errors.NotFound, m.Get, ("presence",), None, "value", "")
 
 
+def lose_the_session(site: Site) -> None:
+    """End the session of pi1 at the broker; it does not come back yet."""
+    site.fleet.cut(site.pi1)
+    site.fleet.wait(30)
+    assert site.broker.tree("presence") is None
+    site.fleet.restore(site.pi1)
+
+
+def come_back(site: Site) -> None:
+    """Let time pass until pi1 has its Welcome, and nothing that it says then has arrived."""
+    while not site.pi1.lab.node.online:
+        for happen in site.fleet.ready()[:1] or [lambda: site.fleet.pass_time(site.fleet.now + 1)]:
+            happen()
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_an_ephemeral_node_comes_back_though_the_link_breaks_again(site: Site, arrives: bool) -> None:
+    site.local.put("presence.a", 1, ephemeral=True)
+    site.local.put("presence.b", 1, ephemeral=True)
+    lose_the_session(site)
+    come_back(site)
+    (link,) = [link for link in site.fleet.links if link.dialer is site.pi1]
+    while arrives and link.up:
+        site.broker.receive(link.peer, link.up.popleft())
+    site.fleet.cut(site.pi1)
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(5)
+    assert site.noc.get("presence") == {"a": 1, "b": 1}
+    (session,) = [each for each in site.pi1.lab.node.sessions if each.tega_id == "local"]
+    assert (session.lacking, session.putting) == ({}, False)
+    site.noc.delete("presence.a")
+    site.fleet.cut(site.pi1)
+    site.fleet.restore(site.pi1)
+    site.fleet.wait(5)
+    assert site.noc.get("presence") == {"b": 1}, "somebody took it away"
+
+
+@pytest.mark.parametrize("what", ["nothing", "done", "under way"])
+def test_an_ephemeral_node_comes_back_when_the_log_above_is_mended(site: Site, what: str) -> None:
+    site.local.put("presence.a", 1, ephemeral=True)
+    site.noc.put("shared.n", 1)
+    lose_the_session(site)
+    site.broker.slow()
+    lost = site.noc.start(m.Write, (put("shared.n", 2),), "", "")
+    site.fleet.run()
+    site.broker.fail()
+    site.fleet.wait(9)
+    assert lost in site.noc.done and site.broker.tree("presence") is None
+    assert site.pi1.lab.node.online
+    site.broker.mend()
+    site.broker.sync()
+    if what != "under way":
+        site.broker.lab.auto = True
+    if what != "nothing":
+        site.local.start(m.Write, (put("presence.a", 2, ephemeral=True),), "", "", timeout=60.0)
+    site.fleet.wait(5)
+    site.broker.lab.auto = True
+    site.broker.sync()
+    site.fleet.wait(5)
+    assert site.noc.get("presence") == {"a": 1 if what == "nothing" else 2}
+
+
+def test_an_ephemeral_node_that_cannot_come_back_holds_up_no_other(site: Site) -> None:
+    other = site.fleet.agent("pi2", operational=("ops-pi2",))
+    site.fleet.wait(1)
+    for path in ("ops-pi2.pi1", "presence.a", "taken.by.pi1", "presence.b"):
+        site.local.put(path, 1, ephemeral=True)
+    site.fleet.cut(other)
+    lose_the_session(site)
+    site.noc.put("taken.by", 1)
+    site.fleet.wait(9)
+    assert site.noc.get("presence") == {"a": 1, "b": 1}
+    assert [each["tega_id"] for each in site.pi1.noted("ephemeral nodes not put again")] == ["local"]
+    (session,) = [each for each in site.pi1.lab.node.sessions if each.tega_id == "local"]
+    assert list(session.lacking.values()) == [[("ops-pi2", "pi1")]]
+    site.fleet.restore(other)
+    site.fleet.wait(9)
+    assert site.broker.tree("ops-pi2") == {"pi1": 1} and not session.lacking
+
+
 @pytest.mark.parametrize("who", ["broker", "agent"])
 def test_a_restart_finds_everything_again(site: Site, who: str) -> None:
     site.noc.put("config-pi1.k", 1)
