@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from tega_zmq.paths import Path
 from tega_zmq.patterns import OidPattern
 from tega_zmq.sessions import Session
+from tega_zmq.wire.messages import Call
 
 __all__ = ["Calls", "Handlers", "InFlight", "Many", "of_caller"]
 
@@ -64,17 +65,27 @@ class Handlers:
         """Whether any session offers `path`, connected or not."""
         return path in self._offers
 
-    def pick(self, path: Path) -> Session | None:
-        """Return the connected session whose turn it is, or None."""
+    def pick(self, path: Path, now: float = 0.0) -> Session | None:
+        """Return the connected session whose turn it is, or None.
+
+        One of which is known that it is away beyond an agent has its turn only if all others are too.
+        """
         offers = self._offers.get(path)
         if offers is None:
             return None
+        away = None
         for _ in range(len(offers)):
             session = next(iter(offers))
             offers.move_to_end(session)
             if session.connected:
-                return session
-        return None
+                if session.away_until <= now:
+                    return session
+                away = away or session
+        return away
+
+    def shared(self, path: Path) -> bool:
+        """Whether more than one session offers `path`."""
+        return len(self._offers.get(path, ())) > 1
 
     def first(self, path: Path) -> Session:
         """Return some session that offers `path` (which must be offered)."""
@@ -124,6 +135,8 @@ class InFlight(NamedTuple):
     origin: str
     """Of a call from the uplink: the local session that it was meant for."""
     many: Many | None
+    again: Call | None = None
+    """The request, kept if it can be given to another one of the group when it could not be handed over."""
 
 
 class Calls:
@@ -149,10 +162,11 @@ class Calls:
         request: int,
         origin: str = "",
         many: Many | None = None,
+        again: Call | None = None,
     ) -> InFlight:
         """Note a call and return it with its fresh number."""
         self._last += 1
-        call = InFlight(self._last, path, handler, deadline, caller, request, origin, many)
+        call = InFlight(self._last, path, handler, deadline, caller, request, origin, many, again)
         self._by_number[call.number] = call
         heapq.heappush(self._deadlines, (deadline, call.number))
         handler.serving[call.number] = None

@@ -164,11 +164,15 @@ class NoHandler(TegaError):
 
 
 class HandlerGone(TegaError):
-    """The session `tega_id` that was to answer the call at `path` is not connected any more."""
+    """The session `tega_id` that was to answer the call at `path` is not connected any more.
 
-    fields = ("path", "tega_id")
+    `outcome`: "none" if the call was not handed to it.
+    """
+
+    fields = ("path", "tega_id", "outcome")
     path: str | None
     tega_id: str | None
+    outcome: str | None
 
 
 class HandlerError(TegaError):

@@ -55,6 +55,7 @@ class Session:
         "ack",
         "announced",
         "asked_above",
+        "away_until",
         "backlog",
         "calling",
         "claims",
@@ -150,6 +151,8 @@ class Session:
         """Of the newest record that this session caused."""
         self.calling: dict[int, dict[int, None]] = {}
         """Calls in flight that it made: request id to call numbers (several for a call to a pattern)."""
+        self.away_until = 0.0
+        """Until then (monotonic seconds) others of a group take its calls: its agent said that it is away."""
         self.serving: dict[int, None] = {}
         """Calls in flight that it is to answer, in the order in which they came."""
         self.congested = False

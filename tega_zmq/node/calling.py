@@ -41,6 +41,9 @@ from tega_zmq.wire.messages import (
 MAX_HANDLERS = 10_000
 """Most handlers of one session."""
 
+AWAY = 15.0
+"""Seconds for which the calls of a group go past a session that its agent said is away."""
+
 RETRACTED = "retracted"
 """Stands in `Session.asked_above` where something is taken back."""
 
@@ -109,18 +112,40 @@ def call(node: Node, session: Session, request: Call) -> None:
     """Call the handler at a path: one here if any is connected, else one that the node above knows."""
     path = paths.check(request.path)
     _check_arguments(request)
-    handler = node.handlers.pick(path)
+    handler = node.handlers.pick(path, node.now)
     if handler is None:
         _call_elsewhere(node, session, request, path)
         return
     session.pending[request.id] = None
+    again = request if handler.via is not None and node.handlers.shared(path) else None
     started = node.calls.start(
-        path, handler, node.now + request.timeout / 1000, caller=session, request=request.id
+        path, handler, node.now + request.timeout / 1000, caller=session, request=request.id, again=again
     )
     node.send(
         handler,
         Invoke(started.number, path, request.args, request.kwargs, request.timeout, session.tega_id),
     )
+
+
+def _call_next(node: Node, ended: InFlight) -> bool:
+    """The agent of the handler says that the call was not handed over: give it to another of the group.
+
+    Returns whether there is one.
+    """
+    handler, path, request = ended.handler, ended.path, ended.again
+    handler.away_until = node.now + AWAY
+    if request is None or ended.caller is None:
+        return False
+    other = node.handlers.pick(path, node.now)
+    if other is None or other.away_until > node.now:
+        return False
+    started = node.calls.start(
+        path, other, ended.deadline, caller=ended.caller, request=ended.request, again=request
+    )
+    left = max(0, round((ended.deadline - node.now) * 1000))
+    caller = ended.caller.tega_id
+    node.send(other, Invoke(started.number, path, request.args, request.kwargs, left, caller))
+    return True
 
 
 def _check_arguments(request: Call | CallAll) -> None:
@@ -142,7 +167,7 @@ def _call_elsewhere(node: Node, session: Session, request: Call, path: Path) -> 
             )
     error: TegaError
     if node.handlers.offered(path):
-        error = _gone(path, node.handlers.first(path))
+        error = _gone(path, node.handlers.first(path), "none")
     else:
         error = NoHandler(f"nobody offers a handler at {format_path(path)}", path=format_path(path))
     _count(node, error)
@@ -172,7 +197,7 @@ def call_all(node: Node, session: Session, request: CallAll) -> None:
     many.waiting = len(found) + 1
     for path, handler in found:
         if not handler.connected:
-            _count_outcome(many, path, handler, _gone(path, handler), None)
+            _count_outcome(many, path, handler, _gone(path, handler, "none"), None)
             continue
         started = node.calls.start(
             path,
@@ -211,6 +236,7 @@ def invoke_from_uplink(node: Node, origin: str, message: Invoke) -> None:
         error: TegaError = HandlerGone(
             f"the session that offers {format_path(message.path)} is not connected to its agent",
             path=format_path(message.path),
+            outcome="none",
         )
         send_result(node, origin, message.call, False, list(errors.encode(error)))
         return
@@ -248,8 +274,11 @@ def result(node: Node, session: Session, message: Result) -> None:
         ok, value = False, [error.code, error.message]  # as a client says it of its own handler
     if ok:
         _answer(node, ended, None, value)
-    else:
-        _answer(node, ended, _handler_error(ended, value), None)
+        return
+    failed = _handler_error(ended, value)
+    if isinstance(failed, HandlerGone) and failed.outcome == "none" and _call_next(node, ended):
+        return
+    _answer(node, ended, failed, None)
 
 
 def _handler_error(ended: InFlight, value: Any) -> TegaError:
@@ -280,11 +309,10 @@ def undeliverable(node: Node, number: int, error: TegaError) -> None:
         _answer(node, ended, error, None)
 
 
-def _gone(path: Path, handler: Session) -> HandlerGone:
+def _gone(path: Path, handler: Session, outcome: str | None = None) -> HandlerGone:
     where = format_path(path)
-    return HandlerGone(
-        f"{handler.tega_id}, which offers {where}, is not connected", path=where, tega_id=handler.tega_id
-    )
+    text = f"{handler.tega_id}, which offers {where}, is not connected"
+    return HandlerGone(text, path=where, tega_id=handler.tega_id, outcome=outcome)
 
 
 def expire(node: Node) -> None:

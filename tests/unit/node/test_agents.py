@@ -221,6 +221,71 @@ def test_calls_up_down_and_across(site: Site) -> None:
         site.noc.call("ops-pi1.echo", 1)
 
 
+def test_calls_of_a_group_go_past_a_program_that_its_agent_has_lost(site: Site) -> None:
+    others = [site.fleet.client(name) for name in ("h1", "h2")]
+    site.fleet.run()
+    done: list[str] = []
+    site.local.register("tools.g", lambda: done.append("dev"))
+    for each in others:
+        each.register("tools.g", lambda name=each.name: done.append(name))
+    for _ in range(6):
+        site.noc.call("tools.g")
+    assert sorted(done) == ["dev"] * 2 + ["h1"] * 2 + ["h2"] * 2
+    site.fleet.cut(site.local)
+    done.clear()
+    asked = len(site.local.invoked)
+    for _ in range(20):
+        site.noc.call("tools.g")
+    assert sorted(set(done)) == ["h1", "h2"] and len(done) == 20, "each was carried out once"
+    site.fleet.restore(site.local)
+    site.fleet.wait(3)
+    site.fleet.wait(13)
+    for _ in range(3):
+        site.noc.call("tools.g")
+    assert len(site.local.invoked) == asked + 1, "it has its turn again"
+    for each in others:
+        each.close()
+    site.fleet.run()
+    site.fleet.cut(site.local)
+    error = fails(site.noc, errors.HandlerGone, m.Call, ("tools", "g"), (), {})
+    assert isinstance(error, errors.HandlerGone) and error.outcome == "none"
+    assert not any(session.calling for session in site.broker.lab.node.sessions)
+
+
+def test_a_call_that_may_have_been_carried_out_goes_to_no_other(site: Site) -> None:
+    site.local.register("tools.g", lambda: NotImplemented)
+    other = site.fleet.client("other")
+    other.register("tools.g", lambda: NotImplemented)
+    asked = [site.noc.start(m.Call, ("tools", "g"), (), {}, timeout=60.0) for _ in range(2)]
+    site.fleet.run()
+    assert len(site.local.invoked) == len(other.invoked) == 1
+    site.fleet.cut(site.local)
+    site.fleet.run()
+    assert len(other.invoked) == 1
+    (ended,) = [id for id in asked if id in site.noc.done]
+    error = site.fleet.error(site.noc, ended)
+    assert isinstance(error, errors.HandlerGone) and error.outcome is None
+
+
+def test_a_call_that_goes_past_keeps_its_deadline_and_can_be_given_up(site: Site) -> None:
+    site.local.register("tools.g", lambda: NotImplemented)
+    other = site.fleet.client("other")
+    other.register("tools.g", lambda: NotImplemented)
+    site.fleet.cut(site.local)
+    late = [site.noc.start(m.Call, ("tools", "g"), (), {}, timeout=5.0) for _ in range(2)]
+    given_up = site.noc.start(m.Call, ("tools", "g"), (), {}, timeout=5.0)
+    site.fleet.run()
+    assert len(other.invoked) == 3 and all(each.timeout == 5000 for each in other.invoked)
+    assert site.noc.session is not None
+    site.noc.session.cancel(given_up, site.fleet.now)
+    site.noc.pump()
+    site.fleet.run()
+    assert isinstance(site.fleet.error(site.noc, given_up), errors.Cancelled)
+    assert len(other.abandoned) == 1
+    site.fleet.wait(6)
+    assert [type(site.fleet.error(site.noc, id)) for id in late] == [errors.Timeout] * 2
+
+
 def test_global_subscriptions_survive_a_cut_without_a_gap(site: Site) -> None:
     site.noc.put("shared", {"n": 0})
     site.local.subscribe("shared.n", "global")
