@@ -14,9 +14,11 @@ from pathlib import Path
 
 __all__ = ["Ended", "Program", "child_command", "child_environment", "free_port", "port_is_free"]
 
-# Asks the system to send SIGTERM when the parent dies (prctl PR_SET_PDEATHSIG), then becomes the program.
+# Asks the system to send SIGTERM when the parent dies (prctl PR_SET_PDEATHSIG), then becomes the program:
+# unless the parent, whose process id comes first, died before it could ask.
 _DIE_WITH_PARENT = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
+    "os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])"
 )
 
 
@@ -147,7 +149,7 @@ class Program:
 
 def child_command(command: Sequence[str]) -> list[str]:
     """Return what runs `command` so that it ends when the thread that started it does."""
-    return [sys.executable, "-S", "-c", _DIE_WITH_PARENT, *command]
+    return [sys.executable, "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
 
 
 def child_environment() -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tega_broker.processes import Ended, Program, free_port, port_is_free
+from tega_broker.processes import Ended, Program, child_command, free_port, port_is_free
 
 READY = "from tega_zmq.runtime.notify import Notifier; Notifier().ready()\n"
 WAIT = "import time\nwhile True: time.sleep(0.05)\n"
@@ -138,3 +138,11 @@ def test_ports() -> None:
         taken.bind(("127.0.0.1", port))
         taken.listen()
         assert not port_is_free(port)
+
+
+def test_a_child_whose_parent_died_while_it_started_ends() -> None:
+    command = child_command([sys.executable, "-c", "print('runs')"])
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"runs\n"
+    # Whose child it is by now is the shell, not this process.
+    orphan = subprocess.run(["sh", "-c", '"$@"; true', "sh", *command], capture_output=True, check=True)
+    assert (orphan.stdout, orphan.stderr) == (b"", b"")
