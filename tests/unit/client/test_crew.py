@@ -98,8 +98,8 @@ def test_work_that_is_not_as_brief_as_it_was_said_holds_nobody_up(ship: Ship, ti
 
 
 def test_nobody_watches_for_long(ship: Ship, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "_IDLE", 3)
     watched(ship)
+    monkeypatch.setattr(crew, "_IDLE", 3)
     until(lambda: ship.crew._watcher is None)
     monkeypatch.setattr(crew, "_TICK", 3600.0)
     meet(ship, brief=True)
