@@ -133,7 +133,7 @@ class Crew:
                     self._watcher = None
                     self._waiting.remove(mine)
                     return True
-                elif (idle := idle + 1) == _IDLE:
+                elif (idle := idle + 1) >= _IDLE:
                     self._watcher = None
         return False
 
