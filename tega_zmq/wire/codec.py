@@ -17,7 +17,7 @@ from msgpack import Packer, Unpacker, unpackb
 
 from tega_zmq.errors import InvalidValue, ProtocolError, TooLarge
 from tega_zmq.wire import messages
-from tega_zmq.wire.fields import name_of, reader
+from tega_zmq.wire.fields import Quick, Reader, name_of, reader
 from tega_zmq.wire.messages import AnyMessage
 
 __all__ = [
@@ -64,8 +64,28 @@ _LEAVES: Final[frozenset[type]] = frozenset({str, int, float, bool, bytes, type(
 _PACKED: Final = _LEAVES - {float}
 """A value of one of these types can travel if it could be packed; a float may not be finite."""
 
-_READERS: Final = {code: reader(cls) for code, cls in messages.CODES.items()}
-_QUICK: Final = {code: each.quick for code, each in _READERS.items()}
+
+class _Readers(dict[int, Reader]):
+    """What reads the messages of each code, made when the first of them comes.
+
+    A program meets few of them, and to make all is a good part of the start of a short one.
+    """
+
+    def __missing__(self, code: int) -> Reader:
+        self[code] = made = reader(messages.CODES[code])
+        return made
+
+
+class _Quick(dict[int, Quick]):
+    """The quick part of these, at hand for each frame."""
+
+    def __missing__(self, code: int) -> Quick:
+        self[code] = quick = _READERS[code].quick
+        return quick
+
+
+_READERS: Final = _Readers()
+_QUICK: Final = _Quick()
 
 
 # -- bytes to messages -----------------------------------------------------------------------------
@@ -129,8 +149,7 @@ def _careful(data: bytes, limit: int) -> AnyMessage:
     if type(raw) is not list or not raw:
         raise ProtocolError(f"a message is a list that begins with its code, not {name_of(raw)}")
     code = raw[0]
-    reader = _READERS.get(code) if type(code) is int else None
-    if reader is None:
+    if type(code) is not int or code not in messages.CODES:
         raise ProtocolError(
             f"no message has the code {code}" if type(code) is int else f"code: {name_of(code)}"
         )
@@ -138,7 +157,7 @@ def _careful(data: bytes, limit: int) -> AnyMessage:
         special = data.translate(None, _PLAIN)
         if len(special) > _MAX_SENT or b"\xc4" in special or b"\xc5" in special or b"\xc6" in special:
             _check_shape(raw, MAX_DEPTH if code >= _OUTWARDS else _MAX_SENT)
-    return reader.explaining(raw)
+    return _READERS[code].explaining(raw)
 
 
 def request_id(data: bytes) -> int | None:
