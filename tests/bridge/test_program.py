@@ -132,6 +132,8 @@ def test_devices_show_in_the_numbers(fleet: Fleet) -> None:
     agent.start()
     until(lambda: shows('tega_replica_lag_versions{agent="pi1",root="config-pi1"} 0'))
     agent.kill()
+    # Until the broker knows that the agent is gone, the write is on its way there.
+    until(lambda: shows('tega_agent_connected{agent="pi1"} 0'))
     status, error = ask(f"{url}/ops-pi1/x", "PUT", 1)
     assert (status, error["error"], error["owner"]) == (503, "OwnerAway", "pi1")
 
