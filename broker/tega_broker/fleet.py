@@ -142,6 +142,18 @@ class Fleet:
         for program in self.programs:
             program.check()
 
+    def tend(self, say: Callable[[str], None]) -> None:
+        """Start again what was killed, as a service manager does, and `say` so.
+
+        Raises `Ended` if a program has ended by itself, or cannot be started.
+        """
+        for program in self.programs:
+            if program.was_killed:
+                say(f"{program.name} was killed. Starting it again ...")
+                program.start()
+                say(f"{program.name} is back.")
+            program.check()
+
     def stop(self) -> dict[str, int]:
         """Stop the agents, then the broker; return the exit statuses that are not 0, by name."""
         for agent in self.agents.values():
@@ -213,7 +225,7 @@ def _run(fleet: Fleet, document: Path) -> None:
     _say(_advice(fleet))
     try:
         while True:
-            fleet.check()
+            fleet.tend(_say)
             time.sleep(0.2)
     except _Stop:
         _say("\nStopping the agents, then the broker ...")
@@ -248,7 +260,7 @@ The fleet runs. The broker `gateway` listens on {fleet.url}; the agents `pi1` an
 
 {commands}
 
-Ctrl-C stops all of it."""
+Ctrl-C stops all of it. What you kill (`kill -9`) is started again."""
 
 
 def _relative(path: Path) -> str:

@@ -97,6 +97,11 @@ class Program:
                 self.stop()
                 raise Ended(f"{self.name} is not ready after {seconds:g} seconds\n{self.tail()}")
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal has ended it that this process did not send."""
+        return self._process is not None and (self._process.poll() or 0) < 0
+
     def check(self) -> None:
         """Raise `Ended` if it has ended by itself."""
         process = self._process
