@@ -348,6 +348,7 @@ def test_a_transaction_waits_for_an_owner_that_is_away(fleet: Fleet) -> None:
     tx = noc.begin("when it is back")
     tx.put("ops-pi1.x", 2, version=0)
     assert tx.check() == []
+    epoch = noc.node("ops-pi1").epoch
     agent.kill()
     until(lambda: noc.inspect("agents")[0]["state"] != "connected", "the broker sees it gone")
     with pytest.raises(errors.OwnerAway):
@@ -358,6 +359,8 @@ def test_a_transaction_waits_for_an_owner_that_is_away(fleet: Fleet) -> None:
     agent.start()
     until(lambda: noc.inspect("agents")[0]["state"] == "connected", "it is back")
     until(lambda: not any(isinstance(each, errors.OwnerAway) for each in tx.check()), "it can be asked")
+    # It goes on under a new epoch. What is committed before the broker has that comes with its tree.
+    until(lambda: noc.node("ops-pi1").epoch != epoch, "the replica is there")
     tx.commit()
     assert tx.ended
     assert noc.get("ops-pi1.x") == 2
