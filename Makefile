@@ -26,13 +26,15 @@ demo: $(READY)  ## the same fleet, a scripted story, a few seconds
 
 # What needs nothing but the processor runs on all cores: tests/unit and tests/sim, which are to cover the core; and
 # tests/knife, which cuts the log at every byte, untraced, since to be traced doubles its time. What starts programs
-# and waits for them comes last, two files at a time: it waits more than it works. 5 is the status when ARGS
-# leaves no test.
+# and waits for them comes last: two files at a time where they have a broker of their own to talk to, and one test
+# at a time where programs are killed, stopped and cut off. 5 is the status when ARGS leaves no test.
 PURE := tests/unit tests/sim
+PAIRS := tests/bridge tests/fuzz
 test: lint demo lab  ## every check that CI makes
 	$(BIN)/python -m pytest --no-skips -n auto tests/knife $(ARGS) || test $$? -eq 5
 	$(BIN)/python -m pytest --no-skips -n auto --cov --cov-report=term $(PURE) $(ARGS) || test $$? -eq 5
-	$(BIN)/python -m pytest --no-skips -n 2 --dist loadfile $(addprefix --ignore=,tests/knife $(PURE)) $(ARGS)
+	$(BIN)/python -m pytest --no-skips -n 2 --dist loadfile $(PAIRS) $(ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest --no-skips $(addprefix --ignore=,tests/knife $(PURE) $(PAIRS)) $(ARGS)
 
 lint: $(READY)  ## style, format and types
 	$(BIN)/ruff check .
