@@ -12,6 +12,7 @@ import zmq
 
 from tega_zmq.wire import decode, encode, unbundle
 from tega_zmq.wire import messages as m
+from tests.processes import until
 
 __all__ = ["FakeNode"]
 
@@ -122,10 +123,19 @@ class FakeNode:
 
     # -- the node's thread --------------------------------------------------------------------------
 
+    def _bind(self) -> bool:
+        try:
+            self.socket.bind(self.url or self.endpoint)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE or not self.url:
+                raise
+            return False
+        return True
+
     def _run(self, ready: threading.Event) -> None:
         self.socket = self._context.socket(zmq.ROUTER)
         self.socket.linger = 0
-        self.socket.bind(self.url or self.endpoint)
+        until(self._bind, "the address is free again: libzmq closes a socket in a thread of its own")
         self.url = self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         ready.set()
         while not self._stop:
