@@ -344,7 +344,7 @@ def test_a_transaction_waits_for_an_owner_that_is_away(fleet: Fleet) -> None:
     agent = fleet.agent("pi1", operational="[ops-pi1]")
     agent.start()
     noc = fleet.client("noc")
-    until(lambda: noc.inspect("agents")[0]["operational"], "it has claimed its root: else the broker takes that")
+    until(lambda: noc.inspect("agents")[0]["operational"], "it has its root")
     until(lambda: noc.put("ops-pi1.x", 1), "the agent takes writes")
     tx = noc.begin("when it is back")
     tx.put("ops-pi1.x", 2, version=0)
